@@ -41,8 +41,13 @@ class Batches(Protocol):
 class Stateful(Protocol):
     """Anything that lives through a run and must survive a restart."""
 
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: Any) -> Any: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        ...
+
+    def load_state_dict(self, state: Any) -> Any:
+        """Take a state back."""
+        ...
 
 
 @dataclass
