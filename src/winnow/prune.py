@@ -39,16 +39,22 @@ def keep_largest_per_layer(scores: Arrays, counts: Mapping[str, int]) -> dict[st
     return {name: keep_largest({name: values}, counts[name])[name] for name, values in scores.items()}
 
 
-def magnitude(weights: Arrays, remove_fraction: float, alive: Arrays | None = None) -> dict[str, np.ndarray]:
-    """Global L1 pruning: remove round(remove_fraction * alive weights) of the smallest |w| among the alive ones.
+def magnitude(weights: Arrays, count: int, alive: Arrays | None = None) -> dict[str, np.ndarray]:
+    """Global L1 pruning: keep the `count` largest |w| over all arrays together, among the `alive` ones if given.
 
-    The count is torch.nn.utils.prune's (round half to even), and so are the masks wherever magnitudes differ.
+    Where magnitudes differ the masks are those of torch.nn.utils.prune.global_unstructured with L1Unstructured.
     """
     scores = {name: np.abs(values) for name, values in weights.items()}
     if alive is not None:
+        if count > (living := sum(int(alive[name].sum()) for name in scores)):
+            raise WinnowError(f"cannot keep {count} weights: {living} are left")
         scores = {name: np.where(alive[name], values, -1.0) for name, values in scores.items()}
-    total = sum(v.size for v in scores.values()) if alive is None else sum(int(alive[n].sum()) for n in scores)
-    return keep_largest(scores, total - round(remove_fraction * total))
+    return keep_largest(scores, count)
+
+
+def imp_count(total: int, round_number: int, prune_percent: float) -> int:
+    """Weights that remain after round k of IMP: round(total * (1 - p/100)^k), so rounding does not add up over rounds."""
+    return round(total * (1.0 - prune_percent / 100.0) ** round_number)
 
 
 def random_like(ticket: Ticket, *seed: object) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ import sys
 
 from winnow.artifacts import read_arrays, read_metadata
 from winnow.errors import WinnowError
-from winnow.prune import magnitude
+from winnow.prune import imp_count, magnitude
 from winnow.schema import key, part
 from winnow.stage import Job, Stage
 from winnow.ticket import Ticket
@@ -48,7 +48,8 @@ def main(job: Job[Config]) -> None:
         raise WinnowError(f"config.round: round {job.config.round} {'needs' if last is None else 'takes no'} --mask")
     if last is not None:
         last.check_fits({k: v.shape for k, v in weights.items()}, str(job["weights"]))
-    kept = magnitude(weights, job.config.prune_percent / 100, last.arrays if last else None)
+    count = imp_count(sum(w.size for w in weights.values()), job.config.round, job.config.prune_percent)
+    kept = magnitude(weights, count, last.arrays if last else None)
     job.write_ticket("out", Ticket(kept), method="imp", round=job.config.round)
 
 
