@@ -61,7 +61,7 @@ def test_kept_weights_move_as_under_torch_prune():
             optimizer.zero_grad()
             net(x).square().mean().backward()
             optimizer.step()
-    assert torch.allclose(ours.weight, theirs.weight * 1.0, atol=1e-7)
+    assert torch.allclose(ours.weight, theirs.weight_orig * theirs.weight_mask, atol=1e-7)
 
 
 def command(dense, folder, config, *extra):

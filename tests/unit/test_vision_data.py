@@ -14,7 +14,7 @@ from winnow.config.parts import Data
 from winnow.errors import WinnowError
 from winnow.rng import uniform
 from winnow.schema import parse
-from winnow.vision.augment import resample, eval_batch, train_batch
+from winnow.vision.augment import eval_batch, resample, train_batch
 from winnow.vision.batches import Loader
 from winnow.vision.packing import pack
 from winnow.vision.sources import Split, fraction, load, stratified
