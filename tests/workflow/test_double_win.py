@@ -103,10 +103,9 @@ def test_a_changed_evaluation_reruns_no_training(finished):
 def test_each_stage_runs_by_hand_as_snakemake_prints_it(finished, tmp_path):
     """The printed commands, run by hand in another folder on the same inputs, give the same bytes."""
     target = "results/double_win/tiny/std/s0/trained/imp-std-1.safetensors"
-    printed = finished.snakemake(
-        "-n", "-p", "--forceall", target, config=finished.changed(imp={**finished.config["double_win"]["imp"]})
-    )
-    commands = [line.strip() for line in (printed.stdout + printed.stderr).splitlines() if "python -m winnow.stages" in line]
+    printed = finished.snakemake("-n", "-p", "--forceall", target)
+    lines = [line for line in (printed.stdout + printed.stderr).splitlines() if "python -m winnow.stages" in line]
+    commands = [line[line.index("python -m") :] for line in lines]
     assert [shlex.split(c)[2].rpartition(".")[2] for c in commands] == ["pretrain", "imp_prune", "imp_train"]
     for command in commands:
         words = shlex.split(command)
