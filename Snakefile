@@ -1,9 +1,9 @@
 """winnow: lottery tickets found, transferred and attacked.
 
-    snakemake --cores 2                                        all tables and figures of config/config.yaml
-    snakemake --cores 2 results/tables/double_win.csv          one table
-    snakemake --profile slurm results/tables/double_win.csv    the same on a cluster
-    snakemake ... --configfile config/paper/double_win.yaml    the paper's settings in place of the default's
+snakemake --cores 2                                        all tables and figures of config/config.yaml
+snakemake --cores 2 results/tables/double_win.csv          one table
+snakemake --profile slurm results/tables/double_win.csv    the same on a cluster
+snakemake ... --configfile config/paper/double_win.yaml    the paper's settings in place of the default's
 """
 
 from snakemake.utils import min_version
@@ -21,9 +21,9 @@ include: "workflow/rules/double_win.smk"
 rule all:
     default_target: True
     input:
-        double_win_targets(),
+        grid.targets(DW),
 
 
 rule double_win:
     input:
-        double_win_targets(),
+        grid.targets(DW),
