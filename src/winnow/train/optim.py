@@ -32,7 +32,7 @@ def lr_factor(config: Train, step: int, steps_per_epoch: int) -> float:
     linear decays every step to 0 at the end (as BERT's fine-tuning does). Warm-up is linear over the first steps.
     """
     total = max(1, config.epochs * steps_per_epoch)
-    warmup = math.ceil(config.warmup_fraction * total)
+    warmup = int(config.warmup_fraction * total)  # rounded down, as the papers' code does
     if step < warmup:
         return step / warmup
     if config.schedule == "constant":
