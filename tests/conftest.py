@@ -12,7 +12,10 @@ import pytest
 def shared() -> Path:
     """The folder with reference trajectories and data; tests that need it skip when it is not there."""
     root = Path(__file__).resolve().parent.parent
-    options = [Path(p) for p in [os.environ.get("WINNOW_SHARED", "")] if p] + [root.parent / "shared", root.parent.parent / "shared"]
+    options = [Path(p) for p in [os.environ.get("WINNOW_SHARED", "")] if p] + [
+        root.parent / "shared",
+        root.parent.parent / "shared",
+    ]
     for folder in options:
         if (folder / "golden").is_dir():
             return folder

@@ -44,24 +44,29 @@ class Examples:
         return Examples([self.texts[i] for i in index], pairs, self.labels[index])
 
 
-def load_text(config: TextData, data_root: Path, download: bool = False) -> dict[str, Examples]:
-    """The splits `train`, `val` (held out of train, stratified) and `test`; WinnowError for anything unusable."""
+def load_text(
+    config: TextData, data_root: Path, download: bool = False, wanted: tuple[str, ...] = ("train", "test")
+) -> dict[str, Examples]:
+    """The wanted splits; train comes as `train` and `val` (held out, stratified). WinnowError for anything unusable."""
     if config.dataset == "embedded":
-        parts = {"train": EMBEDDED_TRAIN, "test": EMBEDDED_TEST}
+        parts = {k: n for k, n in (("train", EMBEDDED_TRAIN), ("test", EMBEDDED_TEST)) if k in wanted}
         whole = {name: Examples(t, None, y) for name, n in parts.items() for t, y in [grammar.sentences(n, 0, name)]}
     elif config.dataset == "file":
         assert config.train_path and config.test_path
-        whole = {k: read_table(data_root / p, config) for k, p in (("train", config.train_path), ("test", config.test_path))}
+        paths = {"train": config.train_path, "test": config.test_path}
+        whole = {k: read_table(data_root / paths[k], config) for k in wanted}
     else:
-        whole = _from_hub(config, download)
+        whole = _from_hub(config, download, wanted)
     for name, examples in whole.items():
         _check(examples, config, name)
-    held = _stratified(whole["train"].labels, config.val_fraction, config.split_seed, "val")
-    rest = np.setdiff1d(np.arange(len(whole["train"])), held)
-    splits = {"train": whole["train"].subset(rest), "val": whole["train"].subset(held), "test": whole["test"]}
-    for name, wanted in (("train", config.train_examples), ("test", config.test_examples)):
-        if wanted is not None and wanted < len(splits[name]):
-            fraction = wanted / len(splits[name])
+    splits = dict(whole)
+    if "train" in whole:
+        held = _stratified(whole["train"].labels, config.val_fraction, config.split_seed, "val")
+        rest = np.setdiff1d(np.arange(len(whole["train"])), held)
+        splits |= {"train": whole["train"].subset(rest), "val": whole["train"].subset(held)}
+    for name, count in (("train", config.train_examples), ("test", config.test_examples)):
+        if name in splits and count is not None and count < len(splits[name]):
+            fraction = count / len(splits[name])
             splits[name] = splits[name].subset(_stratified(splits[name].labels, fraction, config.split_seed, name))
     return splits
 
@@ -116,7 +121,9 @@ def read_table(path: Path, config: TextData) -> Examples:
             raise WinnowError(f"{path}: no column {column!r}{nearest(column, rows[0])}")
     for i, row in enumerate(rows):
         if any(row[c] is None or row[c] == "" for c in columns):
-            raise WinnowError(f"{path}: row {i + 1} has an empty {next(c for c in columns if row[c] in (None, ''))!r}; fill or drop it")
+            raise WinnowError(
+                f"{path}: row {i + 1} has an empty {next(c for c in columns if row[c] in (None, ''))!r}; fill or drop it"
+            )
     pairs = [str(r[config.pair_column]) for r in rows] if config.pair_column else None
     return Examples([str(r[config.text_column]) for r in rows], pairs, _labels(rows, config.label_column, path))
 
@@ -132,7 +139,7 @@ def _labels(rows: Iterable[dict[str, Any]], column: str, path: Path) -> np.ndarr
         return np.array([names.index(str(v)) for v in values], dtype=np.int64)
 
 
-def _from_hub(config: TextData, download: bool) -> dict[str, Examples]:
+def _from_hub(config: TextData, download: bool, wanted: tuple[str, ...]) -> dict[str, Examples]:
     import os
 
     if not download:
@@ -148,7 +155,7 @@ def _from_hub(config: TextData, download: bool) -> dict[str, Examples]:
     first, second = _GLUE_PAIRS[task] if config.dataset == "glue" else ("text", None)
     test = _GLUE_TEST.get(task, "validation") if config.dataset == "glue" else "test"
     whole = {}
-    for name, split in (("train", "train"), ("test", test)):
+    for name, split in (p for p in (("train", "train"), ("test", test)) if p[0] in wanted):
         try:
             table = datasets.load_dataset(*source, split=split)
         except Exception as error:  # the library raises a dozen kinds for "not cached and no network"

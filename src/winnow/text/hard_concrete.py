@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from winnow.artifacts import write_tensors
 from winnow.config.text import HardConcrete
 from winnow.errors import WinnowError
 
@@ -160,3 +162,8 @@ def attach(model: nn.Module, names: list[str], config: HardConcrete) -> dict[str
         parametrize.register_parametrization(layer, "weight", mask)
         scores[name] = mask.score
     return scores
+
+
+def write_scores(path: Path, scores: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+    """Write scores as draw_ticket reads them; `record` holds at least shapes, search_epoch and seed."""
+    write_tensors(path, scores, {"kind": "scores", **record})

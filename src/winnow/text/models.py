@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from winnow import compat
 from winnow.artifacts import write_json
 from winnow.config.text import TextModel
 from winnow.errors import WinnowError
 from winnow.rng import seed_of
-from winnow.weights import SIDECAR
+from winnow.text import compat
+from winnow.weights import MODEL_FILE, SIDECAR, model_folder
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -31,9 +31,7 @@ def prunable(model: nn.Module) -> list[str]:
     matrices. The classification head and the embeddings are never masked.
     """
     base = getattr(model, model.base_model_prefix)  # type: ignore[arg-type]
-    names = [
-        f"{model.base_model_prefix}.{name}.weight" for name, layer in base.named_modules() if isinstance(layer, nn.Linear)
-    ]
+    names = [f"{model.base_model_prefix}.{name}.weight" for name, layer in base.named_modules() if isinstance(layer, nn.Linear)]
     if not names:
         raise WinnowError(f"model: {type(model).__name__} has no linear layers to mask; use a model of the BERT family")
     return names
@@ -49,9 +47,7 @@ def vocabulary(texts: Iterable[str], extra: Iterable[str], size: int) -> list[st
     from tokenizers.pre_tokenizers import BertPreTokenizer
 
     normalise, split = BertNormalizer(lowercase=True), BertPreTokenizer()
-    counts = collections.Counter(
-        word for text in texts for word, _ in split.pre_tokenize_str(normalise.normalize_str(text))
-    )
+    counts = collections.Counter(word for text in texts for word, _ in split.pre_tokenize_str(normalise.normalize_str(text)))
     characters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
     ordered = sorted(counts, key=lambda w: (-counts[w], w))
     entries = [*SPECIAL, *characters, *(f"##{c}" for c in characters if c.isalnum()), *sorted(extra), *ordered]
@@ -96,9 +92,9 @@ def load_pretrained(path: str, classes: int, data_root: Path, download: bool) ->
     return model, tokenizer
 
 
-def load_classifier(folder: Path) -> tuple[nn.Module, Any]:
-    """The model and tokenizer of a folder that `save_classifier` wrote."""
-    transformers = compat.transformers()
+def load_classifier(path: Path) -> tuple[nn.Module, Any]:
+    """The model and tokenizer of a folder (or its model.safetensors) that `save_classifier` wrote."""
+    transformers, folder = compat.transformers(), model_folder(path)
     try:
         model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True)
@@ -106,6 +102,12 @@ def load_classifier(folder: Path) -> tuple[nn.Module, Any]:
         reason = " ".join(str(error).split())[:160]
         raise WinnowError(f"{folder}: not a complete model folder ({reason}); delete it and rerun its stage") from None
     return model, tokenizer
+
+
+def check_classes(model: nn.Module, classes: int, what: str) -> None:
+    """Raise WinnowError when the head and the task disagree."""
+    if model.config.num_labels != classes:  # type: ignore[union-attr]
+        raise WinnowError(f"{what}: has {model.config.num_labels} classes, the task {classes} (data.classes)")  # type: ignore[union-attr]
 
 
 def reset_head(model: nn.Module, seed: int) -> None:
@@ -120,8 +122,14 @@ def reset_head(model: nn.Module, seed: int) -> None:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * model.config.initializer_range)  # type: ignore[union-attr]
 
 
-def save_classifier(folder: Path, model: nn.Module, tokenizer: Any, record: Mapping[str, Any]) -> None:
-    """Write the model folder: made under a temporary name, then renamed; `record` (provenance) goes into winnow.json."""
+def save_classifier(file: Path, model: nn.Module, tokenizer: Any, record: Mapping[str, Any]) -> None:
+    """Write the folder around `file` (.../model.safetensors): under a temporary name, then renamed.
+
+    `record` (provenance) goes into winnow.json.
+    """
+    if file.name != MODEL_FILE:
+        raise WinnowError(f"{file}: a model folder is named by its {MODEL_FILE}; write to .../{MODEL_FILE}")
+    folder = file.parent
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
     try:

@@ -10,9 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from winnow.config.parts import Compute, Train
 from winnow.config.text import FreeLB, HardConcrete
+from winnow.stage import Job
+from winnow.text.batches import Encoded, TextBatches
+from winnow.text.evaluate import accuracy
 from winnow.text.freelb import freelb_step
-from winnow.text.hard_concrete import add_l0_gradient, l0_weight
+from winnow.text.hard_concrete import add_l0_gradient, attach, l0_term, l0_weight
+from winnow.train.device import autocast
+from winnow.train.loop import Fit, fit
+from winnow.train.optim import make_optimizer
 
 
 class AdversarialStep:
@@ -31,9 +38,7 @@ class AdversarialStep:
 
         def loss_of(perturbed: Tensor) -> Tensor:
             with self.autocast:
-                logits = self.model(
-                    inputs_embeds=perturbed, attention_mask=mask, token_type_ids=batch["token_type_ids"]
-                ).logits
+                logits = self.model(inputs_embeds=perturbed, attention_mask=mask, token_type_ids=batch["token_type_ids"]).logits
             return cross_entropy(logits.float(), labels)
 
         self.losses = freelb_step(embeddings, mask, loss_of, self.config, uniform)
@@ -81,3 +86,50 @@ class Snapshots:
     def load_state_dict(self, state: Any) -> None:
         """Take the copies back."""
         self.taken = state["taken"]
+
+
+def search(
+    model: nn.Module,
+    names: list[str],
+    data: Mapping[str, Encoded],
+    job: Job[Any],
+    *,
+    train: Train,
+    masks: HardConcrete,
+    adversary: FreeLB,
+    keep_epochs: list[int],
+    compute: Compute,
+    seed: int,
+) -> tuple[list[dict[str, Any]], dict[int, dict[str, Tensor]]]:
+    """Learn the scores of `names` on the frozen `model`; returns (one record an epoch, scores by kept epoch, from 1).
+
+    Records hold the noiseless masks' accuracy (%) on data["val"] and the expected remaining percentage (L0 term x 100).
+    """
+    device = job.device
+    model.to(device)
+    scores = attach(model, names, masks)
+    batches = TextBatches(data["train"], train.batch_size, seed, device)
+    schedule = L0Schedule(scores, masks, train.epochs * batches.steps_per_epoch)
+    snapshots = Snapshots(scores, keep_epochs)
+
+    def after_epoch(epoch: int) -> dict[str, Any]:
+        snapshots.after_epoch(epoch + 1)
+        with torch.no_grad():
+            expected = 100.0 * l0_term(scores, masks).item()
+        return {"val_accuracy": accuracy(model, data["val"], compute, device), "expected_remaining_percent": expected}
+
+    history = fit(
+        Fit(
+            model=model,
+            optimizer=make_optimizer(train, list(scores.values())),
+            train=train,
+            batches=batches,
+            step=AdversarialStep(model, adversary, autocast(compute, device)),
+            seed=seed,
+            before_update=schedule,
+            after_epoch=after_epoch,
+            extras={"schedule": schedule, "snapshots": snapshots},
+        ),
+        job,
+    )
+    return history, snapshots.taken
