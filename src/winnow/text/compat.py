@@ -143,3 +143,14 @@ def textattack() -> Any:
             os.environ.pop(key, None) if value is None else os.environ.update({key: value})
     package.Attack = sys.modules["textattack.attack"].Attack  # type: ignore[attr-defined]
     return package
+
+
+def local_model(kind: str, folder: Path) -> tuple[Any, Any]:
+    """A model of transformers class `kind` and its tokenizer from a local folder; WinnowError when they do not load."""
+    module = transformers()
+    try:
+        model = getattr(module, kind).from_pretrained(folder, local_files_only=True)
+        return model, module.AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise WinnowError(f"{folder}: does not load as {kind} ({reason}); give a complete model folder") from None
