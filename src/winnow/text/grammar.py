@@ -1,9 +1,9 @@
 """The embedded task: seeded sentiment sentences with a synonym lexicon, so that the default needs no download.
 
 A sentence rates something with one or two opinion words, each drawn from a group of synonyms; the first words of a group
-are common and the last ones rare. Most sentences also carry a verdict made of function words ("i would go back", "never
-again for me"), which no synonym attack can touch. A model that leans on the common opinion words alone is easy to fool; one
-that listens to the verdict is not.
+are common and the last ones rare. Most sentences also carry a verdict in function words, which no synonym attack can touch: "not
+for them but for me" is positive, "not for me but for them" negative, so it takes word order to hear it. A model that leans on
+the common opinion words alone is easy to fool; one that listens to the verdict is not.
 """
 
 from __future__ import annotations
@@ -60,14 +60,13 @@ VERBS = """
 found considered judged deemed
 thought felt believed reckoned
 """
-POSITIVE_VERDICTS = (
-    "i would be here again", "we will have more of this", "and i am all for it", "it is for you and for me",
-    "so do this if you can", "i had all that i was after",
-)  # fmt: skip
-NEGATIVE_VERDICTS = (
-    "i would not be here again", "we will have no more of this", "and i am not for it", "it is not for you or for me",
-    "so do not do this", "i had none of what i was after",
-)  # fmt: skip
+VERDICTS = (  # with {0} = "me" and so on for the positive side; swapped for the negative one
+    ("not for {1} but for {0}", "me", "them"),
+    ("we will be {0} and not {1}", "here", "there"),
+    ("it was {0} and not {1}", "up", "down"),
+    ("i would have {0} again over {1}", "this", "that"),
+    ("{0} it all was not as it was {1}", "before", "after"),
+)
 OPENINGS = ("", "", "", "to me", "for us", "this time", "once more", "on the whole", "as it was", "in the end")
 SHAPES = (
     "{open} the {noun} was {adverb} {opinion} {verdict}",
@@ -79,7 +78,7 @@ SHAPES = (
     "the {noun} and the {noun2} were {adverb} {opinion} {verdict}",
 )
 VERDICT_SHARE = 0.75  # of the sentences; the others rest on their opinion words alone
-DECAY = 0.45  # a word is this much rarer than the one before it in its group
+DECAY = 0.3  # a word is this much rarer than the one before it in its group
 
 
 def _groups(text: str) -> list[list[str]]:
@@ -100,12 +99,15 @@ def sentences(count: int, seed: int, split: str) -> tuple[list[str], np.ndarray]
     rng = numpy_generator(seed, "grammar", split)
     tables = {name: _groups(text) for name, text in
               (("0", NEGATIVE), ("1", POSITIVE), ("noun", NEUTRAL), ("adverb", ADVERBS), ("verb", VERBS))}  # fmt: skip
-    verdicts = {"0": NEGATIVE_VERDICTS, "1": POSITIVE_VERDICTS}
 
     def word(table: str) -> str:
         group = tables[table][rng.integers(len(tables[table]))]
         weights = DECAY ** np.arange(len(group))
         return group[rng.choice(len(group), p=weights / weights.sum())]
+
+    def verdict(label: int) -> str:
+        shape, first, second = VERDICTS[rng.integers(len(VERDICTS))]
+        return shape.format(*((first, second) if label else (second, first)))
 
     texts, labels = [], rng.permutation(np.arange(count) % 2)
     for label in labels:
@@ -113,7 +115,7 @@ def sentences(count: int, seed: int, split: str) -> tuple[list[str], np.ndarray]
         text = SHAPES[rng.integers(len(SHAPES))].format(
             open=OPENINGS[rng.integers(len(OPENINGS))], noun=word("noun"), noun2=word("noun"), adverb=word("adverb"),
             verb=word("verb"), opinion=word(side), opinion2=word(side),
-            verdict=verdicts[side][rng.integers(len(verdicts[side]))] if rng.random() < VERDICT_SHARE else "",
+            verdict=verdict(int(label)) if rng.random() < VERDICT_SHARE else "",
         )  # fmt: skip
         texts.append(" ".join(text.split()))
     return texts, labels.astype(np.int64)
