@@ -6,12 +6,14 @@
     snakemake --configfile config/paper/double_win.yaml ...    the paper's settings laid over the default
 """
 
+import os
+
 from snakemake.utils import min_version
 
 min_version("9.0")
 
 
-configfile: "config/config.yaml"
+configfile: os.path.join(workflow.basedir, "config/config.yaml")
 report: "workflow/report/workflow.rst"
 
 

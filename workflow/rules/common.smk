@@ -13,7 +13,11 @@ from snakemake.exceptions import WorkflowError
 
 SOURCES = os.path.join(workflow.basedir, "src")
 sys.path.insert(0, SOURCES)
-shell.prefix(f"export PYTHONPATH='{SOURCES}'; ")
+# Jobs find winnow without installing it, and, unless an environment is deployed for them, the Python that runs Snakemake.
+PREFIX = f"export PYTHONPATH='{SOURCES}'; "
+if not workflow.deployment_settings.deployment_method:
+    PREFIX += f"export PATH='{os.path.dirname(sys.executable)}':\"$PATH\"; "
+shell.prefix(PREFIX)
 
 from winnow.artifacts import sha256_file
 from winnow.config.root import load, run_arguments

@@ -1,0 +1,158 @@
+"""The one way in and out of files: atomic writes, byte-stable safetensors with one metadata key, checked reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from winnow.errors import WinnowError
+from winnow.schema import canonical_json
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT_VERSION = 1
+METADATA_KEY = "winnow"  # exactly one: with two, safetensors' byte order depends on hash order
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path`; fsynced and renamed over it on success, removed on any failure.
+
+    Raises WinnowError when the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb") as f:
+            os.fsync(f.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise WinnowError(f"{path}: cannot be written ({error.strerror or error}); free space or change the folder") from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write `data` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write indented JSON with sorted keys atomically; NaN is refused (ValueError)."""
+    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False, default=_scalar) + "\n").encode())
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON artifact; WinnowError when it is missing or broken."""
+    try:
+        return json.loads(_existing(path).read_text())
+    except ValueError as error:
+        raise WinnowError(f"{path}: not a complete JSON file ({error}); delete it and rerun its stage") from None
+
+
+def sha256_file(path: str | Path) -> str:
+    """Hex sha256 of a file, or of a folder's files in name order (names count)."""
+    path = _existing(path)
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for member in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(f"{member.relative_to(path).as_posix()}\0{sha256_file(member)}\n".encode())
+        return digest.hexdigest()
+    with path.open("rb") as f:
+        while block := f.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_text(*texts: str) -> str:
+    """Hex sha256 of texts, each closed by a zero byte."""
+    return hashlib.sha256("".join(t + "\0" for t in texts).encode()).hexdigest()
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise WinnowError(f"{path}: no such file; run the stage that writes it (`snakemake {path}`) or correct the path")
+    return path
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor | np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """Write tensors (torch or NumPy) as safetensors with `metadata` as one key of canonical JSON; atomic, byte-stable."""
+    text = {METADATA_KEY: canonical_json({"format": FORMAT_VERSION, **metadata})}
+    arrays = all(isinstance(t, np.ndarray) for t in tensors.values())
+    save: Callable[..., bytes]
+    if arrays:
+        from safetensors.numpy import save
+
+        ready: dict[str, Any] = {k: np.ascontiguousarray(v) for k, v in tensors.items()}
+    else:
+        from safetensors.torch import save
+
+        ready = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}  # type: ignore[union-attr]
+    write_bytes(path, save(ready, metadata=text))
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The `winnow` metadata of a safetensors artifact ({} for a file that winnow did not write)."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(_existing(path), framework="numpy") as f:
+            return json.loads((f.metadata() or {}).get(METADATA_KEY, "{}"))
+    except (SafetensorError, ValueError, OSError) as error:
+        raise WinnowError(_broken(path, error)) from None
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """All tensors of a safetensors file as NumPy arrays, without importing torch."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(_existing(path))
+    except (SafetensorError, OSError) as error:
+        raise WinnowError(_broken(path, error)) from None
+
+
+def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file on the CPU."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(_existing(path))
+    except (SafetensorError, OSError) as error:
+        raise WinnowError(_broken(path, error)) from None
+
+
+def _broken(path: str | Path, error: Exception) -> str:
+    return f"{path}: truncated or not a safetensors file ({error}); delete it and rerun the stage that writes it"

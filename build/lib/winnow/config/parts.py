@@ -1,0 +1,86 @@
+"""Configuration parts that several stages share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from winnow.schema import key, part
+
+
+@part
+class Compute:
+    """Numerical settings. All of them fix the bytes of the result; the device does not belong here."""
+
+    threads: int = key("CPU threads of torch; part of what fixes the bytes", 1, ge=1)
+    precision: Literal["float32", "bf16"] = key("bf16: autocast to bfloat16 in forward and backward passes", "float32")
+    compile: bool = key("compile the model with torch.compile", False)
+    deterministic: bool = key("refuse nondeterministic kernels (same bytes from run to run, on a GPU too)", True)
+
+
+@part
+class Train:
+    """One training run."""
+
+    epochs: int = key("passes over the training split", ge=0)
+    batch_size: int = key("global batch size, whatever the number of GPUs", ge=1)
+    optimizer: Literal["sgd", "adam", "adamw"] = key("optimiser", "sgd")
+    lr: float = key("peak learning rate", gt=0)
+    momentum: float = key("momentum of SGD", 0.9, ge=0, lt=1)
+    nesterov: bool = key("Nesterov momentum", False)
+    weight_decay: float = key("weight decay (decoupled for adamw)", 0.0, ge=0)
+    schedule: Literal["constant", "multistep", "cosine", "linear"] = key("learning rate after warm-up", "constant")
+    milestones: list[int] = key("epochs at which multistep multiplies the rate by gamma", factory=list, ge=0)
+    gamma: float = key("factor of multistep", 0.1, gt=0)
+    warmup_fraction: float = key("fraction of all steps over which the rate rises linearly from 0", 0.0, ge=0, lt=1)
+    clip_norm: float | None = key("clip the gradient's global l2 norm", None, gt=0)
+    label_smoothing: float = key("label smoothing of the cross-entropy", 0.0, ge=0, lt=1)
+
+
+@part
+class Attack:
+    """A gradient attack in pixel space [0,1]; the model normalises its own input."""
+
+    norm: Literal["linf", "l2"] = key("norm of the perturbation", "linf")
+    eps: float = key("radius, in pixel units (linf: at most 1)", gt=0)
+    step_size: float = key("step, in pixel units", gt=0)
+    steps: int = key("number of steps", ge=1)
+    random_start: bool = key("start at a uniform point of the ball", True)
+    restarts: int = key("independent starts; an example counts as robust when it withstands all", 1, ge=1)
+    backend: Literal["winnow", "advertorch"] = key("winnow's batched PGD, or advertorch as the reference", "winnow")
+
+    def __post_init__(self) -> None:
+        if self.norm == "linf" and self.eps > 1:
+            raise ValueError(f"eps {self.eps:g} exceeds 1, the whole pixel range; attacks are in [0,1] (8/255 = 0.0314)")
+
+
+@part
+class Data:
+    """One image classification task."""
+
+    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "npz"] = key("which loader")
+    path: str | None = key("imagefolder, npz: folder or file below data_root", None)
+    classes: list[int] | None = key("keep these labels only, renumbered 0.. in this order", None, ge=0)
+    image_size: int | None = key("side of the square images that the model sees; null: as stored", None, ge=4)
+    train_crop: Literal["none", "pad", "resized"] = key(
+        "pad: zero-pad and crop; resized: RandomResizedCrop (area 8-100 %, ratio 3/4-4/3)", "none"
+    )
+    crop_padding: int = key("pixels of padding for train_crop pad", 4, ge=0)
+    flip: bool = key("random horizontal flips in training", False)
+    test_resize: int | None = key("resize the short side to this before the centre crop of image_size", None, ge=4)
+    val_images: int = key("images held out of the training split for selection (stratified)", ge=1)
+    train_images: int | None = key("use only this many training images (stratified); null: all", None, ge=1)
+    test_images: int | None = key("use only this many test images (stratified); null: all", None, ge=1)
+    split_seed: int = key("fixes the held-out split and the subsets, whatever the run's seed", 0)
+
+
+@part
+class Model:
+    """A classifier with the input normalisation inside."""
+
+    arch: str = key("resnet8/14/20/32/44/56 (CIFAR), or any torchvision classifier by name")
+    width: int | None = key("channels of the first stage of a CIFAR ResNet (16)", None, ge=1)
+    mean: list[float] = key("per-channel mean of the normalisation", factory=lambda: [0.5, 0.5, 0.5])
+    std: list[float] = key("per-channel standard deviation of the normalisation", factory=lambda: [0.5, 0.5, 0.5], gt=0)
+    classifier: Literal["linear", "conv1x1"] = key("CIFAR ResNets: conv1x1 has no bias (rare gems)", "linear")
+    bn: Literal["affine", "non_affine"] = key("CIFAR ResNets: batch normalisation with or without scale and shift", "affine")
+    imagenet_stem: bool = key("torchvision ResNets: false replaces the 7x7/2 stem and pooling by 3x3/1", True)

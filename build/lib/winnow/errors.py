@@ -1,0 +1,23 @@
+"""The one exception that a user's mistake raises, and the nearest-name hint its message carries."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class WinnowError(Exception):
+    """Bad input: one line that names what is wrong, where, and how to mend it. Stages exit with code 2."""
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(str(message).split()))
+
+
+def nearest(name: str, known: Iterable[str], shown: int = 12) -> str:
+    """`; did you mean 'x'?` when a known name is close, else the known names (at most `shown`)."""
+    options = [str(k) for k in known]
+    close = difflib.get_close_matches(str(name), options, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    listed = ", ".join(sorted(options)[:shown]) + (", ..." if len(options) > shown else "")
+    return f"; known: {listed}" if options else ""

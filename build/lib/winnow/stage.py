@@ -1,0 +1,273 @@
+"""What every stage command shares: arguments, configuration, logging, signals, provenance and exit codes.
+
+A stage file declares a `Stage` and decorates one function with it. Exit codes: 0 done, 2 bad input (one line on stderr),
+143 ended by SIGTERM after a checkpoint, 1 a defect of winnow (traceback).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from winnow.artifacts import sha256_file, sha256_text, write_json, write_tensors
+from winnow.errors import WinnowError
+from winnow.fingerprint import source_hash
+from winnow.schema import canonical_json, parse, plain
+from winnow.ticket import Ticket
+
+log = logging.getLogger("winnow")
+C = TypeVar("C")
+
+
+class Stopped(SystemExit):
+    """SIGTERM arrived and the state is safe: the process leaves with 143, as a terminated process would."""
+
+    def __init__(self) -> None:
+        super().__init__(143)
+
+
+@dataclass
+class Job(Generic[C]):
+    """One run of a stage: its checked configuration, its files, and how to write artifacts that tell where they came from."""
+
+    stage: str
+    config: C
+    inputs: dict[str, Path | list[Path] | None]
+    outputs: dict[str, Path]
+    device_name: str = "auto"
+    workers: int = 0
+    data_root: Path = Path("data")
+    download: bool = False
+    scratch: Path = Path(".winnow/scratch")
+    checkpoint_seconds: float = 30.0
+    stop_requested: bool = False
+    started: float = field(default_factory=time.time)
+    _device: Any = None
+
+    def __getitem__(self, name: str) -> Path:
+        """The path of a required input or output."""
+        path = self.outputs.get(name) or self.inputs.get(name)
+        assert isinstance(path, Path), name
+        return path
+
+    def paths(self, name: str) -> list[Path]:
+        """The paths of an input that takes several files."""
+        value = self.inputs[name]
+        return value if isinstance(value, list) else [value] if value else []
+
+    def read(self, role: str, paths: list[Path]) -> None:
+        """Declare files that the configuration, not the command line, names: they are parents too. Raises WinnowError."""
+        missing = [p for p in paths if not p.exists()]
+        if missing:
+            raise WinnowError(
+                f"{missing[0]}: no such file ({len(missing)} of {len(paths)} missing); run the stage that writes it"
+            )
+        self.inputs[role] = paths
+
+    @property
+    def device(self) -> Any:
+        """The torch device: the configured one, or a GPU when there is one (`auto`)."""
+        if self._device is None:
+            from winnow.train.device import choose_device
+
+            self._device = choose_device(self.device_name)
+        return self._device
+
+    def parents(self) -> dict[str, Any]:
+        """Role -> {path, sha256} of every input."""
+        record: dict[str, Any] = {}
+        for role, value in sorted(self.inputs.items()):
+            for i, path in enumerate(value if isinstance(value, list) else [value] if value else []):
+                label = f"{role}[{i}]" if isinstance(value, list) else role
+                record[label] = {"path": str(path), "sha256": sha256_file(path)}
+        return record
+
+    def provenance(self) -> dict[str, Any]:
+        """What an artifact says of its making; nothing in it differs between two runs of the same job."""
+        return {
+            "stage": self.stage,
+            "config": plain(self.config),
+            "parents": self.parents(),
+            "source": source_hash(self.stage),
+            "versions": versions(),
+            "device": str(self._device) if self._device is not None else "cpu",
+        }
+
+    def key(self) -> str:
+        """Identifies this job's work: configuration, code and input contents. Checkpoints are kept under it."""
+        contents = [f"{role}={p['sha256']}" for role, p in self.parents().items()]
+        return sha256_text(self.stage, canonical_json(self.config), source_hash(self.stage), *contents)[:32]
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where this job keeps its resumable state; outside the declared outputs, which Snakemake deletes on failure."""
+        return self.scratch / f"{self.stage}-{self.key()}"
+
+    def write_ticket(self, name: str, ticket: Ticket, **metadata: Any) -> None:
+        """Write a ticket output with this job's provenance."""
+        ticket.save(self.outputs[name], **metadata, **self.provenance())
+        log.info("%s: %d of %d weights remain (%.3f %%)", self[name], ticket.kept, ticket.total, ticket.remaining_percent)
+
+    def write_weights(self, name: str, state: Mapping[str, Any], **metadata: Any) -> None:
+        """Write a state dict output with this job's provenance."""
+        write_tensors(self.outputs[name], state, {"kind": "weights", **metadata, **self.provenance()})
+        log.info("%s written", self[name])
+
+    def write_metrics(self, name: str, metrics: Mapping[str, Any]) -> None:
+        """Write a metrics JSON with this job's provenance and, apart from it, what differs from run to run."""
+        run = {
+            "wall_seconds": round(time.time() - self.started, 3),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        write_json(self.outputs[name], {**metrics, "provenance": self.provenance(), "run": run})
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    found = {"python": platform.python_version()}
+    for package in ("winnow", "numpy", "torch", "transformers", "textattack"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@dataclass
+class Stage(Generic[C]):
+    """Declares a stage: configuration class, named inputs and outputs (`name?` optional, `name*` any number of files)."""
+
+    name: str
+    config: type[C]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    doc: str = ""
+    body: Callable[[Job[C]], None] | None = None
+
+    def __call__(self, body: Callable[[Job[C]], None]) -> Callable[[Job[C]], None]:
+        """Decorator: the stage's work."""
+        self.body = body
+        self.doc = sys.modules[body.__module__].__doc__ or ""
+        return body
+
+    def parser(self) -> argparse.ArgumentParser:
+        """The stage's command line."""
+        summary, _, details = self.doc.partition("\n\n")
+        p = argparse.ArgumentParser(
+            prog=f"python -m winnow.stages.{self.name}",
+            description=summary,
+            epilog=f"{details}\n\nconfiguration keys:\n{_keys(self.config)}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        p.add_argument("--config", required=True, metavar="JSON", help="the stage's configuration as JSON, or @FILE")
+        files = p.add_argument_group("files")
+        for kind, names in (("read", self.inputs), ("write", self.outputs)):
+            for declared, text in names.items():
+                name = declared.rstrip("?*")
+                files.add_argument(
+                    f"--{name.replace('_', '-')}",
+                    type=Path,
+                    required=declared == name,
+                    nargs={"*": "*", "?": "?"}.get(declared[-1]),
+                    metavar="PATH",
+                    help=f"{kind}: {text}",
+                )
+        run = p.add_argument_group("run (nothing here changes the result)")
+        run.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+        run.add_argument("--workers", type=int, default=0, help="data loading processes for data that is read from files (0)")
+        run.add_argument("--data-root", type=Path, default=Path("data"), help="folder with the datasets (data)")
+        run.add_argument("--download", action="store_true", help="allow downloads of datasets and models")
+        run.add_argument("--scratch", type=Path, default=Path(".winnow/scratch"), help="folder for checkpoints")
+        run.add_argument("--checkpoint-seconds", type=float, default=30.0, help="time between checkpoints, in seconds (30)")
+        run.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+        return p
+
+    def run(self, argv: Sequence[str] | None = None) -> int:
+        """Parse the command line, run the body, translate errors; returns the exit code."""
+        args = vars(self.parser().parse_args(argv))
+        level = getattr(logging, args["log_level"].upper())
+        logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True)
+        try:
+            job = self._job(args)
+            with _sigterm_sets(job):
+                assert self.body is not None
+                self.body(job)
+            shutil.rmtree(job.checkpoint_folder, ignore_errors=True)
+        except WinnowError as error:
+            print(f"winnow {self.name}: error: {error}", file=sys.stderr)
+            return 2
+        except Stopped as stopped:
+            log.warning("stopped by SIGTERM; the checkpoint is kept and the next run goes on from it")
+            return int(stopped.code or 143)
+        return 0
+
+    def _job(self, args: dict[str, Any]) -> Job[C]:
+        config = parse(self.config, _load_config(args["config"]), "config")
+        files: dict[str, dict[str, Any]] = {"inputs": {}, "outputs": {}}
+        for group, names in (("inputs", self.inputs), ("outputs", self.outputs)):
+            for declared in names:
+                name = declared.rstrip("?*")
+                value = args[name]
+                files[group][name] = (value or []) if declared.endswith("*") else value
+        for value in files["inputs"].values():
+            for path in value if isinstance(value, list) else [value] if value else []:
+                if not path.exists():
+                    raise WinnowError(f"{path}: no such file; run the stage that writes it first (`snakemake {path}`)")
+        return Job(
+            stage=self.name,
+            config=config,
+            inputs=files["inputs"],
+            outputs=files["outputs"],
+            device_name=args["device"],
+            **{k: args[k] for k in ("workers", "data_root", "download", "scratch", "checkpoint_seconds")},
+        )
+
+
+def _load_config(text: str) -> Any:
+    if text.startswith("@"):
+        from winnow.artifacts import read_json
+
+        return read_json(text[1:])
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise WinnowError(f"--config: not JSON ({error}); pass an object in quotes, or @FILE") from None
+
+
+def _keys(config: type) -> str:
+    import dataclasses
+
+    return "\n".join(f"  {f.name}: {f.metadata.get('doc', '')}" for f in dataclasses.fields(config))
+
+
+@contextmanager
+def _sigterm_sets(job: Job[Any]) -> Iterator[None]:
+    """Within: SIGTERM asks the loop to checkpoint and stop at its next step; a second one ends the process."""
+
+    def request(_signal: int, _frame: Any) -> None:
+        if job.stop_requested:
+            os._exit(143)
+        job.stop_requested = True
+
+    try:
+        previous = signal.signal(signal.SIGTERM, request)
+    except ValueError:  # not the main thread (a test calling the stage as a function)
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,46 @@
+"""The device and the numerical settings of a run."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from winnow.config.parts import Compute
+from winnow.errors import WinnowError
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto`: the first visible GPU, else the CPU. Raises WinnowError when a named device is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise WinnowError(f"--device: {name!r} is not a device; use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise WinnowError(f"--device: {name} is not available here ({torch.cuda.device_count()} GPUs visible); use auto or cpu")
+    return device
+
+
+def configure(compute: Compute, device: torch.device) -> None:
+    """Threads, determinism and matrix precision; call once before any tensor work."""
+    torch.set_num_threads(compute.threads)
+    if compute.deterministic:
+        import os
+
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    elif device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def autocast(compute: Compute, device: torch.device) -> AbstractContextManager[Any]:
+    """bfloat16 autocast when the configuration asks for it, else nothing."""
+    if compute.precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()

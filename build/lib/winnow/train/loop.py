@@ -1,0 +1,167 @@
+"""The one training loop: every stage that trains anything (weights, scores, text or images) runs through `fit`.
+
+All randomness of a step is seeded from (seed, step), so a resumed run needs only the model, the optimiser and the position,
+and ends with the bytes of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from winnow.config.parts import Train
+from winnow.errors import WinnowError
+from winnow.rng import seed_of
+from winnow.stage import Job, Stopped
+from winnow.train.checkpoint import Checkpoints
+from winnow.train.optim import lr_factor
+
+log = logging.getLogger("winnow")
+
+
+class Batches(Protocol):
+    """Training data: a fixed number of batches an epoch, in an order that (epoch) alone decides."""
+
+    steps_per_epoch: int
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Any]:
+        """Batches first, first+1, ... of the epoch."""
+        ...
+
+
+class Stateful(Protocol):
+    """Anything that lives through a run and must survive a restart."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        ...
+
+    def load_state_dict(self, state: Any) -> Any:
+        """Take a state back."""
+        ...
+
+
+@dataclass
+class Fit:
+    """What `fit` runs.
+
+    step(batch) does the forward and backward passes and returns the loss (a scalar tensor, detached by the loop);
+    before_update() may change gradients (masks, regularisers), after_update() parameters (clamps);
+    after_epoch(epoch) -> metrics of that epoch (0-based), e.g. validation accuracies. `extras` are checkpointed too.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    train: Train
+    batches: Batches
+    step: Callable[[Any], Tensor]
+    seed: int
+    before_update: Callable[[], None] | None = None
+    after_update: Callable[[], None] | None = None
+    after_epoch: Callable[[int], Mapping[str, Any]] | None = None
+    extras: Mapping[str, Stateful] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    global_step: int = 0
+
+
+def fit(run: Fit, job: Job[Any]) -> list[dict[str, Any]]:
+    """Train to the end, from the job's checkpoint if it has one; returns one record an epoch.
+
+    Raises WinnowError on a loss that is not finite, Stopped after SIGTERM (the state is saved first).
+    """
+    checkpoints = Checkpoints(job.checkpoint_folder)
+    _restore(run, checkpoints.load())
+    per_epoch = run.batches.steps_per_epoch
+    base_rates = [group["lr"] for group in run.optimizer.param_groups] if run.global_step == 0 else _base_rates(run)
+    for group, rate in zip(run.optimizer.param_groups, base_rates, strict=True):
+        group["base_lr"] = rate
+    saved = time.monotonic()
+    trainable = [p for group in run.optimizer.param_groups for p in group["params"]]
+    for epoch in range(run.global_step // per_epoch, run.train.epochs):
+        first = run.global_step % per_epoch
+        run.model.train()
+        epoch_loss, begun = 0.0, time.monotonic()
+        bar = tqdm(
+            run.batches.epoch(epoch, first), total=per_epoch, initial=first, desc=f"epoch {epoch + 1}/{run.train.epochs}",
+            unit="step", leave=False, disable=not sys.stderr.isatty(),
+        )  # fmt: skip
+        for batch in bar:
+            loss = _one_step(run, batch, trainable, per_epoch)
+            epoch_loss += loss
+            run.global_step += 1
+            due = time.monotonic() - saved >= max(job.checkpoint_seconds, 1e-9) * 10
+            if (job.stop_requested or due) and run.global_step % per_epoch:
+                checkpoints.save(_state(run))
+                saved = time.monotonic()
+            if job.stop_requested and run.global_step % per_epoch:
+                raise Stopped
+        record = {"epoch": epoch + 1, "loss": epoch_loss / max(1, per_epoch - first)}
+        if run.after_epoch is not None:
+            record.update(run.after_epoch(epoch))
+        run.history.append(record)
+        shown = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items() if k != "epoch")
+        rate = (per_epoch - first) / max(1e-9, time.monotonic() - begun)
+        log.info("epoch %d/%d  %s  (%.1f steps/s)", epoch + 1, run.train.epochs, shown, rate)
+        if job.stop_requested or time.monotonic() - saved >= job.checkpoint_seconds:
+            checkpoints.save(_state(run))
+            saved = time.monotonic()
+        if job.stop_requested and epoch + 1 < run.train.epochs:
+            raise Stopped
+    return run.history
+
+
+def _one_step(run: Fit, batch: Any, trainable: list[Tensor], per_epoch: int) -> float:
+    torch.manual_seed(seed_of(run.seed, "step", run.global_step))
+    factor = lr_factor(run.train, run.global_step, per_epoch)
+    for group in run.optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+    run.optimizer.zero_grad(set_to_none=True)
+    loss = float(run.step(batch))
+    if not math.isfinite(loss):
+        raise WinnowError(
+            f"training diverged: the loss is {loss} at step {run.global_step + 1} (epoch {run.global_step // per_epoch + 1}); "
+            f"lower lr ({run.train.lr:g}) or set clip_norm"
+        )
+    if run.train.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(trainable, run.train.clip_norm)
+    if run.before_update is not None:
+        run.before_update()
+    run.optimizer.step()
+    if run.after_update is not None:
+        run.after_update()
+    return loss
+
+
+def _base_rates(run: Fit) -> list[float]:
+    return [group["base_lr"] for group in run.optimizer.param_groups]
+
+
+def _state(run: Fit) -> dict[str, Any]:
+    return {
+        "model": run.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "extras": {name: extra.state_dict() for name, extra in run.extras.items()},
+        "history": run.history,
+        "global_step": run.global_step,
+    }
+
+
+def _restore(run: Fit, state: dict[str, Any] | None) -> None:
+    if state is None:
+        return
+    run.model.load_state_dict(state["model"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    for name, extra in run.extras.items():
+        extra.load_state_dict(state["extras"][name])
+    run.history[:] = state["history"]
+    run.global_step = state["global_step"]
+    log.info("resumed at step %d", run.global_step)

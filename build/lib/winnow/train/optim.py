@@ -1,0 +1,45 @@
+"""Optimisers from configuration, and the learning rate as a closed form of the step: nothing to checkpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from winnow.config.parts import Train
+
+
+def make_optimizer(config: Train, parameters: Iterable[Any]) -> torch.optim.Optimizer:
+    """SGD, Adam (weight decay in the gradient) or AdamW (decoupled) over parameters or parameter groups."""
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov and config.momentum > 0,
+        )
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, lr=config.lr, weight_decay=config.weight_decay)
+
+
+def lr_factor(config: Train, step: int, steps_per_epoch: int) -> float:
+    """Factor on the peak rate at optimisation step `step` (0-based).
+
+    constant, multistep and cosine move at epoch boundaries (as the papers' schedulers do, cosine with T_max = epochs);
+    linear decays every step to 0 at the end (as BERT's fine-tuning does). Warm-up is linear over the first steps.
+    """
+    total = max(1, config.epochs * steps_per_epoch)
+    warmup = math.ceil(config.warmup_fraction * total)
+    if step < warmup:
+        return step / warmup
+    if config.schedule == "constant":
+        return 1.0
+    if config.schedule == "linear":
+        return max(0.0, (total - step) / max(1, total - warmup))
+    epoch = step // steps_per_epoch
+    if config.schedule == "multistep":
+        return config.gamma ** sum(epoch >= m for m in config.milestones)
+    return 0.5 * (1.0 + math.cos(math.pi * epoch / max(1, config.epochs)))

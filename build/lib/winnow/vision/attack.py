@@ -1,0 +1,93 @@
+"""Gradient attacks in pixel space, batched on the device.
+
+The attacked model gets images in [0,1] and normalises inside, so `eps` means what the papers mean. Attacks run with the
+model in evaluation mode (batch statistics frozen) and take gradients of the image only: no parameter gradient is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from winnow.config.parts import Attack
+
+Model = Callable[[Tensor], Tensor]
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Within: the model is in eval mode; afterwards its training flag is what it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def random_start(x: Tensor, attack: Attack, generator: torch.Generator | None = None) -> Tensor:
+    """A uniform perturbation of x in the ball (linf: each pixel; l2: direction uniform, radius by volume), clipped to [0,1]."""
+    if attack.norm == "linf":
+        delta = torch.empty_like(x).uniform_(-attack.eps, attack.eps, generator=generator)
+    else:
+        delta = torch.randn(x.shape, device=x.device, dtype=x.dtype, generator=generator)
+        radius = torch.rand(len(x), device=x.device, dtype=x.dtype, generator=generator) ** (1 / x[0].numel())
+        delta = delta * (attack.eps * radius / delta.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
+    return (x + delta).clamp_(0, 1).sub_(x)
+
+
+def pgd(model: Model, x: Tensor, y: Tensor, attack: Attack, start: Tensor | None = None) -> Tensor:
+    """Projected gradient ascent on the cross-entropy (Madry et al., ICLR 2018); returns adversarial images like x.
+
+    x: (B,C,H,W) in [0,1]; y: (B,) labels; start: first perturbation (default: random or zero, by `attack.random_start`).
+    Same arithmetic as advertorch's LinfPGDAttack / L2PGDAttack: step, project on the ball, clip to [0,1].
+    """
+    delta = start if start is not None else random_start(x, attack) if attack.random_start else torch.zeros_like(x)
+    for _ in range(attack.steps):
+        adversarial = (x + delta).requires_grad_(True)
+        loss = F.cross_entropy(model(adversarial), y, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, adversarial)
+        delta = _project(x, delta, gradient, attack)
+    return x + delta
+
+
+def _project(x: Tensor, delta: Tensor, gradient: Tensor, attack: Attack) -> Tensor:
+    if attack.norm == "linf":
+        delta = (delta + attack.step_size * gradient.sign_()).clamp_(-attack.eps, attack.eps)
+        return (x + delta).clamp_(0, 1).sub_(x)
+    norms = gradient.flatten(1).norm(dim=1).clamp_min(1e-6).view(-1, 1, 1, 1)
+    delta = (x + delta + attack.step_size * gradient / norms).clamp_(0, 1).sub_(x)
+    sizes = delta.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+    return delta * (attack.eps / sizes).clamp_(max=1.0)
+
+
+def advertorch_pgd(model: Any, x: Tensor, y: Tensor, attack: Attack) -> Tensor:
+    """The same attack by advertorch 0.2.3, the reference back end."""
+    from winnow.compat import advertorch_attacks
+
+    kind = "LinfPGDAttack" if attack.norm == "linf" else "L2PGDAttack"
+    adversary = getattr(advertorch_attacks(), kind)(
+        model,
+        loss_fn=nn.CrossEntropyLoss(reduction="sum"),
+        eps=float(attack.eps),
+        nb_iter=attack.steps,
+        eps_iter=float(attack.step_size),
+        rand_init=attack.random_start,
+        clip_min=0.0,
+        clip_max=1.0,
+        targeted=False,
+    )
+    return adversary.perturb(x, y).detach()
+
+
+def perturb(model: nn.Module, x: Tensor, y: Tensor, attack: Attack) -> Tensor:
+    """Adversarial images by the configured back end, the model in evaluation mode meanwhile."""
+    with evaluation_mode(model):
+        if attack.backend == "advertorch":
+            return advertorch_pgd(model, x, y, attack)
+        return pgd(model, x, y, attack).detach()
