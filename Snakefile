@@ -1,9 +1,9 @@
 """winnow: lottery tickets found, transferred and attacked.
 
-    snakemake --cores 2                                        all tables and figures of config/config.yaml
-    snakemake --cores 2 results/tables/double_win.csv          one table
-    snakemake --profile slurm results/tables/double_win.csv    the same on a cluster
-    snakemake --configfile config/paper/double_win.yaml ...    the paper's settings laid over the default
+snakemake --cores 2                                        all tables and figures of config/config.yaml
+snakemake --cores 2 results/tables/double_win.csv          one table
+snakemake --profile slurm results/tables/double_win.csv    the same on a cluster
+snakemake --configfile config/paper/double_win.yaml ...    the paper's settings laid over the default
 """
 
 import os
@@ -14,19 +14,28 @@ min_version("9.0")
 
 
 configfile: os.path.join(workflow.basedir, "config/config.yaml")
+
+
 report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/double_win.smk"
+include: "workflow/rules/robust_bert.smk"
 
 
 rule all:
     default_target: True
     input:
         double_win_targets(),
+        robust_bert_targets(),
 
 
 rule double_win:
     input:
         double_win_targets(),
+
+
+rule robust_bert:
+    input:
+        robust_bert_targets(),

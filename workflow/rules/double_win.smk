@@ -17,7 +17,10 @@ def double_win_targets():
     if DW is None:
         return []
     shown = [f"{d.name}-{grid.percent(f)}" for d in DW.downstreams for f in d.fractions]
-    return ["results/tables/double_win.csv", *(f"results/figures/double_win/{s}.svg" for s in shown)]
+    return [
+        "results/tables/double_win.csv",
+        *(f"results/figures/double_win/{s}.svg" for s in shown),
+    ]
 
 
 def dw_config(build, *names):
@@ -27,12 +30,16 @@ def dw_config(build, *names):
 
 def dw_seeded(build, *names, seed="seed"):
     """The same with a seed as its last argument."""
-    return lambda wildcards: canonical_json(build(DW, *(wildcards[n] for n in names), int(wildcards[seed])))
+    return lambda wildcards: canonical_json(
+        build(DW, *(wildcards[n] for n in names), int(wildcards[seed]))
+    )
 
 
 def dw_imported():
     """Regex of the pre-trainings that are brought in rather than trained."""
-    return "|".join(p.name for p in DW.pretrainings if p.method == "import") if DW else ""
+    return (
+        "|".join(p.name for p in DW.pretrainings if p.method == "import") if DW else ""
+    )
 
 
 def dw_weights_file(wildcards):
@@ -47,18 +54,27 @@ def dw_last_round(wildcards):
     if last == 0:
         return {"weights": f"{chain}/dense.safetensors", "mask": []}
     name = f"imp-{wildcards.regime}-{last}"
-    return {"weights": f"{chain}/trained/{name}.safetensors", "mask": f"{chain}/tickets/{name}.mask.safetensors"}
+    return {
+        "weights": f"{chain}/trained/{name}.safetensors",
+        "mask": f"{chain}/tickets/{name}.mask.safetensors",
+    }
 
 
 def dw_extra_file(wildcards):
     """The file of a ticket from outside the grid."""
-    return grid.named(DW.transfer.tickets, wildcards.name).file.replace("{seed}", wildcards.seed)
+    return grid.named(DW.transfer.tickets, wildcards.name).file.replace(
+        "{seed}", wildcards.seed
+    )
 
 
 def dw_transferred(wildcards):
     """Dense weights and, unless the dense model itself is transferred, a ticket."""
     chain = CHAIN.format(**wildcards)
-    mask = [] if wildcards.ticket == "dense" else f"{chain}/tickets/{wildcards.ticket}.mask.safetensors"
+    mask = (
+        []
+        if wildcards.ticket == "dense"
+        else f"{chain}/tickets/{wildcards.ticket}.mask.safetensors"
+    )
     return {"init": f"{chain}/dense.safetensors", "mask": mask}
 
 
@@ -129,7 +145,9 @@ rule imp_prune:
         mem_mb=more(2000),
         runtime=more(10),
     params:
-        config=lambda wildcards: canonical_json(grid.prune_config(DW, int(wildcards.round))),
+        config=lambda wildcards: canonical_json(
+            grid.prune_config(DW, int(wildcards.round))
+        ),
         stamp=stamp("imp_prune"),
     message:
         "pruning: {wildcards.pretraining}, IMP {wildcards.regime}, round {wildcards.round}, seed {wildcards.seed}"
@@ -179,7 +197,9 @@ rule one_shot_prune:
         mem_mb=more(2000),
         runtime=more(10),
     params:
-        config=lambda wildcards: canonical_json(grid.prune_config(DW, int(wildcards.round))),
+        config=lambda wildcards: canonical_json(
+            grid.prune_config(DW, int(wildcards.round))
+        ),
         stamp=stamp("one_shot_prune"),
     message:
         "one-shot pruning: {wildcards.pretraining}, as round {wildcards.round}, seed {wildcards.seed}"
@@ -246,10 +266,10 @@ rule import_ticket:
         f"{CHAIN}/logs/import_ticket-{{name}}.log",
     benchmark:
         f"{CHAIN}/benchmarks/import_ticket-{{name}}.tsv"
-    conda:
-        f"{ENVS}/vision.yaml"
     wildcard_constraints:
         name=r"[\w.]+",
+    conda:
+        f"{ENVS}/vision.yaml"
     resources:
         mem_mb=more(2000),
         runtime=more(10),
@@ -283,7 +303,9 @@ rule transfer_std:
         mem_mb=more(4000),
         runtime=more(60),
     params:
-        config=lambda w: canonical_json(grid.transfer_config(DW, w.dataset, w.percent, "std", int(w.run_seed))),
+        config=lambda w: canonical_json(
+            grid.transfer_config(DW, w.dataset, w.percent, "std", int(w.run_seed))
+        ),
         stamp=stamp("transfer"),
     message:
         "standard transfer of {wildcards.pretraining}/{wildcards.ticket} to {wildcards.dataset} ({wildcards.percent} %)"
@@ -310,7 +332,9 @@ rule transfer_adv:
         mem_mb=more(4000),
         runtime=more(240),
     params:
-        config=lambda w: canonical_json(grid.transfer_config(DW, w.dataset, w.percent, "adv", int(w.run_seed))),
+        config=lambda w: canonical_json(
+            grid.transfer_config(DW, w.dataset, w.percent, "adv", int(w.run_seed))
+        ),
         stamp=stamp("transfer"),
     message:
         "adversarial transfer of {wildcards.pretraining}/{wildcards.ticket} to {wildcards.dataset} ({wildcards.percent} %)"
@@ -321,7 +345,11 @@ rule transfer_adv:
 rule evaluate:
     input:
         best_sa=f"{TRANSFER}/{{mode}}/s{{run_seed}}/best_sa.safetensors",
-        best_ra=lambda w: [f"{TRANSFER}/adv/s{{run_seed}}/best_ra.safetensors".format(**w)] if w.mode == "adv" else [],
+        best_ra=lambda w: (
+            [f"{TRANSFER}/adv/s{{run_seed}}/best_ra.safetensors".format(**w)]
+            if w.mode == "adv"
+            else []
+        ),
     output:
         f"{TRANSFER}/{{mode}}/s{{run_seed}}/evaluation.json",
     log:
@@ -346,8 +374,16 @@ rule evaluate:
 
 rule double_win_table:
     input:
-        evaluations=[f"{run.folder}/evaluation.json" for run in grid.grid_of(DW).runs()] if DW else [],
-        tickets=sorted({run.mask for run in grid.grid_of(DW).runs() if run.mask}) if DW else [],
+        evaluations=(
+            [f"{run.folder}/evaluation.json" for run in grid.grid_of(DW).runs()]
+            if DW
+            else []
+        ),
+        tickets=(
+            sorted({run.mask for run in grid.grid_of(DW).runs() if run.mask})
+            if DW
+            else []
+        ),
     output:
         table=report(
             "results/tables/double_win.csv",
@@ -394,7 +430,9 @@ rule double_win_plots:
         mem_mb=more(2000),
         runtime=more(10),
     params:
-        config=lambda w: canonical_json({"dataset": w.dataset, "fraction": float(w.percent) / 100}),
+        config=lambda w: canonical_json(
+            {"dataset": w.dataset, "fraction": float(w.percent) / 100}
+        ),
         stamp=stamp("double_win_plots", "tables"),
     message:
         "drawing {wildcards.dataset}, {wildcards.percent} %"

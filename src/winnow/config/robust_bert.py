@@ -78,3 +78,5 @@ class RobustBert:
         ):
             if not values:
                 raise ValueError(f"{kind} is empty: nothing to run")
+        if any(t.search_epochs != self.tasks[0].search_epochs for t in self.tasks):
+            raise ValueError("tasks: search_epochs must be the same list in every task")

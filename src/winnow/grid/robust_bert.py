@@ -173,3 +173,8 @@ def attack_config(section: RobustBert, task: str, attacker: str, seed: int) -> d
 def table_config(section: RobustBert) -> dict[str, Any]:
     """Configuration of robust_bert_table."""
     return {"grid": plain(grid_of(section))}
+
+
+def search_epochs(section: RobustBert | None) -> list[int]:
+    """The epochs whose scores the search keeps; one list for all tasks, since one rule declares the files."""
+    return section.tasks[0].search_epochs if section else []

@@ -1,0 +1,334 @@
+"""Robust tickets (ACL 2022.acl-long.157): fine-tune, search scores, draw, retrain from the pre-trained weights, attack.
+
+REQUIRED INPUTS: none but the model, the datasets and the attack assets that the configuration names
+OUTPUTS: results/tables/robust_bert.csv, results/figures/robust_bert/<task>.{svg,png}
+
+One search serves every sparsity: another removed fraction draws, retrains and attacks, and never searches. A model folder
+is named by its model.safetensors; its other files come and go with it.
+"""
+
+from winnow.grid import robust_bert as rb_grid
+from winnow.text.assets import needed_roles
+
+RB = CONFIG.robust_bert
+RB_TASK = "results/robust_bert/{model}/{task}"
+RB_SEED = f"{RB_TASK}/s{{seed}}"
+
+
+def robust_bert_targets():
+    """The table and figures of the configured section; nothing without one."""
+    if RB is None:
+        return []
+    return [
+        "results/tables/robust_bert.csv",
+        *(f"results/figures/robust_bert/{t.name}.svg" for t in RB.tasks),
+    ]
+
+
+def rb_config(build, *names, seed="seed"):
+    """A params function: `build(section, *wildcards, seed)` as canonical JSON."""
+    return lambda wildcards: canonical_json(
+        build(
+            RB,
+            *(wildcards[n] for n in names),
+            *([int(wildcards[seed])] if seed else []),
+        )
+    )
+
+
+def rb_assets(wildcards):
+    """The files that the attacker needs and the configuration names."""
+    roles = needed_roles(rb_grid.attack_of(RB, wildcards.attacker))
+    given = {role: getattr(RB.assets, role) for role in roles}
+    return {role: path for role, path in given.items() if path}
+
+
+def rb_asset_arguments(wildcards):
+    """The same as arguments of attack_text."""
+    return " ".join(
+        f"--{role.replace('_', '-')} '{path}'"
+        for role, path in rb_assets(wildcards).items()
+    )
+
+
+def rb_networks(wildcards):
+    """The network under attack."""
+    return f"{RB_SEED}/{wildcards.network}/model.safetensors".format(**wildcards)
+
+
+rule import_text_model:
+    output:
+        f"{RB_TASK}/pretrained/model.safetensors",
+    log:
+        f"{RB_TASK}/logs/import_text_model.log",
+    benchmark:
+        f"{RB_TASK}/benchmarks/import_text_model.tsv"
+    conda:
+        f"{ENVS}/text.yaml"
+    resources:
+        mem_mb=more(4000),
+        runtime=more(15),
+    params:
+        config=rb_config(rb_grid.import_config, "task", seed=None),
+        stamp=stamp("import_text_model", "text"),
+    message:
+        "bringing in {wildcards.model} for {wildcards.task}"
+    shell:
+        "{STAGE}.import_text_model --config {params.config:q} --out {output} {RUN} 2> {log}"
+
+
+rule finetune_text:
+    input:
+        f"{RB_TASK}/pretrained/model.safetensors",
+    output:
+        model=f"{RB_SEED}/{{network}}/model.safetensors",
+        metrics=f"{RB_SEED}/training/{{network}}.json",
+    log:
+        f"{RB_SEED}/logs/finetune_text-{{network}}.log",
+    benchmark:
+        f"{RB_SEED}/benchmarks/finetune_text-{{network}}.tsv"
+    wildcard_constraints:
+        network="dense|freelb",
+    conda:
+        f"{ENVS}/text.yaml"
+    threads: RB.compute.threads if RB else 1
+    resources:
+        gpu=1,
+        mem_mb=more(6000),
+        runtime=more(120),
+    params:
+        config=rb_config(rb_grid.finetune_config, "task", "network"),
+        stamp=stamp("finetune_text", "text"),
+    message:
+        "fine-tuning {wildcards.model} on {wildcards.task} ({wildcards.network}), seed {wildcards.seed}"
+    shell:
+        "{STAGE}.finetune_text --config {params.config:q} --model {input} --out {output.model} --metrics {output.metrics} {RUN} 2> {log}"
+
+
+rule search_robust_ticket:
+    input:
+        f"{RB_SEED}/dense/model.safetensors",
+    output:
+        scores=[
+            f"{RB_SEED}/scores/epoch-{e}.safetensors"
+            for e in rb_grid.search_epochs(RB)
+        ],
+        metrics=f"{RB_SEED}/scores/search.json",
+    log:
+        f"{RB_SEED}/logs/search_robust_ticket.log",
+    benchmark:
+        f"{RB_SEED}/benchmarks/search_robust_ticket.tsv"
+    conda:
+        f"{ENVS}/text.yaml"
+    threads: RB.compute.threads if RB else 1
+    resources:
+        gpu=1,
+        mem_mb=more(8000),
+        runtime=more(720),
+    params:
+        config=rb_config(rb_grid.search_config, "task"),
+        stamp=stamp("search_robust_ticket", "text"),
+    message:
+        "searching robust tickets of {wildcards.model} on {wildcards.task}, seed {wildcards.seed}"
+    shell:
+        "{STAGE}.search_robust_ticket --config {params.config:q} --model {input} --scores {output.scores} --metrics {output.metrics} {RUN} 2> {log}"
+
+
+rule draw_ticket:
+    input:
+        f"{RB_SEED}/scores/epoch-{{epoch}}.safetensors",
+    output:
+        f"{RB_SEED}/tickets/robust-{{epoch}}-{{percent}}.mask.safetensors",
+    log:
+        f"{RB_SEED}/logs/draw_ticket-{{epoch}}-{{percent}}.log",
+    benchmark:
+        f"{RB_SEED}/benchmarks/draw_ticket-{{epoch}}-{{percent}}.tsv"
+    wildcard_constraints:
+        epoch=r"\d+",
+        percent=r"[\d.]+",
+    conda:
+        f"{ENVS}/text.yaml"
+    resources:
+        mem_mb=more(4000),
+        runtime=more(10),
+    params:
+        config=lambda wildcards: canonical_json(rb_grid.draw_config(wildcards.percent)),
+        stamp=stamp("draw_ticket", "text"),
+    message:
+        "drawing: {wildcards.task}, epoch {wildcards.epoch}, {wildcards.percent} % removed, seed {wildcards.seed}"
+    shell:
+        "{STAGE}.draw_ticket --config {params.config:q} --scores {input} --out {output} {RUN} 2> {log}"
+
+
+rule magnitude_ticket:
+    input:
+        f"{RB_SEED}/dense/model.safetensors",
+    output:
+        f"{RB_SEED}/tickets/magnitude-{{percent}}.mask.safetensors",
+    log:
+        f"{RB_SEED}/logs/magnitude_ticket-{{percent}}.log",
+    benchmark:
+        f"{RB_SEED}/benchmarks/magnitude_ticket-{{percent}}.tsv"
+    wildcard_constraints:
+        percent=r"[\d.]+",
+    conda:
+        f"{ENVS}/text.yaml"
+    resources:
+        mem_mb=more(4000),
+        runtime=more(10),
+    params:
+        config=lambda wildcards: canonical_json(rb_grid.keep_config(wildcards.percent)),
+        stamp=stamp("magnitude_ticket", "text"),
+    message:
+        "magnitude ticket: {wildcards.task}, {wildcards.percent} % removed, seed {wildcards.seed}"
+    shell:
+        "{STAGE}.magnitude_ticket --config {params.config:q} --weights {input} --out {output} {RUN} 2> {log}"
+
+
+rule random_ticket:
+    input:
+        f"{RB_TASK}/pretrained/model.safetensors",
+    output:
+        f"{RB_SEED}/tickets/random-{{percent}}.mask.safetensors",
+    log:
+        f"{RB_SEED}/logs/random_ticket-{{percent}}.log",
+    benchmark:
+        f"{RB_SEED}/benchmarks/random_ticket-{{percent}}.tsv"
+    wildcard_constraints:
+        percent=r"[\d.]+",
+    conda:
+        f"{ENVS}/text.yaml"
+    resources:
+        mem_mb=more(4000),
+        runtime=more(10),
+    params:
+        config=lambda wildcards: canonical_json(
+            rb_grid.keep_config(wildcards.percent, int(wildcards.seed))
+        ),
+        stamp=stamp("random_ticket", "text"),
+    message:
+        "random ticket: {wildcards.task}, {wildcards.percent} % removed, seed {wildcards.seed}"
+    shell:
+        "{STAGE}.random_ticket --config {params.config:q} --weights {input} --out {output} {RUN} 2> {log}"
+
+
+rule retrain_ticket:
+    input:
+        model=f"{RB_TASK}/pretrained/model.safetensors",
+        mask=f"{RB_SEED}/tickets/{{network}}.mask.safetensors",
+    output:
+        model=f"{RB_SEED}/{{network}}/model.safetensors",
+        metrics=f"{RB_SEED}/training/{{network}}.json",
+    log:
+        f"{RB_SEED}/logs/retrain_ticket-{{network}}.log",
+    benchmark:
+        f"{RB_SEED}/benchmarks/retrain_ticket-{{network}}.tsv"
+    wildcard_constraints:
+        network=r"(robust|random|magnitude)-[\d.-]+",
+    conda:
+        f"{ENVS}/text.yaml"
+    threads: RB.compute.threads if RB else 1
+    resources:
+        gpu=1,
+        mem_mb=more(6000),
+        runtime=more(240),
+    params:
+        config=rb_config(rb_grid.finetune_config, "task", "network"),
+        stamp=stamp("retrain_ticket", "text"),
+    message:
+        "retraining {wildcards.network} of {wildcards.model} on {wildcards.task}, seed {wildcards.seed}"
+    shell:
+        "{STAGE}.retrain_ticket --config {params.config:q} --model {input.model} --mask {input.mask} --out {output.model} --metrics {output.metrics} {RUN} 2> {log}"
+
+
+rule attack_text:
+    input:
+        unpack(rb_assets),
+        model=rb_networks,
+    output:
+        rows=f"{RB_SEED}/attacks/{{attacker}}/{{network}}.jsonl",
+        metrics=f"{RB_SEED}/attacks/{{attacker}}/{{network}}.json",
+    log:
+        f"{RB_SEED}/logs/attack_text-{{attacker}}-{{network}}.log",
+    benchmark:
+        f"{RB_SEED}/benchmarks/attack_text-{{attacker}}-{{network}}.tsv"
+    wildcard_constraints:
+        attacker=r"[\w.]+",
+        network=r"[\w.-]+",
+    conda:
+        f"{ENVS}/text.yaml"
+    threads: (RB.compute.threads * RB.attack_processes) if RB else 1
+    resources:
+        gpu=1,
+        mem_mb=more(6000),
+        runtime=more(720),
+    params:
+        config=rb_config(rb_grid.attack_config, "task", "attacker"),
+        stamp=stamp("attack_text", "text"),
+        assets=rb_asset_arguments,
+    message:
+        "attacking {wildcards.network} of {wildcards.task} with {wildcards.attacker}, seed {wildcards.seed}"
+    shell:
+        "{STAGE}.attack_text --config {params.config:q} --model {input.model} {params.assets} --out {output.rows} --metrics {output.metrics} {RUN} --workers {RB.attack_processes} 2> {log}"
+
+
+rule robust_bert_table:
+    input:
+        figures=[run.figures for run in rb_grid.grid_of(RB).runs()] if RB else [],
+        tickets=(
+            sorted({run.mask for run in rb_grid.grid_of(RB).runs() if run.mask})
+            if RB
+            else []
+        ),
+    output:
+        table=report(
+            "results/tables/robust_bert.csv",
+            caption="../report/robust_bert_table.rst",
+            category="Robust BERT tickets",
+        ),
+        metrics="results/tables/robust_bert.json",
+    log:
+        "results/tables/logs/robust_bert.log",
+    benchmark:
+        "results/tables/benchmarks/robust_bert.tsv"
+    conda:
+        f"{ENVS}/tables.yaml"
+    resources:
+        mem_mb=more(2000),
+        runtime=more(10),
+    params:
+        config=rb_config(rb_grid.table_config, seed=None),
+        stamp=stamp("robust_bert_table", "tables"),
+    message:
+        "writing the robust-ticket table"
+    shell:
+        "{STAGE}.robust_bert_table --config {params.config:q} --out {output.table} --metrics {output.metrics} {RUN} 2> {log}"
+
+
+rule robust_bert_plots:
+    input:
+        "results/tables/robust_bert.csv",
+    output:
+        svg=report(
+            "results/figures/robust_bert/{task}.svg",
+            caption="../report/robust_bert_figure.rst",
+            category="Robust BERT tickets",
+            labels={"task": "{task}"},
+        ),
+        png="results/figures/robust_bert/{task}.png",
+    log:
+        "results/figures/robust_bert/logs/{task}.log",
+    benchmark:
+        "results/figures/robust_bert/benchmarks/{task}.tsv"
+    conda:
+        f"{ENVS}/tables.yaml"
+    resources:
+        mem_mb=more(2000),
+        runtime=more(10),
+    params:
+        config=lambda wildcards: canonical_json({"task": wildcards.task}),
+        stamp=stamp("robust_bert_plots", "tables"),
+    message:
+        "drawing {wildcards.task}"
+    shell:
+        "{STAGE}.robust_bert_plots --config {params.config:q} --table {input} --svg {output.svg} --png {output.png} {RUN} 2> {log}"
