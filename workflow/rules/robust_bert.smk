@@ -13,6 +13,7 @@ from winnow.text.assets import needed_roles
 RB = CONFIG.robust_bert
 RB_TASK = "results/robust_bert/{model}/{task}"
 RB_SEED = f"{RB_TASK}/s{{seed}}"
+RB_FETCHED = "data/attack_assets"
 
 
 def robust_bert_targets():
@@ -36,24 +37,56 @@ def rb_config(build, *names, seed="seed"):
     )
 
 
-def rb_assets(wildcards):
-    """The files that the attacker needs and the configuration names."""
+def rb_given(wildcards):
+    """Role -> path of the files that the attacker needs and the configuration names."""
     roles = needed_roles(rb_grid.attack_of(RB, wildcards.attacker))
-    given = {role: getattr(RB.assets, role) for role in roles}
-    return {role: path for role, path in given.items() if path}
+    return {role: path for role in roles if (path := getattr(RB.assets, role))}
+
+
+def rb_assets(wildcards):
+    """The same as inputs; what lies in the folder that fetch_attack_assets fills stands for that rule's manifest."""
+    own = {
+        role: path
+        for role, path in rb_given(wildcards).items()
+        if not path.startswith(f"{RB_FETCHED}/")
+    }
+    return (
+        own
+        if len(own) == len(rb_given(wildcards))
+        else {**own, "fetched": f"{RB_FETCHED}/manifest.json"}
+    )
 
 
 def rb_asset_arguments(wildcards):
     """The same as arguments of attack_text."""
     return " ".join(
         f"--{role.replace('_', '-')} '{path}'"
-        for role, path in rb_assets(wildcards).items()
+        for role, path in rb_given(wildcards).items()
     )
 
 
 def rb_networks(wildcards):
     """The network under attack."""
     return f"{RB_SEED}/{wildcards.network}/model.safetensors".format(**wildcards)
+
+
+rule fetch_attack_assets:
+    output:
+        f"{RB_FETCHED}/manifest.json",
+    log:
+        f"{RB_FETCHED}/fetch.log",
+    benchmark:
+        f"{RB_FETCHED}/fetch.tsv"
+    localrule: True
+    conda:
+        f"{ENVS}/text.yaml"
+    params:
+        config=lambda wildcards: canonical_json(rb_grid.fetch_config(RB, RB_FETCHED)),
+        stamp=stamp("fetch_attack_assets", "text"),
+    message:
+        "fetching attack assets into data/attack_assets"
+    shell:
+        "{STAGE}.fetch_attack_assets --config {params.config:q} --manifest {output} {RUN} 2> {log}"
 
 
 rule import_text_model:

@@ -20,6 +20,7 @@ from typing import Any
 from winnow.config.robust_bert import Attacker, RobustBert, Task
 from winnow.config.text import TextAttack, TextData
 from winnow.schema import key, part, plain
+from winnow.text.assets import needed_roles
 
 ROOT = "results/robust_bert"
 METHODS = {"robust": "robust_ticket", "random": "random_ticket", "magnitude": "magnitude_ticket"}
@@ -178,3 +179,10 @@ def table_config(section: RobustBert) -> dict[str, Any]:
 def search_epochs(section: RobustBert | None) -> list[int]:
     """The epochs whose scores the search keeps; one list for all tasks, since one rule declares the files."""
     return section.tasks[0].search_epochs if section else []
+
+
+def fetch_config(section: RobustBert, folder: str) -> dict[str, Any]:
+    """Configuration of fetch_attack_assets: the attackers with an asset in `folder`."""
+    fetched = {role for role, path in plain(section.assets).items() if path and path.startswith(f"{folder}/")}
+    attacks = [a.attack for a in section.attackers if fetched & set(needed_roles(a.attack))]
+    return {"attacks": [plain(a) for a in attacks], "folder": folder}
