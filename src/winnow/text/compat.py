@@ -6,6 +6,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import logging
 import os
 import sys
 import types
@@ -108,11 +109,12 @@ class _Placeholders(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 def textattack() -> Any:
     """textattack 0.3.11's attack machinery in 3.5 s instead of 12, without its download attempts.
 
-    Three things are worked round. `import textattack` takes in every dataset, trainer and logger it has, and with them
+    Several things are worked round. `import textattack` takes in every dataset, trainer and logger it has, and with them
     flair, datasets, language-tool and more (QData/TextAttack issue 717 and others on start-up time): here the package's
     `__init__` is passed over, the parts that attacks need are imported, and unused packages are stood in for while that
     happens. On first import it tries six NLTK downloads and prints an error for each when offline: its own marker file is put
-    into the cache folder first. TA_CACHE_DIR, if set, overrides HF_HOME, which is put back.
+    into the cache folder first. TA_CACHE_DIR, if set, overrides HF_HOME, which is put back; so are the loggers that its
+    logging.config.dictConfig call disables.
     """
     transformers()
     folder = Path(os.environ.get("TA_CACHE_DIR", Path("~/.cache/textattack").expanduser()))
@@ -127,6 +129,7 @@ def textattack() -> Any:
     package.__file__ = spec.origin
     sys.modules["textattack"] = package
     saved = {k: os.environ.get(k) for k in ("HF_HOME", "XDG_CACHE_HOME", "TFHUB_CACHE_DIR", "PYTORCH_TRANSFORMERS_CACHE")}
+    silenced = [x for x in logging.root.manager.loggerDict.values() if isinstance(x, logging.Logger) and not x.disabled]
     finder = _Placeholders()
     sys.meta_path.insert(0, finder)
     try:
@@ -139,8 +142,11 @@ def textattack() -> Any:
         for name in finder.made:
             if isinstance(sys.modules.get(name), _Placeholder):
                 del sys.modules[name]
+        for logger in silenced:
+            logger.disabled = False
         for key, value in saved.items():
             os.environ.pop(key, None) if value is None else os.environ.update({key: value})
+    logging.getLogger("textattack.shared.utils.install").setLevel(logging.WARNING)
     package.Attack = sys.modules["textattack.attack"].Attack  # type: ignore[attr-defined]
     return package
 

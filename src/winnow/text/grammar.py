@@ -52,9 +52,9 @@ ending finale conclusion close
 place spot venue location
 """
 ADVERBS = """
-very really truly genuinely
+really truly deeply genuinely
 quite rather fairly somewhat
-simply just plainly merely
+simply clearly plainly merely
 """
 VERBS = """
 found considered judged deemed
