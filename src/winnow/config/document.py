@@ -17,8 +17,8 @@ HEADER = """# Configuration reference
 
 Written from the classes in `src/winnow/config/` by `make docs`; do not edit.
 
-`config/config.yaml` is the default. `snakemake --configfile FILE` lays FILE over it: mappings are merged key by key, lists are
-replaced. Unknown keys, wrong types and impossible values end the run before any job starts. Numbers may be written `1e-4`.
+`config/config.yaml` is the default. `snakemake ... --configfile FILE` lays FILE over it: a pipeline's section that is complete
+in itself replaces the default's; any other mapping is merged key by key, and lists are replaced. Unknown keys, wrong types and impossible values end the run before any job starts. Numbers may be written `1e-4` or `8/255`.
 For completion and checks in an editor, point its YAML plugin to `config/schema.json`.
 """
 

@@ -89,7 +89,7 @@ class Grid:
 
     def networks(self, task: GridTask) -> list[str]:
         """Networks of one task, dense first."""
-        found = [m for m in ("dense", "freelb") if m in self.methods]
+        found: list[str] = [m for m in ("dense", "freelb") if m in self.methods]
         for fraction in self.removed_fractions:
             if "robust_ticket" in self.methods:
                 found += [f"robust-{epoch}-{percent(fraction)}" for epoch in task.search_epochs]

@@ -42,7 +42,7 @@ def nltk_packages(config: TextAttack) -> list[str]:
 
 def needed_roles(config: TextAttack) -> list[str]:
     """Roles of the files that an attacker needs: names of attack_text's inputs."""
-    roles = [config.candidates] if config.candidates in ("neighbours", "counter_fitted", "masked_lm") else []
+    roles: list[str] = [config.candidates] if config.candidates in ("neighbours", "counter_fitted", "masked_lm") else []
     roles += {"huggingface": ["encoder"], "use": ["use"], "none": []}[config.encoder]
     return roles + (["nltk"] if nltk_packages(config) else [])
 

@@ -24,13 +24,13 @@ from winnow.weights import MODEL_FILE, SIDECAR, model_folder
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def prunable(model: nn.Module) -> list[str]:
+def prunable(model: Any) -> list[str]:
     """Weights that masks sit on: every linear layer of the encoder and the pooler (robust tickets, section 3.1).
 
     For BERT that is query, key, value, attention output, intermediate and output of each layer, and the pooler: 6 L + 1
     matrices. The classification head and the embeddings are never masked.
     """
-    base = getattr(model, model.base_model_prefix)  # type: ignore[arg-type]
+    base = getattr(model, model.base_model_prefix)
     names = [f"{model.base_model_prefix}.{name}.weight" for name, layer in base.named_modules() if isinstance(layer, nn.Linear)]
     if not names:
         raise WinnowError(f"model: {type(model).__name__} has no linear layers to mask; use a model of the BERT family")
@@ -104,13 +104,13 @@ def load_classifier(path: Path) -> tuple[nn.Module, Any]:
     return model, tokenizer
 
 
-def check_classes(model: nn.Module, classes: int, what: str) -> None:
+def check_classes(model: Any, classes: int, what: str) -> None:
     """Raise WinnowError when the head and the task disagree."""
-    if model.config.num_labels != classes:  # type: ignore[union-attr]
-        raise WinnowError(f"{what}: has {model.config.num_labels} classes, the task {classes} (data.classes)")  # type: ignore[union-attr]
+    if model.config.num_labels != classes:
+        raise WinnowError(f"{what}: has {model.config.num_labels} classes, the task {classes} (data.classes)")
 
 
-def reset_head(model: nn.Module, seed: int) -> None:
+def reset_head(model: Any, seed: int) -> None:
     """Draw the classification head anew from `seed`, as loading a bare encoder does: N(0, initializer_range), bias 0."""
     generator = torch.Generator().manual_seed(seed_of(seed, "head"))
     heads = [(n, p) for n, p in model.named_parameters() if not n.startswith(f"{model.base_model_prefix}.")]
@@ -119,10 +119,10 @@ def reset_head(model: nn.Module, seed: int) -> None:
             if name.endswith("bias"):
                 parameter.zero_()
             else:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * model.config.initializer_range)  # type: ignore[union-attr]
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * model.config.initializer_range)
 
 
-def save_classifier(file: Path, model: nn.Module, tokenizer: Any, record: Mapping[str, Any]) -> None:
+def save_classifier(file: Path, model: Any, tokenizer: Any, record: Mapping[str, Any]) -> None:
     """Write the folder around `file` (.../model.safetensors): under a temporary name, then renamed.
 
     `record` (provenance) goes into winnow.json.
@@ -133,8 +133,8 @@ def save_classifier(file: Path, model: nn.Module, tokenizer: Any, record: Mappin
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
     try:
-        model.config._name_or_path = ""  # type: ignore[union-attr]  # where it was loaded from must not be in the bytes
-        model.save_pretrained(made, safe_serialization=True)  # type: ignore[operator]
+        model.config._name_or_path = ""  # where it was loaded from must not be in the bytes
+        model.save_pretrained(made, safe_serialization=True)
         tokenizer.save_pretrained(made)
         _strip_paths(made / "tokenizer_config.json")
         write_json(made / SIDECAR, {"format": 1, "kind": "text_model", "prunable": prunable(model), **record})
