@@ -22,15 +22,23 @@ include: "workflow/rules/robust_bert.smk"
 rule all:
     default_target: True
     input:
+<<<<<<< HEAD
         double_win_targets(),
         robust_bert_targets(),
+=======
+        grid.targets(DW),
+>>>>>>> main
 
 
 rule double_win:
     input:
+<<<<<<< HEAD
         double_win_targets(),
 
 
 rule robust_bert:
     input:
         robust_bert_targets(),
+=======
+        grid.targets(DW),
+>>>>>>> main
