@@ -22,23 +22,15 @@ include: "workflow/rules/robust_bert.smk"
 rule all:
     default_target: True
     input:
-<<<<<<< HEAD
-        double_win_targets(),
-        robust_bert_targets(),
-=======
         grid.targets(DW),
->>>>>>> main
+        rb_grid.targets(RB),
 
 
 rule double_win:
     input:
-<<<<<<< HEAD
-        double_win_targets(),
+        grid.targets(DW),
 
 
 rule robust_bert:
     input:
-        robust_bert_targets(),
-=======
-        grid.targets(DW),
->>>>>>> main
+        rb_grid.targets(RB),

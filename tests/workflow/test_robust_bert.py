@@ -53,7 +53,7 @@ def test_every_stage_takes_its_configuration():
             "random_ticket": [grid.keep_config("30", seed)],
             "attack_text": [grid.attack_config(s, task, attacker, seed)],
             "robust_bert_table": [grid.table_config(s)],
-            "fetch_attack_assets": [grid.fetch_config(s, "data/attack_assets")],
+            "fetch_attack_assets": [grid.fetch_config(s)],
         }
         for stage, configs in jobs.items():
             for made in configs:

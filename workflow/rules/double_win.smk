@@ -9,79 +9,9 @@ IMP rounds are a chain of artifacts (prune 1 -> train 1 -> prune 2 -> ...), so o
 from winnow.grid import double_win as grid
 
 DW = CONFIG.double_win
-<<<<<<< HEAD
-CHAIN = "results/double_win/{source}/{pretraining}/s{seed}"
-
-
-def double_win_targets():
-    """The table and figures of the configured section; nothing without one."""
-    if DW is None:
-        return []
-    shown = [f"{d.name}-{grid.percent(f)}" for d in DW.downstreams for f in d.fractions]
-    return [
-        "results/tables/double_win.csv",
-        *(f"results/figures/double_win/{s}.svg" for s in shown),
-    ]
-
-
-def dw_config(build, *names):
-    """A params function: `build(section, *wildcards)` as canonical JSON."""
-    return lambda wildcards: canonical_json(build(DW, *(wildcards[n] for n in names)))
-
-
-def dw_seeded(build, *names, seed="seed"):
-    """The same with a seed as its last argument."""
-    return lambda wildcards: canonical_json(
-        build(DW, *(wildcards[n] for n in names), int(wildcards[seed]))
-    )
-
-
-def dw_imported():
-    """Regex of the pre-trainings that are brought in rather than trained."""
-    return (
-        "|".join(p.name for p in DW.pretrainings if p.method == "import") if DW else ""
-    )
-
-
-def dw_weights_file(wildcards):
-    """The local file of an imported pre-training; none for torchvision and hub weights."""
-    file = grid.named(DW.pretrainings, wildcards.pretraining).weights.file
-    return file.replace("{seed}", wildcards.seed) if file else []
-
-
-def dw_last_round(wildcards):
-    """What round k prunes: the dense weights (k = 1), or what round k-1 trained, with its mask."""
-    chain, last = CHAIN.format(**wildcards), int(wildcards.round) - 1
-    if last == 0:
-        return {"weights": f"{chain}/dense.safetensors", "mask": []}
-    name = f"imp-{wildcards.regime}-{last}"
-    return {
-        "weights": f"{chain}/trained/{name}.safetensors",
-        "mask": f"{chain}/tickets/{name}.mask.safetensors",
-    }
-
-
-def dw_extra_file(wildcards):
-    """The file of a ticket from outside the grid."""
-    return grid.named(DW.transfer.tickets, wildcards.name).file.replace(
-        "{seed}", wildcards.seed
-    )
-
-
-def dw_transferred(wildcards):
-    """Dense weights and, unless the dense model itself is transferred, a ticket."""
-    chain = CHAIN.format(**wildcards)
-    mask = (
-        []
-        if wildcards.ticket == "dense"
-        else f"{chain}/tickets/{wildcards.ticket}.mask.safetensors"
-    )
-    return {"init": f"{chain}/dense.safetensors", "mask": mask}
-=======
 CHAIN = grid.CHAIN
 TRANSFER = f"{CHAIN}/transfer/{{dataset}}/{{percent}}/{{ticket}}"
 IMPORTED = grid.imported_names(DW)
->>>>>>> main
 
 
 rule pretrain:
@@ -153,13 +83,7 @@ rule imp_prune:
         mem_mb=more(2000),
         runtime=more(10),
     params:
-<<<<<<< HEAD
-        config=lambda wildcards: canonical_json(
-            grid.prune_config(DW, int(wildcards.round))
-        ),
-=======
         config=part_of(DW, grid.prune_config, "round"),
->>>>>>> main
         stamp=stamp("imp_prune"),
         run=untracked,
     message:
@@ -211,13 +135,7 @@ rule one_shot_prune:
         mem_mb=more(2000),
         runtime=more(10),
     params:
-<<<<<<< HEAD
-        config=lambda wildcards: canonical_json(
-            grid.prune_config(DW, int(wildcards.round))
-        ),
-=======
         config=part_of(DW, grid.prune_config, "round"),
->>>>>>> main
         stamp=stamp("one_shot_prune"),
         run=untracked,
     message:
@@ -322,13 +240,7 @@ rule transfer_std:
         mem_mb=more(4000),
         runtime=more(60),
     params:
-<<<<<<< HEAD
-        config=lambda w: canonical_json(
-            grid.transfer_config(DW, w.dataset, w.percent, "std", int(w.run_seed))
-        ),
-=======
         config=part_of(DW, grid.std_config, "dataset", "percent", "run_seed"),
->>>>>>> main
         stamp=stamp("transfer"),
         run=untracked,
     message:
@@ -356,13 +268,7 @@ rule transfer_adv:
         mem_mb=more(4000),
         runtime=more(240),
     params:
-<<<<<<< HEAD
-        config=lambda w: canonical_json(
-            grid.transfer_config(DW, w.dataset, w.percent, "adv", int(w.run_seed))
-        ),
-=======
         config=part_of(DW, grid.adv_config, "dataset", "percent", "run_seed"),
->>>>>>> main
         stamp=stamp("transfer"),
         run=untracked,
     message:
@@ -374,15 +280,7 @@ rule transfer_adv:
 rule evaluate:
     input:
         best_sa=f"{TRANSFER}/{{mode}}/s{{run_seed}}/best_sa.safetensors",
-<<<<<<< HEAD
-        best_ra=lambda w: (
-            [f"{TRANSFER}/adv/s{{run_seed}}/best_ra.safetensors".format(**w)]
-            if w.mode == "adv"
-            else []
-        ),
-=======
         best_ra=grid.best_ra,
->>>>>>> main
     output:
         f"{TRANSFER}/{{mode}}/s{{run_seed}}/evaluation.json",
     log:
@@ -408,20 +306,7 @@ rule evaluate:
 
 rule double_win_table:
     input:
-<<<<<<< HEAD
-        evaluations=(
-            [f"{run.folder}/evaluation.json" for run in grid.grid_of(DW).runs()]
-            if DW
-            else []
-        ),
-        tickets=(
-            sorted({run.mask for run in grid.grid_of(DW).runs() if run.mask})
-            if DW
-            else []
-        ),
-=======
         grid.table_inputs(DW),
->>>>>>> main
     output:
         table=report(
             "results/tables/double_win.csv",
@@ -469,13 +354,7 @@ rule double_win_plots:
         mem_mb=more(2000),
         runtime=more(10),
     params:
-<<<<<<< HEAD
-        config=lambda w: canonical_json(
-            {"dataset": w.dataset, "fraction": float(w.percent) / 100}
-        ),
-=======
         config=part_of(DW, grid.plot_config, "dataset", "percent"),
->>>>>>> main
         stamp=stamp("double_win_plots", "tables"),
         run=untracked,
     message:

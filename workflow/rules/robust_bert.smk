@@ -8,85 +8,30 @@ is named by its model.safetensors; its other files come and go with it.
 """
 
 from winnow.grid import robust_bert as rb_grid
-from winnow.text.assets import needed_roles
 
 RB = CONFIG.robust_bert
-RB_TASK = "results/robust_bert/{model}/{task}"
-RB_SEED = f"{RB_TASK}/s{{seed}}"
-RB_FETCHED = "data/attack_assets"
-
-
-def robust_bert_targets():
-    """The table and figures of the configured section; nothing without one."""
-    if RB is None:
-        return []
-    return [
-        "results/tables/robust_bert.csv",
-        *(f"results/figures/robust_bert/{t.name}.svg" for t in RB.tasks),
-    ]
-
-
-def rb_config(build, *names, seed="seed"):
-    """A params function: `build(section, *wildcards, seed)` as canonical JSON."""
-    return lambda wildcards: canonical_json(
-        build(
-            RB,
-            *(wildcards[n] for n in names),
-            *([int(wildcards[seed])] if seed else []),
-        )
-    )
-
-
-def rb_given(wildcards):
-    """Role -> path of the files that the attacker needs and the configuration names."""
-    roles = needed_roles(rb_grid.attack_of(RB, wildcards.attacker))
-    return {role: path for role in roles if (path := getattr(RB.assets, role))}
-
-
-def rb_assets(wildcards):
-    """The same as inputs; what lies in the folder that fetch_attack_assets fills stands for that rule's manifest."""
-    own = {
-        role: path
-        for role, path in rb_given(wildcards).items()
-        if not path.startswith(f"{RB_FETCHED}/")
-    }
-    return (
-        own
-        if len(own) == len(rb_given(wildcards))
-        else {**own, "fetched": f"{RB_FETCHED}/manifest.json"}
-    )
-
-
-def rb_asset_arguments(wildcards):
-    """The same as arguments of attack_text."""
-    return " ".join(
-        f"--{role.replace('_', '-')} '{path}'"
-        for role, path in rb_given(wildcards).items()
-    )
-
-
-def rb_networks(wildcards):
-    """The network under attack."""
-    return f"{RB_SEED}/{wildcards.network}/model.safetensors".format(**wildcards)
+RB_TASK = rb_grid.TASK
+RB_SEED = rb_grid.SEED
 
 
 rule fetch_attack_assets:
     output:
-        f"{RB_FETCHED}/manifest.json",
+        f"{rb_grid.FETCHED}/manifest.json",
     log:
-        f"{RB_FETCHED}/fetch.log",
+        f"{rb_grid.FETCHED}/fetch.log",
     benchmark:
-        f"{RB_FETCHED}/fetch.tsv"
+        f"{rb_grid.FETCHED}/fetch.tsv"
     localrule: True
     conda:
         f"{ENVS}/text.yaml"
     params:
-        config=lambda wildcards: canonical_json(rb_grid.fetch_config(RB, RB_FETCHED)),
+        config=part_of(RB, rb_grid.fetch_config),
         stamp=stamp("fetch_attack_assets", "text"),
+        run=untracked,
     message:
         "fetching attack assets into data/attack_assets"
     shell:
-        "{STAGE}.fetch_attack_assets --config {params.config:q} --manifest {output} {RUN} 2> {log}"
+        "python -m winnow.stages.fetch_attack_assets --config {params.config:q} --manifest {output} {params.run} 2> {log}"
 
 
 rule import_text_model:
@@ -102,12 +47,13 @@ rule import_text_model:
         mem_mb=more(4000),
         runtime=more(15),
     params:
-        config=rb_config(rb_grid.import_config, "task", seed=None),
+        config=part_of(RB, rb_grid.import_config, "task"),
         stamp=stamp("import_text_model", "text"),
+        run=untracked,
     message:
         "bringing in {wildcards.model} for {wildcards.task}"
     shell:
-        "{STAGE}.import_text_model --config {params.config:q} --out {output} {RUN} 2> {log}"
+        "python -m winnow.stages.import_text_model --config {params.config:q} --out {output} {params.run} 2> {log}"
 
 
 rule finetune_text:
@@ -130,22 +76,20 @@ rule finetune_text:
         mem_mb=more(6000),
         runtime=more(120),
     params:
-        config=rb_config(rb_grid.finetune_config, "task", "network"),
+        config=part_of(RB, rb_grid.finetune_config, "task", "network", "seed"),
         stamp=stamp("finetune_text", "text"),
+        run=untracked,
     message:
         "fine-tuning {wildcards.model} on {wildcards.task} ({wildcards.network}), seed {wildcards.seed}"
     shell:
-        "{STAGE}.finetune_text --config {params.config:q} --model {input} --out {output.model} --metrics {output.metrics} {RUN} 2> {log}"
+        "python -m winnow.stages.finetune_text --config {params.config:q} --model {input} --out {output.model} --metrics {output.metrics} {params.run} 2> {log}"
 
 
 rule search_robust_ticket:
     input:
         f"{RB_SEED}/dense/model.safetensors",
     output:
-        scores=[
-            f"{RB_SEED}/scores/epoch-{e}.safetensors"
-            for e in rb_grid.search_epochs(RB)
-        ],
+        scores=[f"{RB_SEED}/scores/epoch-{e}.safetensors" for e in rb_grid.search_epochs(RB)],
         metrics=f"{RB_SEED}/scores/search.json",
     log:
         f"{RB_SEED}/logs/search_robust_ticket.log",
@@ -159,12 +103,13 @@ rule search_robust_ticket:
         mem_mb=more(8000),
         runtime=more(720),
     params:
-        config=rb_config(rb_grid.search_config, "task"),
+        config=part_of(RB, rb_grid.search_config, "task", "seed"),
         stamp=stamp("search_robust_ticket", "text"),
+        run=untracked,
     message:
         "searching robust tickets of {wildcards.model} on {wildcards.task}, seed {wildcards.seed}"
     shell:
-        "{STAGE}.search_robust_ticket --config {params.config:q} --model {input} --scores {output.scores} --metrics {output.metrics} {RUN} 2> {log}"
+        "python -m winnow.stages.search_robust_ticket --config {params.config:q} --model {input} --scores {output.scores} --metrics {output.metrics} {params.run} 2> {log}"
 
 
 rule draw_ticket:
@@ -187,10 +132,11 @@ rule draw_ticket:
     params:
         config=lambda wildcards: canonical_json(rb_grid.draw_config(wildcards.percent)),
         stamp=stamp("draw_ticket", "text"),
+        run=untracked,
     message:
         "drawing: {wildcards.task}, epoch {wildcards.epoch}, {wildcards.percent} % removed, seed {wildcards.seed}"
     shell:
-        "{STAGE}.draw_ticket --config {params.config:q} --scores {input} --out {output} {RUN} 2> {log}"
+        "python -m winnow.stages.draw_ticket --config {params.config:q} --scores {input} --out {output} {params.run} 2> {log}"
 
 
 rule magnitude_ticket:
@@ -212,10 +158,11 @@ rule magnitude_ticket:
     params:
         config=lambda wildcards: canonical_json(rb_grid.keep_config(wildcards.percent)),
         stamp=stamp("magnitude_ticket", "text"),
+        run=untracked,
     message:
         "magnitude ticket: {wildcards.task}, {wildcards.percent} % removed, seed {wildcards.seed}"
     shell:
-        "{STAGE}.magnitude_ticket --config {params.config:q} --weights {input} --out {output} {RUN} 2> {log}"
+        "python -m winnow.stages.magnitude_ticket --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
 
 
 rule random_ticket:
@@ -235,14 +182,13 @@ rule random_ticket:
         mem_mb=more(4000),
         runtime=more(10),
     params:
-        config=lambda wildcards: canonical_json(
-            rb_grid.keep_config(wildcards.percent, int(wildcards.seed))
-        ),
+        config=lambda wildcards: canonical_json(rb_grid.keep_config(wildcards.percent, int(wildcards.seed))),
         stamp=stamp("random_ticket", "text"),
+        run=untracked,
     message:
         "random ticket: {wildcards.task}, {wildcards.percent} % removed, seed {wildcards.seed}"
     shell:
-        "{STAGE}.random_ticket --config {params.config:q} --weights {input} --out {output} {RUN} 2> {log}"
+        "python -m winnow.stages.random_ticket --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
 
 
 rule retrain_ticket:
@@ -266,18 +212,19 @@ rule retrain_ticket:
         mem_mb=more(6000),
         runtime=more(240),
     params:
-        config=rb_config(rb_grid.finetune_config, "task", "network"),
+        config=part_of(RB, rb_grid.finetune_config, "task", "network", "seed"),
         stamp=stamp("retrain_ticket", "text"),
+        run=untracked,
     message:
         "retraining {wildcards.network} of {wildcards.model} on {wildcards.task}, seed {wildcards.seed}"
     shell:
-        "{STAGE}.retrain_ticket --config {params.config:q} --model {input.model} --mask {input.mask} --out {output.model} --metrics {output.metrics} {RUN} 2> {log}"
+        "python -m winnow.stages.retrain_ticket --config {params.config:q} --model {input.model} --mask {input.mask} --out {output.model} --metrics {output.metrics} {params.run} 2> {log}"
 
 
 rule attack_text:
     input:
-        unpack(rb_assets),
-        model=rb_networks,
+        unpack(lambda wildcards: rb_grid.asset_inputs(RB, wildcards)),
+        model=f"{RB_SEED}/{{network}}/model.safetensors",
     output:
         rows=f"{RB_SEED}/attacks/{{attacker}}/{{network}}.jsonl",
         metrics=f"{RB_SEED}/attacks/{{attacker}}/{{network}}.json",
@@ -296,23 +243,20 @@ rule attack_text:
         mem_mb=more(6000),
         runtime=more(720),
     params:
-        config=rb_config(rb_grid.attack_config, "task", "attacker"),
+        config=part_of(RB, rb_grid.attack_config, "task", "attacker", "seed"),
         stamp=stamp("attack_text", "text"),
-        assets=rb_asset_arguments,
+        run=lambda wildcards, input: f"{RUN} --workers {RB.attack_processes}",
+        assets=lambda wildcards, input: rb_grid.asset_arguments(RB, wildcards),
     message:
         "attacking {wildcards.network} of {wildcards.task} with {wildcards.attacker}, seed {wildcards.seed}"
     shell:
-        "{STAGE}.attack_text --config {params.config:q} --model {input.model} {params.assets} --out {output.rows} --metrics {output.metrics} {RUN} --workers {RB.attack_processes} 2> {log}"
+        "python -m winnow.stages.attack_text --config {params.config:q} --model {input.model} {params.assets} --out {output.rows} --metrics {output.metrics} {params.run} 2> {log}"
 
 
 rule robust_bert_table:
     input:
         figures=[run.figures for run in rb_grid.grid_of(RB).runs()] if RB else [],
-        tickets=(
-            sorted({run.mask for run in rb_grid.grid_of(RB).runs() if run.mask})
-            if RB
-            else []
-        ),
+        tickets=(sorted({run.mask for run in rb_grid.grid_of(RB).runs() if run.mask}) if RB else []),
     output:
         table=report(
             "results/tables/robust_bert.csv",
@@ -330,12 +274,13 @@ rule robust_bert_table:
         mem_mb=more(2000),
         runtime=more(10),
     params:
-        config=rb_config(rb_grid.table_config, seed=None),
+        config=part_of(RB, rb_grid.table_config),
         stamp=stamp("robust_bert_table", "tables"),
+        run=untracked,
     message:
         "writing the robust-ticket table"
     shell:
-        "{STAGE}.robust_bert_table --config {params.config:q} --out {output.table} --metrics {output.metrics} {RUN} 2> {log}"
+        "python -m winnow.stages.robust_bert_table --config {params.config:q} --out {output.table} --metrics {output.metrics} {params.run} 2> {log}"
 
 
 rule robust_bert_plots:
@@ -361,7 +306,8 @@ rule robust_bert_plots:
     params:
         config=lambda wildcards: canonical_json({"task": wildcards.task}),
         stamp=stamp("robust_bert_plots", "tables"),
+        run=untracked,
     message:
         "drawing {wildcards.task}"
     shell:
-        "{STAGE}.robust_bert_plots --config {params.config:q} --table {input} --svg {output.svg} --png {output.png} {RUN} 2> {log}"
+        "python -m winnow.stages.robust_bert_plots --config {params.config:q} --table {input} --svg {output.svg} --png {output.png} {params.run} 2> {log}"

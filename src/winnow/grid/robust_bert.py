@@ -12,6 +12,7 @@ A network is `dense`, `freelb` or a ticket; a ticket is spelled `robust-<epoch>-
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -23,6 +24,9 @@ from winnow.schema import key, part, plain
 from winnow.text.assets import needed_roles
 
 ROOT = "results/robust_bert"
+TASK = f"{ROOT}/{{model}}/{{task}}"
+SEED = f"{TASK}/s{{seed}}"
+FETCHED = "data/attack_assets"  # what fetch_attack_assets fills
 METHODS = {"robust": "robust_ticket", "random": "random_ticket", "magnitude": "magnitude_ticket"}
 
 
@@ -135,18 +139,18 @@ def import_config(section: RobustBert, task: str) -> dict[str, Any]:
     return {"model": plain(section.model), "data": _training_data(task_of(section, task).data), "seed": 0}
 
 
-def finetune_config(section: RobustBert, task: str, network: str, seed: int) -> dict[str, Any]:
+def finetune_config(section: RobustBert, task: str, network: str, seed: int | str) -> dict[str, Any]:
     """Configuration of finetune_text (networks dense and freelb) or retrain_ticket (any ticket)."""
     t = task_of(section, task)
     train = {"dense": t.finetune, "freelb": t.freelb}.get(network, t.retrain)
-    shared = {"data": _training_data(t.data), "train": plain(train), "compute": plain(section.compute), "seed": seed}
+    shared = {"data": _training_data(t.data), "train": plain(train), "compute": plain(section.compute), "seed": int(seed)}
     return {**shared, "adversary": plain(t.freelb_adversary or t.adversary)} if network == "freelb" else shared
 
 
-def search_config(section: RobustBert, task: str, seed: int) -> dict[str, Any]:
+def search_config(section: RobustBert, task: str, seed: int | str) -> dict[str, Any]:
     """Configuration of search_robust_ticket."""
     t = task_of(section, task)
-    shared = {"data": _training_data(t.data), "train": plain(t.search), "compute": plain(section.compute), "seed": seed}
+    shared = {"data": _training_data(t.data), "train": plain(t.search), "compute": plain(section.compute), "seed": int(seed)}
     return {**shared, "masks": plain(t.masks), "adversary": plain(t.adversary), "keep_epochs": t.search_epochs}
 
 
@@ -155,19 +159,19 @@ def draw_config(removed_percent: str) -> dict[str, Any]:
     return {"removed_fraction": float(removed_percent) / 100}
 
 
-def keep_config(removed_percent: str, seed: int | None = None) -> dict[str, Any]:
+def keep_config(removed_percent: str, seed: int | str | None = None) -> dict[str, Any]:
     """Configuration of magnitude_ticket, or of random_ticket when a seed is given."""
     kept = {"remaining_fraction": round(1 - float(removed_percent) / 100, 12)}
-    return kept if seed is None else {**kept, "seed": seed}
+    return kept if seed is None else {**kept, "seed": int(seed)}
 
 
-def attack_config(section: RobustBert, task: str, attacker: str, seed: int) -> dict[str, Any]:
+def attack_config(section: RobustBert, task: str, attacker: str, seed: int | str) -> dict[str, Any]:
     """Configuration of attack_text."""
     t = task_of(section, task)
     data = plain(replace(t.data, train_examples=None))
     return {
         "data": data, "attack": plain(attack_of(section, attacker)), "examples": t.attacked_examples,
-        "compute": plain(section.compute), "seed": seed,
+        "compute": plain(section.compute), "seed": int(seed),
     }  # fmt: skip
 
 
@@ -181,8 +185,40 @@ def search_epochs(section: RobustBert | None) -> list[int]:
     return section.tasks[0].search_epochs if section else []
 
 
-def fetch_config(section: RobustBert, folder: str) -> dict[str, Any]:
-    """Configuration of fetch_attack_assets: the attackers with an asset in `folder`."""
-    fetched = {role for role, path in plain(section.assets).items() if path and path.startswith(f"{folder}/")}
+def fetch_config(section: RobustBert) -> dict[str, Any]:
+    """Configuration of fetch_attack_assets: the attackers with an asset in its folder."""
+    fetched = {role for role, path in plain(section.assets).items() if path and path.startswith(f"{FETCHED}/")}
     attacks = [a.attack for a in section.attackers if fetched & set(needed_roles(a.attack))]
-    return {"attacks": [plain(a) for a in attacks], "folder": folder}
+    return {"attacks": [plain(a) for a in attacks], "folder": FETCHED}
+
+
+def targets(section: RobustBert | None) -> list[str]:
+    """The table and figures of a section; nothing without one."""
+    if section is None:
+        return []
+    return ["results/tables/robust_bert.csv", *(f"results/figures/robust_bert/{t.name}.svg" for t in section.tasks)]
+
+
+def table_inputs(section: RobustBert | None) -> list[str]:
+    """Attack figures and tickets behind the table."""
+    runs = list(grid_of(section).runs()) if section else []
+    return sorted({r.figures for r in runs}) + sorted({r.mask for r in runs if r.mask})
+
+
+def given_assets(section: RobustBert, wildcards: Any) -> dict[str, str]:
+    """Role -> path of the files that the attacker needs and the configuration names."""
+    roles = needed_roles(attack_of(section, wildcards.attacker))
+    return {role: path for role in roles if (path := getattr(section.assets, role))}
+
+
+def asset_inputs(section: RobustBert, wildcards: Any) -> dict[str, str]:
+    """The same as inputs; what lies in the folder that fetch_attack_assets fills stands for that rule's manifest."""
+    given = given_assets(section, wildcards)
+    own = {role: path for role, path in given.items() if not path.startswith(f"{FETCHED}/")}
+    return own if len(own) == len(given) else {**own, "fetched": f"{FETCHED}/manifest.json"}
+
+
+def asset_arguments(section: RobustBert, wildcards: Any) -> str:
+    """The same as arguments of attack_text, quoted."""
+    given = given_assets(section, wildcards)
+    return " ".join(f"--{role.replace('_', '-')} {shlex.quote(path)}" for role, path in given.items())
