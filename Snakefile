@@ -16,14 +16,21 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/double_win.smk"
+include: "workflow/rules/robust_bert.smk"
 
 
 rule all:
     default_target: True
     input:
         grid.targets(DW),
+        rb_grid.targets(RB),
 
 
 rule double_win:
     input:
         grid.targets(DW),
+
+
+rule robust_bert:
+    input:
+        rb_grid.targets(RB),

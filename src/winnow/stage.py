@@ -65,8 +65,8 @@ class Job(Generic[C]):
         return path
 
     def paths(self, name: str) -> list[Path]:
-        """The paths of an input that takes several files."""
-        value = self.inputs[name]
+        """The paths of an input or output that takes several files."""
+        value = self.inputs[name] if name in self.inputs else self.outputs[name]
         return value if isinstance(value, list) else [value] if value else []
 
     def read(self, role: str, paths: list[Path]) -> None:
@@ -121,12 +121,12 @@ class Job(Generic[C]):
 
     def write_ticket(self, name: str, ticket: Ticket, **metadata: Any) -> None:
         """Write a ticket output with this job's provenance."""
-        ticket.save(self.outputs[name], **metadata, **self.provenance())
+        ticket.save(self[name], **metadata, **self.provenance())
         log.info("%s: %d of %d weights remain (%.3f %%)", self[name], ticket.kept, ticket.total, ticket.remaining_percent)
 
     def write_weights(self, name: str, state: Mapping[str, Any], **metadata: Any) -> None:
         """Write a state dict output with this job's provenance."""
-        write_tensors(self.outputs[name], state, {"kind": "weights", **metadata, **self.provenance()})
+        write_tensors(self[name], state, {"kind": "weights", **metadata, **self.provenance()})
         log.info("%s written", self[name])
 
     def write_metrics(self, name: str, metrics: Mapping[str, Any]) -> None:
@@ -135,7 +135,7 @@ class Job(Generic[C]):
             "wall_seconds": round(time.time() - self.started, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-        write_json(self.outputs[name], {**metrics, "provenance": self.provenance(), "run": run})
+        write_json(self[name], {**metrics, "provenance": self.provenance(), "run": run})
 
 
 def versions() -> dict[str, str]:

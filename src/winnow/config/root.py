@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from winnow.config.double_win import DoubleWin
+from winnow.config.robust_bert import RobustBert
 from winnow.errors import WinnowError
 from winnow.schema import key, parse, part
 
@@ -21,9 +22,10 @@ class Root:
     checkpoint_seconds: float = key("time between checkpoints, in seconds", 60.0, gt=0)
     log_level: Literal["debug", "info", "warning", "error"] = key("what the logs hold", "info")
     double_win: DoubleWin | None = key("the double-win pipeline", None)
+    robust_bert: RobustBert | None = key("the robust-ticket pipeline", None)
 
 
-SECTIONS = {"double_win": DoubleWin}
+SECTIONS: dict[str, type] = {"double_win": DoubleWin, "robust_bert": RobustBert}
 
 
 def lay_over(default: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

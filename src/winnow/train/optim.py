@@ -32,13 +32,13 @@ def lr_factor(config: Train, step: int, steps_per_epoch: int) -> float:
     linear decays every step to 0 at the end (as BERT's fine-tuning does). Warm-up is linear over the first steps.
     """
     total = max(1, config.epochs * steps_per_epoch)
-    warmup = math.ceil(config.warmup_fraction * total)
+    warmup = config.warmup_fraction * total  # unrounded, as the papers' code passes it
     if step < warmup:
-        return step / warmup
+        return step / max(1.0, warmup)
     if config.schedule == "constant":
         return 1.0
     if config.schedule == "linear":
-        return max(0.0, (total - step) / max(1, total - warmup))
+        return max(0.0, (total - step) / max(1.0, total - warmup))
     epoch = step // steps_per_epoch
     if config.schedule == "multistep":
         return config.gamma ** sum(epoch >= m for m in config.milestones)

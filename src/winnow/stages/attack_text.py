@@ -1,0 +1,66 @@
+"""Attack a text classifier with a TextAttack recipe: one JSONL row an example, and the figures over all of them.
+
+Robust tickets (ACL 2022.acl-long.157, section 4.1). A killed run goes on after the last finished example and ends with the
+same rows. `--workers N` attacks with N processes (one GPU each, where there are several).
+"""
+
+from __future__ import annotations
+
+import sys
+
+from winnow.config.parts import Compute
+from winnow.config.text import TextAttack, TextData
+from winnow.schema import key, part
+from winnow.stage import Job, Stage
+
+ASSETS = {
+    "neighbours": "neighbour list: JSON of word -> words (candidates: neighbours)",
+    "counter_fitted": "folder of the counter-fitted embedding (candidates: counter_fitted)",
+    "masked_lm": "folder of a masked language model (candidates: masked_lm)",
+    "encoder": "folder of a sentence encoder (encoder: huggingface)",
+    "use": "TF-Hub cache with the Universal Sentence Encoder (encoder: use)",
+    "nltk": "NLTK data folder (stopwords: nltk, same_part_of_speech, candidates: wordnet)",
+}
+
+
+@part
+class Config:
+    """Configuration of attack_text."""
+
+    data: TextData = key("the task; its test split is attacked")
+    attack: TextAttack = key("the attacker")
+    examples: int | None = key("attack the first so many test examples; null: all", None, ge=1)
+    compute: Compute = key("numerical settings")
+    seed: int = key("random character edits", 0, ge=0)
+
+
+stage = Stage(
+    "attack_text",
+    Config,
+    inputs={"model": "model folder, named by its model.safetensors", **{f"{k}?": v for k, v in ASSETS.items()}},
+    outputs={"out": "one JSON row an example", "metrics": "figures over all rows, accuracy on the whole test split"},
+)
+
+
+@stage
+def main(job: Job[Config]) -> None:
+    """Attack, summarise, write."""
+    import json
+
+    from winnow.artifacts import write_bytes
+    from winnow.text.attacks import setup
+    from winnow.text.attacks.run import attack_all
+    from winnow.text.attacks.summary import summarise
+    from winnow.text.batches import encode
+    from winnow.text.evaluate import accuracy
+
+    cfg = job.config
+    target, test = setup.victim(job)
+    whole = accuracy(target.model, encode(target.tokenizer, test, cfg.data.max_length), cfg.compute, target.device)
+    rows = attack_all(job, min(len(test), cfg.examples or len(test)), cfg.seed, setup.attack)
+    write_bytes(job["out"], "".join(json.dumps(r, sort_keys=True, ensure_ascii=False) + "\n" for r in rows).encode())
+    job.write_metrics("metrics", {**summarise(rows), "test_examples": len(test), "test_accuracy_percent": whole})
+
+
+if __name__ == "__main__":
+    sys.exit(stage.run())

@@ -1,0 +1,65 @@
+"""Fine-tune the pre-trained model on its task, plainly or against the FreeLB adversary; dense, without a mask.
+
+Stage 1 of robust tickets (ACL 2022.acl-long.157, section 3.2) and, with `adversary`, the FreeLB baseline.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from winnow.config.parts import Compute, Train
+from winnow.config.text import FreeLB, TextData
+from winnow.schema import key, part
+from winnow.stage import Job, Stage
+
+
+@part
+class Config:
+    """Configuration of finetune_text and retrain_ticket."""
+
+    data: TextData = key("the task")
+    train: Train = key("optimisation")
+    adversary: FreeLB | None = key("adversarial training; null: plain", None)
+    compute: Compute = key("numerical settings")
+    seed: int = key("head, order, dropout, adversary", ge=0)
+
+
+stage = Stage(
+    "finetune_text",
+    Config,
+    inputs={"model": "pre-trained model folder, named by its model.safetensors"},
+    outputs={"out": "the fine-tuned model folder, named by its model.safetensors", "metrics": "accuracy of every epoch"},
+)
+
+
+@stage
+def main(job: Job[Config]) -> None:
+    """Load, train, write."""
+    run(job)
+
+
+def run(job: Job[Config]) -> None:
+    """Fine-tune with the job's ticket, if it has one."""
+    from winnow.text import models
+    from winnow.text.batches import encode
+    from winnow.text.data import load_text
+    from winnow.text.training import finetune, start
+    from winnow.ticket import Ticket
+
+    cfg = job.config
+    start(cfg.compute, job, cfg.seed)
+    model, tokenizer = models.load_classifier(job["model"])
+    models.check_classes(model, cfg.data.classes, str(job["model"]))
+    models.reset_head(model, cfg.seed)
+    ticket = Ticket.load(job["mask"]) if job.inputs.get("mask") else None
+    splits = load_text(cfg.data, job.data_root, job.download, ("train",))
+    data = {name: encode(tokenizer, split, cfg.data.max_length) for name, split in splits.items()}
+    history = finetune(
+        model, data, job, train=cfg.train, compute=cfg.compute, seed=cfg.seed, adversary=cfg.adversary, ticket=ticket
+    )
+    models.save_classifier(job["out"], model, tokenizer, job.provenance())
+    job.write_metrics("metrics", {"epochs": history, "remaining_percent": ticket.remaining_percent if ticket else 100.0})
+
+
+if __name__ == "__main__":
+    sys.exit(stage.run())

@@ -1,0 +1,76 @@
+"""Search a robust ticket: learn a hard-concrete score for every masked weight of the frozen fine-tuned model.
+
+Robust tickets (ACL 2022.acl-long.157, section 3.2): FreeLB losses plus a ramped L0 term, AdamW on the scores alone. The
+scores after each epoch of `keep_epochs` are artifacts; every sparsity is drawn from them.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from winnow.config.parts import Compute, Train
+from winnow.config.text import FreeLB, HardConcrete, TextData
+from winnow.schema import key, part
+from winnow.stage import Job, Stage
+
+
+@part
+class Config:
+    """Configuration of search_robust_ticket."""
+
+    data: TextData = key("the task")
+    train: Train = key("optimisation of the scores")
+    masks: HardConcrete = key("mask distribution and L0 schedule")
+    adversary: FreeLB = key("adversary on the word embeddings")
+    keep_epochs: list[int] = key("epochs, from 1, whose scores are kept", ge=1)
+    compute: Compute = key("numerical settings")
+    seed: int = key("order, masks, dropout, adversary", ge=0)
+
+    def __post_init__(self) -> None:
+        if (
+            not self.keep_epochs
+            or max(self.keep_epochs) > self.train.epochs
+            or len(set(self.keep_epochs)) < len(self.keep_epochs)
+        ):
+            raise ValueError(f"keep_epochs {self.keep_epochs} must be different epochs out of 1..{self.train.epochs}")
+
+
+stage = Stage(
+    "search_robust_ticket",
+    Config,
+    inputs={"model": "fine-tuned model folder, named by its model.safetensors"},
+    outputs={"scores*": "one scores file for each of keep_epochs, in that order", "metrics": "accuracy of every epoch"},
+)
+
+
+@stage
+def main(job: Job[Config]) -> None:
+    """Freeze, search, write."""
+    from winnow.errors import WinnowError
+    from winnow.text import models
+    from winnow.text.batches import encode
+    from winnow.text.data import load_text
+    from winnow.text.hard_concrete import write_scores
+    from winnow.text.search import search
+    from winnow.text.training import start
+
+    cfg, files = job.config, job.paths("scores")
+    if len(files) != len(cfg.keep_epochs):
+        raise WinnowError(f"--scores: {len(files)} files for {len(cfg.keep_epochs)} kept epochs; name one for each")
+    start(cfg.compute, job, cfg.seed)
+    model, tokenizer = models.load_classifier(job["model"])
+    models.check_classes(model, cfg.data.classes, str(job["model"]))
+    splits = load_text(cfg.data, job.data_root, job.download, ("train",))
+    data = {name: encode(tokenizer, split, cfg.data.max_length) for name, split in splits.items()}
+    shapes = {name: list(model.get_parameter(name).shape) for name in models.prunable(model)}
+    history, kept = search(
+        model, list(shapes), data, job, train=cfg.train, masks=cfg.masks, adversary=cfg.adversary,
+        keep_epochs=cfg.keep_epochs, compute=cfg.compute, seed=cfg.seed,
+    )  # fmt: skip
+    for epoch, file in zip(cfg.keep_epochs, files, strict=True):
+        write_scores(file, kept[epoch], {"shapes": shapes, "search_epoch": epoch, "seed": cfg.seed, **job.provenance()})
+    job.write_metrics("metrics", {"epochs": history})
+
+
+if __name__ == "__main__":
+    sys.exit(stage.run())

@@ -1,0 +1,147 @@
+"""Running an attack over examples: one row each, kept on disk as soon as it is known, over one or several processes."""
+
+from __future__ import annotations
+
+import collections
+import json
+import logging
+import multiprocessing
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from winnow.errors import WinnowError
+from winnow.rng import seed_of
+from winnow.stage import Job, Stopped
+from winnow.text.data import Examples
+
+log = logging.getLogger("winnow")
+
+
+def attack_one(attack: Any, examples: Examples, index: int, seed: int) -> dict[str, Any]:
+    """The row of one example. All random edits are seeded by (seed, index), so rows do not depend on order or restarts."""
+    state = seed_of(seed, "attack", index)
+    random.seed(state)
+    np.random.seed(state % 2**32)
+    torch.manual_seed(state)
+    text: Any = examples.texts[index]
+    if examples.pairs is not None:
+        text = collections.OrderedDict([("premise", text), ("hypothesis", examples.pairs[index])])
+    attack.clear_cache()
+    result = attack.attack(text, int(examples.labels[index]))
+    before, after = result.original_result, result.perturbed_result
+    kind = type(result).__name__.removesuffix("AttackResult").lower()
+    changed = 0 if kind == "skipped" else len(after.attacked_text.attack_attrs["modified_indices"])
+    return {
+        "index": index,
+        "status": {"successful": "succeeded"}.get(kind, kind),
+        "label": int(examples.labels[index]),
+        "original_prediction": int(before.output),
+        "perturbed_prediction": int(after.output),
+        "original": _text(before.attacked_text),
+        "perturbed": _text(after.attacked_text),
+        "queries": int(result.num_queries),
+        "words": int(before.attacked_text.num_words),
+        "words_changed": changed,
+    }
+
+
+def _text(attacked: Any) -> str | list[str]:
+    parts = list(attacked._text_input.values())
+    return parts[0] if len(parts) == 1 else parts
+
+
+def rows_so_far(folder: Path) -> dict[int, dict[str, Any]]:
+    """Complete rows of the parts below `folder` by example number; a line torn by a kill is passed over."""
+    rows = {}
+    for part in sorted(folder.glob("part-*.jsonl")):
+        for line in part.read_bytes().split(b"\n")[:-1]:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            rows[row["index"]] = row
+    return rows
+
+
+def attack_all(
+    job: Job[Any], count: int, seed: int, make: Callable[[Job[Any], int], tuple[Any, Examples]]
+) -> list[dict[str, Any]]:
+    """Rows of examples 0..count-1 in order. `make(job, worker)` builds the attack and its examples, in each process anew.
+
+    Rows that an earlier, killed run finished are taken over. Raises Stopped after SIGTERM, WinnowError from any process.
+    """
+    folder = job.checkpoint_folder
+    folder.mkdir(parents=True, exist_ok=True)
+    done = rows_so_far(folder)
+    left = [i for i in range(count) if i not in done]
+    if done:
+        log.info("%d of %d examples were done before", len(done), count)
+    processes = max(1, min(job.workers, len(left)))
+    if processes == 1:
+        _work(job, left, seed, make, 0)
+    elif left:
+        _in_parallel(job, left, seed, make, processes)
+    rows = rows_so_far(folder)
+    return [rows[i] for i in range(count)]
+
+
+def _work(job: Job[Any], indices: list[int], seed: int, make: Callable[..., tuple[Any, Examples]], worker: int) -> None:
+    if not indices:
+        return
+    attack, examples = make(job, worker)
+    begun = time.monotonic()
+    path = job.checkpoint_folder / f"part-{worker}-{os.getpid()}.jsonl"
+    with path.open("a", encoding="utf-8") as part:
+        bar = tqdm(indices, desc="attack", unit="example", leave=False, disable=not sys.stderr.isatty() or worker > 0)
+        for n, index in enumerate(bar, 1):
+            part.write(json.dumps(attack_one(attack, examples, index, seed), sort_keys=True) + "\n")
+            part.flush()
+            os.fsync(part.fileno())
+            if n % 50 == 0:
+                log.info("%d of %d examples (%.2f examples/s)", n, len(indices), n / (time.monotonic() - begun))
+            if job.stop_requested:
+                raise Stopped
+
+
+def _child(job: Job[Any], indices: list[int], seed: int, make: Callable[..., tuple[Any, Examples]], worker: int) -> None:
+    try:
+        _work(job, indices, seed, make, worker)
+    except WinnowError as error:
+        (job.checkpoint_folder / f"error-{worker}.txt").write_text(str(error))
+        sys.exit(2)
+
+
+def _in_parallel(job: Job[Any], left: Iterable[int], seed: int, make: Callable[..., Any], processes: int) -> None:
+    context = multiprocessing.get_context("spawn")
+    shares = [list(left)[i::processes] for i in range(processes)]
+    children = [context.Process(target=_child, args=(job, share, seed, make, i)) for i, share in enumerate(shares)]
+    for child in children:
+        child.start()
+    try:
+        while any(c.is_alive() for c in children):
+            if job.stop_requested:
+                raise Stopped
+            if any(c.exitcode not in (None, 0) for c in children):
+                break
+            time.sleep(0.05)
+    finally:
+        for child in children:
+            if child.is_alive() and (job.stop_requested or any(c.exitcode not in (None, 0) for c in children)):
+                child.terminate()
+            child.join()
+    for message in sorted(job.checkpoint_folder.glob("error-*.txt")):
+        text = message.read_text()
+        message.unlink()
+        raise WinnowError(text)
+    failed = next((c for c in children if c.exitcode), None)
+    if failed is not None:
+        raise WinnowError(f"an attack process ended with code {failed.exitcode}; run again, it goes on from the rows so far")

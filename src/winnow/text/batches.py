@@ -1,0 +1,83 @@
+"""Tokenised examples and their batches: texts of similar length together, padded to the longest of the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from winnow.rng import numpy_generator
+from winnow.text.data import Examples
+
+POOL_BATCHES = 32  # examples are sorted by length within pools of this many batches; order is otherwise random
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids and token type ids of every example, unpadded, and the labels (int64)."""
+
+    ids: list[np.ndarray]
+    types: list[np.ndarray]
+    labels: np.ndarray
+    pad_id: int
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example."""
+        return np.array([len(i) for i in self.ids])
+
+    def batch(self, index: np.ndarray, device: torch.device) -> dict[str, Tensor]:
+        """input_ids, attention_mask, token_type_ids (n, longest of the batch) and labels (n) on `device`."""
+        longest = max(len(self.ids[i]) for i in index)
+        packed = np.zeros((3, len(index), longest), dtype=np.int64)
+        packed[0] = self.pad_id
+        for row, i in enumerate(index):
+            n = len(self.ids[i])
+            packed[0, row, :n], packed[1, row, :n], packed[2, row, :n] = self.ids[i], 1, self.types[i]
+        ids, mask, types = torch.from_numpy(packed).to(device)
+        labels = torch.from_numpy(self.labels[index]).to(device)
+        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "labels": labels}
+
+
+def encode(tokenizer: Any, examples: Examples, max_length: int) -> Encoded:
+    """Tokenise; texts or pairs longer than `max_length` tokens are cut (pairs: the longer side first)."""
+    made = tokenizer(examples.texts, examples.pairs, truncation=True, max_length=max_length, return_token_type_ids=True)
+    as_arrays = {k: [np.asarray(row, dtype=np.int64) for row in made[k]] for k in ("input_ids", "token_type_ids")}
+    return Encoded(as_arrays["input_ids"], as_arrays["token_type_ids"], examples.labels, tokenizer.pad_token_id or 0)
+
+
+class TextBatches:
+    """Training batches for `train.loop.fit`: order and composition are a function of (seed, epoch)."""
+
+    def __init__(self, data: Encoded, batch_size: int, seed: int, device: torch.device):
+        self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
+        self.steps_per_epoch = -(-len(data.ids) // batch_size)
+
+    def order(self, epoch: int) -> list[np.ndarray]:
+        """The epoch's batches as arrays of example numbers; each example once, only the last pool's batch may be short."""
+        rng = numpy_generator(self.seed, "order", epoch)
+        shuffled = rng.permutation(len(self.data.ids))
+        lengths, pool = self.data.lengths, POOL_BATCHES * self.batch_size
+        batches = []
+        for start in range(0, len(shuffled), pool):
+            members = shuffled[start : start + pool]
+            members = members[np.argsort(lengths[members], kind="stable")]
+            batches += [members[i : i + self.batch_size] for i in range(0, len(members), self.batch_size)]
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[dict[str, Tensor]]:
+        """Batches first, first+1, ... of the epoch."""
+        for index in self.order(epoch)[first:]:
+            yield self.data.batch(index, self.device)
+
+
+def by_length(data: Encoded, batch_size: int, device: torch.device) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
+    """All examples once, shortest first, for evaluation: pairs of example numbers and batch."""
+    order = np.argsort(data.lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        index = order[start : start + batch_size]
+        yield index, data.batch(index, device)

@@ -1,0 +1,169 @@
+"""Hard-concrete masks over the linear layers (robust tickets, ACL 2022.acl-long.157, section 3.1; Louizos et al. 2018).
+
+Symbols as in the paper: score (log alpha), beta (temperature), l and r (the stretched interval; `low` and `high` here), u
+(uniform noise). A sample is m = clamp(s (r - l) + l, 0, 1) with s = sigmoid((log u - log(1 - u) + score) / beta).
+
+Memory: while a forward pass is open, each layer keeps its masked weight and d(masked weight)/d(score), two copies of the
+masked weights in all; noise and intermediate values live in blocks of 64 Ki numbers. Scores, their gradient and AdamW's two
+moments are four more, the same four that plain training keeps for the weights themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from winnow.artifacts import write_tensors
+from winnow.config.text import HardConcrete
+from winnow.errors import WinnowError
+
+U_MIN = 1e-4  # u is kept in [U_MIN, 1 - U_MIN]
+_BLOCK = 1 << 16
+
+
+def train_mask(score: Tensor, u: Tensor, config: HardConcrete) -> Tensor:
+    """A mask sample in [0, 1] for uniform noise `u`; shapes are equal. Section 3.1, equations of s and m."""
+    u = u.clamp(U_MIN, 1.0 - U_MIN)
+    s = torch.sigmoid((torch.log(u) - torch.log(1.0 - u) + score) / config.beta)
+    return (s * (config.high - config.low) + config.low).clamp(0.0, 1.0)
+
+
+def eval_mask(score: Tensor, config: HardConcrete) -> Tensor:
+    """The mask without noise, in [0, 1]: s = sigmoid(score)."""
+    return (torch.sigmoid(score) * (config.high - config.low) + config.low).clamp(0.0, 1.0)
+
+
+def initial_score(config: HardConcrete) -> float:
+    """The score whose noiseless mask is `init_mask`."""
+    p = (config.init_mask - config.low) / (config.high - config.low)
+    return math.log(p / (1.0 - p))
+
+
+def l0_probability(score: Tensor, config: HardConcrete) -> Tensor:
+    """P(mask > 0) = sigmoid(score - beta log(-l / r)), elementwise."""
+    return torch.sigmoid(score - config.beta * math.log(-config.low / config.high))
+
+
+def l0_term(scores: Mapping[str, Tensor], config: HardConcrete) -> Tensor:
+    """The regulariser: mean over the matrices of each matrix's mean P(mask > 0), a scalar in [0, 1]."""
+    return torch.stack([l0_probability(s, config).mean() for s in scores.values()]).mean()
+
+
+def l0_weight(step: int, total_steps: int, config: HardConcrete) -> float:
+    """lambda at optimisation step `step`, counted from 1: 0, then a linear ramp to `l0_amplitude`, then constant."""
+    begun = step - config.l0_start_fraction * total_steps
+    return config.l0_amplitude * min(1.0, max(0.0, begun / (config.l0_ramp_fraction * total_steps)))
+
+
+@torch.no_grad()
+def add_l0_gradient(scores: Mapping[str, Tensor], weight: float, config: HardConcrete) -> None:
+    """Add `weight` times the gradient of `l0_term` to each score's .grad, in closed form: p (1 - p) / (numel * matrices)."""
+    for score in scores.values():
+        p = l0_probability(score, config)
+        gradient = torch.addcmul(p, p, p, value=-1.0).mul_(weight / (score.numel() * len(scores)))
+        score.grad = gradient if score.grad is None else score.grad.add_(gradient)
+
+
+def uniform_noise(shape: torch.Size, device: torch.device) -> Tensor:
+    """u of `shape`, a fresh draw from torch's default generator.
+
+    On the CPU it lies on a grid of 2^-16 (a quarter of the random bits, a third of the time; the clamp at 1e-4 is 6 cells).
+    """
+    if device.type != "cpu":
+        return torch.rand(shape, device=device)
+    count = shape.numel()
+    seed = int(torch.randint(0, 2**62, (1,)))
+    raw = np.random.SFC64(seed).random_raw(-(-count // 4)).view(np.uint16)[:count]
+    return torch.from_numpy(raw.view(np.int16)).to(torch.float32).add_(32768.5).mul_(2.0**-16).view(shape)
+
+
+@torch.no_grad()
+def _sample(score: Tensor, u: Tensor, config: HardConcrete) -> tuple[Tensor, Tensor]:
+    """(mask, d mask / d score) for noise `u`, which is overwritten; the values of `train_mask` without a logarithm.
+
+    sigmoid((logit u + score) / beta) = 1 / (1 + ((1 - u) / u)^(1/beta) exp(-score / beta)); with beta = 2/3 the power is
+    q sqrt(q). 1 - u is exact in float32.
+    """
+    u.clamp_(U_MIN, 1.0 - U_MIN)
+    q = torch.sub(1.0, u).div_(u)
+    power = torch.sqrt(q, out=u).mul_(q) if abs(config.beta - 2 / 3) < 1e-12 else torch.pow(q, 1.0 / config.beta, out=u)
+    s = torch.mul(score, -1.0 / config.beta, out=q).exp_().mul_(power).add_(1.0).reciprocal_()
+    span = config.high - config.low
+    slope = torch.addcmul(s, s, s, value=-1.0, out=power).mul_(span / config.beta)
+    stretched = s.mul_(span).add_(config.low)
+    slope = torch.ops.aten.hardtanh_backward(slope, stretched, 0.0, 1.0)
+    return stretched.clamp_(0.0, 1.0), slope
+
+
+class _Masked(torch.autograd.Function):
+    """weight * mask(score, u) with the gradient to the score alone: the weights are frozen during the search."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, score: Tensor, u: Tensor, config: HardConcrete) -> Tensor:
+        if score.shape != weight.shape or weight.device.type != "cpu":
+            mask, slope = _sample(score, u, config)
+            ctx.save_for_backward(slope * weight if score.shape == weight.shape else slope, weight)
+            return weight * mask
+        masked, gain = torch.empty_like(weight), torch.empty_like(weight)
+        flat = [t.reshape(-1) for t in (weight, score, u, masked, gain)]
+        for blocks in zip(*(t.split(_BLOCK) for t in flat), strict=True):  # blocks that stay in the processor's cache
+            w, block_score, noise, out, out_gain = blocks
+            mask, slope = _sample(block_score, noise, config)
+            torch.mul(w, mask, out=out)
+            torch.mul(w, slope, out=out_gain)
+        ctx.save_for_backward(gain, None)
+        return masked
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+        gain, weight = ctx.saved_tensors
+        if weight is None or gain.shape == weight.shape:
+            return None, grad * gain, None, None
+        whole = grad * weight
+        dims = [d for d in range(whole.dim()) if gain.shape[d] == 1]
+        return None, whole.sum(dims, keepdim=True) * gain, None, None
+
+
+class MaskedWeight(nn.Module):
+    """Parametrization weight -> weight * mask. In training mode a fresh mask at every access (one per forward pass)."""
+
+    def __init__(self, weight: Tensor, config: HardConcrete):
+        super().__init__()
+        out, inner = weight.shape
+        shape = {"weight": (out, inner), "row": (out, 1), "matrix": (1, 1)}[config.granularity]
+        self.config = config
+        self.score = nn.Parameter(torch.full(shape, initial_score(config), device=weight.device))
+        self.sampled = True
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The masked weight, (out, in); sampled in training, noiseless in evaluation or when `sampled` is off."""
+        if self.training and self.sampled:
+            return _Masked.apply(weight, self.score, uniform_noise(self.score.shape, self.score.device), self.config)
+        return weight * eval_mask(self.score, self.config)
+
+
+def attach(model: nn.Module, names: list[str], config: HardConcrete) -> dict[str, nn.Parameter]:
+    """Freeze `model`, put a mask on each named weight; returns the scores (trainable) by weight name."""
+    model.requires_grad_(False)
+    scores = {}
+    for name in names:
+        path, _, leaf = name.rpartition(".")
+        layer = model.get_submodule(path)
+        if leaf != "weight" or not isinstance(layer, nn.Linear):
+            raise WinnowError(f"{name}: masks go on the weights of linear layers only")
+        mask = MaskedWeight(layer.weight, config)
+        parametrize.register_parametrization(layer, "weight", mask)
+        scores[name] = mask.score
+    return scores
+
+
+def write_scores(path: Path, scores: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+    """Write scores as draw_ticket reads them; `record` holds at least shapes, search_epoch and seed."""
+    write_tensors(path, scores, {"kind": "scores", **record})

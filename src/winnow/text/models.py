@@ -1,0 +1,160 @@
+"""Hugging Face classifiers as artifacts: a folder that `AutoModelForSequenceClassification.from_pretrained` loads."""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from winnow.artifacts import write_json
+from winnow.config.text import TextModel
+from winnow.errors import WinnowError
+from winnow.rng import seed_of
+from winnow.text import compat
+from winnow.weights import MODEL_FILE, SIDECAR, model_folder
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def prunable(model: Any) -> list[str]:
+    """Weights that masks sit on: every linear layer of the encoder and the pooler (robust tickets, section 3.1).
+
+    For BERT that is query, key, value, attention output, intermediate and output of each layer, and the pooler: 6 L + 1
+    matrices. The classification head and the embeddings are never masked.
+    """
+    base = getattr(model, model.base_model_prefix)
+    names = [f"{model.base_model_prefix}.{name}.weight" for name, layer in base.named_modules() if isinstance(layer, nn.Linear)]
+    if not names:
+        raise WinnowError(f"model: {type(model).__name__} has no linear layers to mask; use a model of the BERT family")
+    return names
+
+
+def vocabulary(texts: Iterable[str], extra: Iterable[str], size: int) -> list[str]:
+    """A WordPiece vocabulary: special tokens, single characters and their continuations, `extra`, then the commonest words.
+
+    Any lower-case ASCII word can be spelt, so character edits give pieces and never only [UNK]. Equal counts are ordered
+    alphabetically: the result is a function of the texts (training WordPiece with `tokenizers` is not).
+    """
+    from tokenizers.normalizers import BertNormalizer
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+
+    normalise, split = BertNormalizer(lowercase=True), BertPreTokenizer()
+    counts = collections.Counter(word for text in texts for word, _ in split.pre_tokenize_str(normalise.normalize_str(text)))
+    characters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
+    ordered = sorted(counts, key=lambda w: (-counts[w], w))
+    entries = [*SPECIAL, *characters, *(f"##{c}" for c in characters if c.isalnum()), *sorted(extra), *ordered]
+    return list(dict.fromkeys(entries))[:size]
+
+
+def tiny_bert(config: TextModel, classes: int, vocab: list[str], max_length: int, seed: int) -> tuple[nn.Module, Any]:
+    """A small BERT classifier with seeded random weights, and its tokenizer."""
+    transformers = compat.transformers()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "vocab.txt"
+        file.write_text("\n".join(vocab) + "\n")
+        # transformers 5 renamed the argument and ignores the old name without a word, hence the check below
+        key = "vocab" if int(transformers.__version__.split(".")[0]) >= 5 else "vocab_file"
+        tokenizer = transformers.BertTokenizerFast(**{key: str(file)}, do_lower_case=True, model_max_length=max_length)
+    if len(tokenizer) != len(vocab):
+        raise WinnowError(f"transformers {transformers.__version__} did not take the vocabulary; use 4.57")
+    bert = transformers.BertConfig(
+        vocab_size=len(vocab), hidden_size=config.hidden, num_hidden_layers=config.layers, num_attention_heads=config.heads,
+        intermediate_size=config.intermediate, max_position_embeddings=max_length, hidden_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=config.dropout, num_labels=classes, initializer_range=0.05,
+    )  # fmt: skip
+    torch.manual_seed(seed_of(seed, "tiny bert"))
+    return transformers.BertForSequenceClassification(bert), tokenizer
+
+
+def load_pretrained(path: str, classes: int, data_root: Path, download: bool) -> tuple[nn.Module, Any]:
+    """A sequence classifier on a pre-trained encoder: a folder (as given, or below `data_root`) or a hub name."""
+    transformers = compat.transformers()
+    folder = next((p for p in (Path(path), data_root / path) if (p / "config.json").exists()), None)
+    options: dict[str, Any] = {"local_files_only": folder is not None or not download}
+    source = str(folder or path)
+    try:
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(source, num_labels=classes, **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, use_fast=True, **options)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise WinnowError(
+            f"model.path: {path!r} is neither a folder with config.json (here or below {data_root}) nor in the hub cache "
+            f"({reason}); put the model's folder in place, or run once with --download on a machine with a network"
+        ) from None
+    return model, tokenizer
+
+
+def load_classifier(path: Path) -> tuple[nn.Module, Any]:
+    """The model and tokenizer of a folder (or its model.safetensors) that `save_classifier` wrote."""
+    transformers, folder = compat.transformers(), model_folder(path)
+    try:
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True)
+    except Exception as error:  # safetensors, json and transformers all have kinds of their own for a broken folder
+        reason = " ".join(str(error).split())[:160]
+        raise WinnowError(f"{folder}: not a complete model folder ({reason}); delete it and rerun its stage") from None
+    return model, tokenizer
+
+
+def check_classes(model: Any, classes: int, what: str) -> None:
+    """Raise WinnowError when the head and the task disagree."""
+    if model.config.num_labels != classes:
+        raise WinnowError(f"{what}: has {model.config.num_labels} classes, the task {classes} (data.classes)")
+
+
+def reset_head(model: Any, seed: int) -> None:
+    """Draw the classification head anew from `seed`, as loading a bare encoder does: N(0, initializer_range), bias 0."""
+    generator = torch.Generator().manual_seed(seed_of(seed, "head"))
+    heads = [(n, p) for n, p in model.named_parameters() if not n.startswith(f"{model.base_model_prefix}.")]
+    with torch.no_grad():
+        for name, parameter in heads:
+            if name.endswith("bias"):
+                parameter.zero_()
+            else:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * model.config.initializer_range)
+
+
+def save_classifier(file: Path, model: Any, tokenizer: Any, record: Mapping[str, Any]) -> None:
+    """Write the folder around `file` (.../model.safetensors): under a temporary name, then renamed.
+
+    `record` (provenance) goes into winnow.json.
+    """
+    if file.name != MODEL_FILE:
+        raise WinnowError(f"{file}: a model folder is named by its {MODEL_FILE}; write to .../{MODEL_FILE}")
+    folder = file.parent
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
+    try:
+        model.config._name_or_path = ""  # where it was loaded from must not be in the bytes
+        model.save_pretrained(made, safe_serialization=True)
+        tokenizer.save_pretrained(made)
+        _strip_paths(made / "tokenizer_config.json")
+        write_json(made / SIDECAR, {"format": 1, "kind": "text_model", "prunable": prunable(model), **record})
+        for file in made.iterdir():
+            with file.open("rb") as f:
+                os.fsync(f.fileno())
+        made.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(made, folder)
+    except OSError as error:
+        raise WinnowError(f"{folder}: cannot be written ({error.strerror or error}); free space or change the folder") from None
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _strip_paths(file: Path) -> None:
+    """Drop the keys in which a tokenizer remembers the folder it came from."""
+    if file.exists():
+        settings = json.loads(file.read_text())
+        for name in ("name_or_path", "vocab_file", "tokenizer_file", "special_tokens_map_file"):
+            settings.pop(name, None)
+        write_json(file, settings)

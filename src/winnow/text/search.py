@@ -1,0 +1,135 @@
+"""The score search as the training loop's parts: adversarial step, L0 gradient after clipping, score snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from winnow.config.parts import Compute, Train
+from winnow.config.text import FreeLB, HardConcrete
+from winnow.stage import Job
+from winnow.text.batches import Encoded, TextBatches
+from winnow.text.evaluate import accuracy
+from winnow.text.freelb import freelb_step
+from winnow.text.hard_concrete import add_l0_gradient, attach, l0_term, l0_weight
+from winnow.train.device import autocast
+from winnow.train.loop import Fit, fit
+from winnow.train.optim import make_optimizer
+
+
+class AdversarialStep:
+    """`step` for `fit`: the FreeLB losses of a batch, their gradients accumulated. Embeddings may be frozen or train."""
+
+    def __init__(self, model: nn.Module, config: FreeLB, autocast: AbstractContextManager[Any] | None = None):
+        self.model, self.config, self.autocast = model, config, autocast or nullcontext()
+        self.losses: list[Tensor] = []
+
+    def __call__(self, batch: Mapping[str, Tensor], uniform: Tensor | None = None) -> Tensor:
+        """The loss averaged over the adversarial steps, a scalar."""
+        mask, labels = batch["attention_mask"], batch["labels"]
+        lookup = self.model.get_input_embeddings()  # type: ignore[operator]
+        with torch.set_grad_enabled(lookup.weight.requires_grad):
+            embeddings = lookup(batch["input_ids"])
+
+        def loss_of(perturbed: Tensor) -> Tensor:
+            with self.autocast:
+                logits = self.model(inputs_embeds=perturbed, attention_mask=mask, token_type_ids=batch["token_type_ids"]).logits
+            return cross_entropy(logits.float(), labels)
+
+        self.losses = freelb_step(embeddings, mask, loss_of, self.config, uniform)
+        return torch.stack(self.losses).sum()
+
+
+class L0Schedule:
+    """`before_update` for `fit`: adds the weighted L0 gradient (after clipping) and counts optimisation steps."""
+
+    def __init__(self, scores: Mapping[str, nn.Parameter], config: HardConcrete, total_steps: int):
+        self.scores, self.config, self.total_steps, self.step = scores, config, total_steps, 0
+
+    def __call__(self) -> None:
+        """One optimisation step's share."""
+        self.step += 1
+        weight = l0_weight(self.step, self.total_steps, self.config)
+        if weight:
+            add_l0_gradient(self.scores, weight, self.config)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step count."""
+        return {"step": self.step}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Take the step count back."""
+        self.step = state["step"]
+
+
+class Snapshots:
+    """Copies of the scores after the epochs that are kept; they live in the checkpoint until the stage writes them."""
+
+    def __init__(self, scores: Mapping[str, nn.Parameter], epochs: list[int]):
+        self.scores, self.epochs = scores, epochs
+        self.taken: dict[int, dict[str, Tensor]] = {}
+
+    def after_epoch(self, epoch: int) -> None:
+        """`epoch` counted from 1."""
+        if epoch in self.epochs:
+            self.taken[epoch] = {name: s.detach().to("cpu", copy=True) for name, s in self.scores.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The copies so far."""
+        return {"taken": self.taken}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Take the copies back."""
+        self.taken = state["taken"]
+
+
+def search(
+    model: nn.Module,
+    names: list[str],
+    data: Mapping[str, Encoded],
+    job: Job[Any],
+    *,
+    train: Train,
+    masks: HardConcrete,
+    adversary: FreeLB,
+    keep_epochs: list[int],
+    compute: Compute,
+    seed: int,
+) -> tuple[list[dict[str, Any]], dict[int, dict[str, Tensor]]]:
+    """Learn the scores of `names` on the frozen `model`; returns (one record an epoch, scores by kept epoch, from 1).
+
+    Records hold the noiseless masks' accuracy (%) on data["val"] and the expected remaining percentage (L0 term x 100).
+    """
+    device = job.device
+    model.to(device)
+    scores = attach(model, names, masks)
+    batches = TextBatches(data["train"], train.batch_size, seed, device)
+    schedule = L0Schedule(scores, masks, train.epochs * batches.steps_per_epoch)
+    snapshots = Snapshots(scores, keep_epochs)
+
+    def after_epoch(epoch: int) -> dict[str, Any]:
+        snapshots.after_epoch(epoch + 1)
+        with torch.no_grad():
+            expected = 100.0 * l0_term(scores, masks).item()
+        return {"val_accuracy": accuracy(model, data["val"], compute, device), "expected_remaining_percent": expected}
+
+    history = fit(
+        Fit(
+            model=model,
+            optimizer=make_optimizer(train, list(scores.values())),
+            train=train,
+            batches=batches,
+            step=AdversarialStep(model, adversary, autocast(compute, device)),
+            seed=seed,
+            before_update=schedule,
+            after_epoch=after_epoch,
+            extras={"schedule": schedule, "snapshots": snapshots},
+        ),
+        job,
+    )
+    return history, snapshots.taken

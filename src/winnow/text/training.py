@@ -1,0 +1,88 @@
+"""Fine-tuning classifiers, plain or against FreeLB, dense or under a ticket: one function for every text stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from winnow.config.parts import Compute, Train
+from winnow.config.text import FreeLB
+from winnow.rng import seed_of
+from winnow.stage import Job
+from winnow.text.batches import Encoded, TextBatches
+from winnow.text.evaluate import accuracy
+from winnow.text.search import AdversarialStep
+from winnow.ticket import Ticket
+from winnow.train.device import autocast, configure
+from winnow.train.loop import Fit, fit
+from winnow.train.masking import enforce
+from winnow.train.optim import make_optimizer
+
+
+def start(compute: Compute, job: Job[Any], seed: int) -> torch.device:
+    """Threads, determinism and the seed of whatever is drawn before the first step; returns the device."""
+    configure(compute, job.device)
+    torch.manual_seed(seed_of(seed, "start"))
+    return job.device
+
+
+def plain_step(
+    model: nn.Module, train: Train, compute: Compute, device: torch.device
+) -> Callable[[Mapping[str, Tensor]], Tensor]:
+    """`step` for `fit`: cross-entropy of a batch."""
+
+    def step(batch: Mapping[str, Tensor]) -> Tensor:
+        inputs = {k: v for k, v in batch.items() if k != "labels"}
+        with autocast(compute, device):
+            logits = model(**inputs).logits
+        loss = cross_entropy(logits.float(), batch["labels"], label_smoothing=train.label_smoothing)
+        loss.backward()
+        return loss.detach()
+
+    return step
+
+
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups: biases and LayerNorm without weight decay (BERT's fine-tuning)."""
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    free = [p for n, p in named if n.endswith("bias") or "layernorm" in n.lower() or "layer_norm" in n.lower()]
+    kept = [p for _, p in named if not any(p is q for q in free)]
+    return [{"params": kept, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+
+
+def finetune(
+    model: nn.Module,
+    data: Mapping[str, Encoded],
+    job: Job[Any],
+    *,
+    train: Train,
+    compute: Compute,
+    seed: int,
+    adversary: FreeLB | None = None,
+    ticket: Ticket | None = None,
+) -> list[dict[str, Any]]:
+    """Train on data["train"] to the end; returns one record an epoch with the accuracy (%) on data["val"]."""
+    device = job.device
+    model.to(device)
+    if compute.compile:
+        model.compile()
+    enforce(model, ticket)
+    step: Callable[..., Tensor] = plain_step(model, train, compute, device)
+    if adversary is not None:
+        step = AdversarialStep(model, adversary, autocast(compute, device))
+    return fit(
+        Fit(
+            model=model,
+            optimizer=make_optimizer(train, decay_groups(model, train.weight_decay)),
+            train=train,
+            batches=TextBatches(data["train"], train.batch_size, seed, device),
+            step=step,
+            seed=seed,
+            after_epoch=lambda _: {"val_accuracy": accuracy(model, data["val"], compute, device)},
+        ),
+        job,
+    )

@@ -1,0 +1,138 @@
+"""Hard-concrete masks, the L0 term, FreeLB: closed forms against autograd, invariants, one sample a forward."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from winnow.config.text import FreeLB, HardConcrete  # noqa: E402
+from winnow.text import hard_concrete as hc  # noqa: E402
+from winnow.text.freelb import freelb_step, initial_delta, next_delta  # noqa: E402
+
+
+@pytest.mark.parametrize("beta", [2 / 3, 0.5])
+def test_fast_sample_is_the_formula(beta):
+    config = HardConcrete(beta=beta)
+    torch.manual_seed(0)
+    score = (3 * torch.randn(50, 40)).requires_grad_()
+    weight, u = torch.randn(50, 40), torch.rand(50, 40)
+    reference = weight * hc.train_mask(score, u, config)
+    upstream = torch.randn(50, 40)
+    (expected,) = torch.autograd.grad(reference, score, upstream)
+    fast = hc._Masked.apply(weight, score, u.clone(), config)
+    (found,) = torch.autograd.grad(fast, score, upstream)
+    assert torch.allclose(fast, reference, atol=2e-6)
+    assert torch.allclose(found, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("granularity, shape", [("row", (6, 1)), ("matrix", (1, 1))])
+def test_shared_scores_get_the_summed_gradient(granularity, shape):
+    config = HardConcrete(granularity=granularity)
+    torch.manual_seed(1)
+    layer = torch.nn.Linear(5, 6)
+    scores = hc.attach(torch.nn.Sequential(layer), ["0.weight"], config)
+    assert scores["0.weight"].shape == shape
+    score, weight = torch.randn(shape, requires_grad=True), torch.randn(6, 5)
+    u, upstream = torch.rand(shape), torch.randn(6, 5)
+    (expected,) = torch.autograd.grad(weight * hc.train_mask(score, u, config), score, upstream)
+    (found,) = torch.autograd.grad(hc._Masked.apply(weight, score, u.clone(), config), score, upstream)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_extreme_scores_stay_finite():
+    score = torch.tensor([[-200.0, 200.0, 0.0]], requires_grad=True)
+    masked = hc._Masked.apply(torch.ones(1, 3), score, torch.tensor([[0.0, 1.0, 0.5]]), HardConcrete())
+    masked.sum().backward()
+    assert masked.tolist()[0][:2] == [0.0, 1.0]
+    assert torch.isfinite(score.grad).all()
+
+
+def test_noise_is_uniform_fresh_and_seeded():
+    torch.manual_seed(3)
+    first, second = (hc.uniform_noise(torch.Size((400, 501)), torch.device("cpu")) for _ in range(2))
+    torch.manual_seed(3)
+    assert torch.equal(first, hc.uniform_noise(torch.Size((400, 501)), torch.device("cpu")))
+    assert not torch.equal(first, second)
+    assert first.min() > 0 and first.max() < 1
+    assert abs(first.mean() - 0.5) < 0.005 and abs(first.var() - 1 / 12) < 0.001
+    assert abs(torch.corrcoef(torch.stack([first.flatten()[:-1], first.flatten()[1:]]))[0, 1]) < 0.01
+
+
+def test_initial_score_gives_the_initial_mask():
+    config = HardConcrete(init_mask=0.9)
+    assert hc.eval_mask(torch.tensor(hc.initial_score(config)), config).item() == pytest.approx(0.9, abs=1e-6)
+
+
+def test_l0_gradient_is_that_of_the_term():
+    config = HardConcrete()
+    scores = {n: torch.randn(s, requires_grad=True) for n, s in (("a", (4, 3)), ("b", (2, 5)))}
+    expected = torch.autograd.grad(0.3 * hc.l0_term(scores, config), list(scores.values()))
+    hc.add_l0_gradient(scores, 0.3, config)
+    for score, gradient in zip(scores.values(), expected, strict=True):
+        assert torch.allclose(score.grad, gradient, atol=1e-7)
+
+
+def test_l0_weight_counts_optimisation_steps():
+    config = HardConcrete(l0_amplitude=0.5, l0_start_fraction=0.1, l0_ramp_fraction=0.3)
+    found = [hc.l0_weight(step, 100, config) for step in (1, 10, 25, 40, 100)]
+    assert found == pytest.approx([0.0, 0.0, 0.25, 0.5, 0.5])
+
+
+def test_a_mask_is_sampled_once_a_forward(monkeypatch):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    scores = hc.attach(model, ["0.weight", "1.weight"], HardConcrete())
+    assert {n for n, p in model.named_parameters() if p.requires_grad} == {
+        "0.parametrizations.weight.0.score", "1.parametrizations.weight.0.score",
+    }  # fmt: skip
+    calls = []
+    noise = hc.uniform_noise
+    monkeypatch.setattr(hc, "uniform_noise", lambda *a: calls.append(1) or noise(*a))
+    model.train()
+    outputs = [model(torch.ones(1, 4)) for _ in range(3)]
+    assert len(calls) == 3 * len(scores)
+    assert not torch.equal(outputs[0], outputs[1])
+    model.eval()
+    assert torch.equal(model(torch.ones(1, 4)), model(torch.ones(1, 4)))
+    assert len(calls) == 6
+
+
+def test_delta_starts_inside_real_tokens_and_obeys_the_ball():
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    uniform = torch.rand(2, 3, 8) * 2 - 1
+    for norm, bound in (("l2", 0.05), ("linf", 0.05)):
+        config = FreeLB(norm=norm, init_magnitude=0.05, step_size=1.0, max_norm=0.3)
+        delta = initial_delta(uniform, mask, config)
+        assert delta[0, 2].abs().max() == 0
+        order = 2 if norm == "l2" else float("inf")
+        assert torch.linalg.vector_norm(delta.flatten(1), ord=order, dim=1).max() <= bound + 1e-6
+        moved = next_delta(delta, torch.randn(2, 3, 8), config)
+        assert torch.linalg.vector_norm(moved.flatten(1), ord=order, dim=1).max() <= 0.3 + 1e-6
+
+
+def test_freelb_ascends_and_reaches_what_is_behind_the_embeddings():
+    torch.manual_seed(0)
+    table, head = torch.nn.Embedding(10, 8), torch.nn.Linear(8, 2)
+    ids, labels = torch.randint(0, 10, (4, 6)), torch.tensor([0, 1, 0, 1])
+    mask = torch.ones(4, 6)
+
+    def loss_of(embedded):
+        return torch.nn.functional.cross_entropy(head(embedded.mean(1)), labels)
+
+    losses = freelb_step(table(ids), mask, loss_of, FreeLB(steps=4, step_size=0.5, init_magnitude=0.01))
+    assert losses == sorted(losses) and losses[-1] > losses[0]
+    assert table.weight.grad.abs().sum() > 0 and head.weight.grad.abs().sum() > 0
+
+
+def test_freelb_without_perturbation_is_the_plain_gradient():
+    torch.manual_seed(0)
+    table, head = torch.nn.Embedding(10, 8), torch.nn.Linear(8, 2)
+    ids, labels = torch.randint(0, 10, (4, 6)), torch.tensor([0, 1, 0, 1])
+
+    def loss_of(embedded):
+        return torch.nn.functional.cross_entropy(head(embedded.mean(1)), labels)
+
+    freelb_step(table(ids), torch.ones(4, 6), loss_of, FreeLB(steps=3, step_size=0.0, init_magnitude=0.0))
+    expected = torch.autograd.grad(loss_of(table(ids)), [table.weight, head.weight])
+    assert torch.allclose(table.weight.grad, expected[0], atol=1e-6)
+    assert torch.allclose(head.weight.grad, expected[1], atol=1e-6)

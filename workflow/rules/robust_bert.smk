@@ -1,0 +1,313 @@
+"""Robust tickets (ACL 2022.acl-long.157): fine-tune, search scores, draw, retrain from the pre-trained weights, attack.
+
+REQUIRED INPUTS: none but the model, the datasets and the attack assets that the configuration names
+OUTPUTS: results/tables/robust_bert.csv, results/figures/robust_bert/<task>.{svg,png}
+
+One search serves every sparsity: another removed fraction draws, retrains and attacks, and never searches. A model folder
+is named by its model.safetensors; its other files come and go with it.
+"""
+
+from winnow.grid import robust_bert as rb_grid
+
+RB = CONFIG.robust_bert
+RB_TASK = rb_grid.TASK
+RB_SEED = rb_grid.SEED
+
+
+rule fetch_attack_assets:
+    output:
+        f"{rb_grid.FETCHED}/manifest.json",
+    log:
+        f"{rb_grid.FETCHED}/fetch.log",
+    benchmark:
+        f"{rb_grid.FETCHED}/fetch.tsv"
+    localrule: True
+    conda:
+        f"{ENVS}/text.yaml"
+    params:
+        config=part_of(RB, rb_grid.fetch_config),
+        stamp=stamp("fetch_attack_assets", "text"),
+        run=untracked,
+    message:
+        "fetching attack assets into data/attack_assets"
+    shell:
+        "python -m winnow.stages.fetch_attack_assets --config {params.config:q} --manifest {output} {params.run} 2> {log}"
+
+
+rule import_text_model:
+    output:
+        f"{RB_TASK}/pretrained/model.safetensors",
+    log:
+        f"{RB_TASK}/logs/import_text_model.log",
+    benchmark:
+        f"{RB_TASK}/benchmarks/import_text_model.tsv"
+    conda:
+        f"{ENVS}/text.yaml"
+    resources:
+        mem_mb=more(4000),
+        runtime=more(15),
+    params:
+        config=part_of(RB, rb_grid.import_config, "task"),
+        stamp=stamp("import_text_model", "text"),
+        run=untracked,
+    message:
+        "bringing in {wildcards.model} for {wildcards.task}"
+    shell:
+        "python -m winnow.stages.import_text_model --config {params.config:q} --out {output} {params.run} 2> {log}"
+
+
+rule finetune_text:
+    input:
+        f"{RB_TASK}/pretrained/model.safetensors",
+    output:
+        model=f"{RB_SEED}/{{network}}/model.safetensors",
+        metrics=f"{RB_SEED}/training/{{network}}.json",
+    log:
+        f"{RB_SEED}/logs/finetune_text-{{network}}.log",
+    benchmark:
+        f"{RB_SEED}/benchmarks/finetune_text-{{network}}.tsv"
+    wildcard_constraints:
+        network="dense|freelb",
+    conda:
+        f"{ENVS}/text.yaml"
+    threads: RB.compute.threads if RB else 1
+    resources:
+        gpu=1,
+        mem_mb=more(6000),
+        runtime=more(120),
+    params:
+        config=part_of(RB, rb_grid.finetune_config, "task", "network", "seed"),
+        stamp=stamp("finetune_text", "text"),
+        run=untracked,
+    message:
+        "fine-tuning {wildcards.model} on {wildcards.task} ({wildcards.network}), seed {wildcards.seed}"
+    shell:
+        "python -m winnow.stages.finetune_text --config {params.config:q} --model {input} --out {output.model} --metrics {output.metrics} {params.run} 2> {log}"
+
+
+rule search_robust_ticket:
+    input:
+        f"{RB_SEED}/dense/model.safetensors",
+    output:
+        scores=[f"{RB_SEED}/scores/epoch-{e}.safetensors" for e in rb_grid.search_epochs(RB)],
+        metrics=f"{RB_SEED}/scores/search.json",
+    log:
+        f"{RB_SEED}/logs/search_robust_ticket.log",
+    benchmark:
+        f"{RB_SEED}/benchmarks/search_robust_ticket.tsv"
+    conda:
+        f"{ENVS}/text.yaml"
+    threads: RB.compute.threads if RB else 1
+    resources:
+        gpu=1,
+        mem_mb=more(8000),
+        runtime=more(720),
+    params:
+        config=part_of(RB, rb_grid.search_config, "task", "seed"),
+        stamp=stamp("search_robust_ticket", "text"),
+        run=untracked,
+    message:
+        "searching robust tickets of {wildcards.model} on {wildcards.task}, seed {wildcards.seed}"
+    shell:
+        "python -m winnow.stages.search_robust_ticket --config {params.config:q} --model {input} --scores {output.scores} --metrics {output.metrics} {params.run} 2> {log}"
+
+
+rule draw_ticket:
+    input:
+        f"{RB_SEED}/scores/epoch-{{epoch}}.safetensors",
+    output:
+        f"{RB_SEED}/tickets/robust-{{epoch}}-{{percent}}.mask.safetensors",
+    log:
+        f"{RB_SEED}/logs/draw_ticket-{{epoch}}-{{percent}}.log",
+    benchmark:
+        f"{RB_SEED}/benchmarks/draw_ticket-{{epoch}}-{{percent}}.tsv"
+    wildcard_constraints:
+        epoch=r"\d+",
+        percent=r"[\d.]+",
+    conda:
+        f"{ENVS}/text.yaml"
+    resources:
+        mem_mb=more(4000),
+        runtime=more(10),
+    params:
+        config=lambda wildcards: canonical_json(rb_grid.draw_config(wildcards.percent)),
+        stamp=stamp("draw_ticket", "text"),
+        run=untracked,
+    message:
+        "drawing: {wildcards.task}, epoch {wildcards.epoch}, {wildcards.percent} % removed, seed {wildcards.seed}"
+    shell:
+        "python -m winnow.stages.draw_ticket --config {params.config:q} --scores {input} --out {output} {params.run} 2> {log}"
+
+
+rule magnitude_ticket:
+    input:
+        f"{RB_SEED}/dense/model.safetensors",
+    output:
+        f"{RB_SEED}/tickets/magnitude-{{percent}}.mask.safetensors",
+    log:
+        f"{RB_SEED}/logs/magnitude_ticket-{{percent}}.log",
+    benchmark:
+        f"{RB_SEED}/benchmarks/magnitude_ticket-{{percent}}.tsv"
+    wildcard_constraints:
+        percent=r"[\d.]+",
+    conda:
+        f"{ENVS}/text.yaml"
+    resources:
+        mem_mb=more(4000),
+        runtime=more(10),
+    params:
+        config=lambda wildcards: canonical_json(rb_grid.keep_config(wildcards.percent)),
+        stamp=stamp("magnitude_ticket", "text"),
+        run=untracked,
+    message:
+        "magnitude ticket: {wildcards.task}, {wildcards.percent} % removed, seed {wildcards.seed}"
+    shell:
+        "python -m winnow.stages.magnitude_ticket --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
+
+
+rule random_ticket:
+    input:
+        f"{RB_TASK}/pretrained/model.safetensors",
+    output:
+        f"{RB_SEED}/tickets/random-{{percent}}.mask.safetensors",
+    log:
+        f"{RB_SEED}/logs/random_ticket-{{percent}}.log",
+    benchmark:
+        f"{RB_SEED}/benchmarks/random_ticket-{{percent}}.tsv"
+    wildcard_constraints:
+        percent=r"[\d.]+",
+    conda:
+        f"{ENVS}/text.yaml"
+    resources:
+        mem_mb=more(4000),
+        runtime=more(10),
+    params:
+        config=lambda wildcards: canonical_json(rb_grid.keep_config(wildcards.percent, int(wildcards.seed))),
+        stamp=stamp("random_ticket", "text"),
+        run=untracked,
+    message:
+        "random ticket: {wildcards.task}, {wildcards.percent} % removed, seed {wildcards.seed}"
+    shell:
+        "python -m winnow.stages.random_ticket --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
+
+
+rule retrain_ticket:
+    input:
+        model=f"{RB_TASK}/pretrained/model.safetensors",
+        mask=f"{RB_SEED}/tickets/{{network}}.mask.safetensors",
+    output:
+        model=f"{RB_SEED}/{{network}}/model.safetensors",
+        metrics=f"{RB_SEED}/training/{{network}}.json",
+    log:
+        f"{RB_SEED}/logs/retrain_ticket-{{network}}.log",
+    benchmark:
+        f"{RB_SEED}/benchmarks/retrain_ticket-{{network}}.tsv"
+    wildcard_constraints:
+        network=r"(robust|random|magnitude)-[\d.-]+",
+    conda:
+        f"{ENVS}/text.yaml"
+    threads: RB.compute.threads if RB else 1
+    resources:
+        gpu=1,
+        mem_mb=more(6000),
+        runtime=more(240),
+    params:
+        config=part_of(RB, rb_grid.finetune_config, "task", "network", "seed"),
+        stamp=stamp("retrain_ticket", "text"),
+        run=untracked,
+    message:
+        "retraining {wildcards.network} of {wildcards.model} on {wildcards.task}, seed {wildcards.seed}"
+    shell:
+        "python -m winnow.stages.retrain_ticket --config {params.config:q} --model {input.model} --mask {input.mask} --out {output.model} --metrics {output.metrics} {params.run} 2> {log}"
+
+
+rule attack_text:
+    input:
+        unpack(lambda wildcards: rb_grid.asset_inputs(RB, wildcards)),
+        model=f"{RB_SEED}/{{network}}/model.safetensors",
+    output:
+        rows=f"{RB_SEED}/attacks/{{attacker}}/{{network}}.jsonl",
+        metrics=f"{RB_SEED}/attacks/{{attacker}}/{{network}}.json",
+    log:
+        f"{RB_SEED}/logs/attack_text-{{attacker}}-{{network}}.log",
+    benchmark:
+        f"{RB_SEED}/benchmarks/attack_text-{{attacker}}-{{network}}.tsv"
+    wildcard_constraints:
+        attacker=r"[\w.]+",
+        network=r"[\w.-]+",
+    conda:
+        f"{ENVS}/text.yaml"
+    threads: (RB.compute.threads * RB.attack_processes) if RB else 1
+    resources:
+        gpu=1,
+        mem_mb=more(6000),
+        runtime=more(720),
+    params:
+        config=part_of(RB, rb_grid.attack_config, "task", "attacker", "seed"),
+        stamp=stamp("attack_text", "text"),
+        run=lambda wildcards, input: f"{RUN} --workers {RB.attack_processes}",
+        assets=lambda wildcards, input: rb_grid.asset_arguments(RB, wildcards),
+    message:
+        "attacking {wildcards.network} of {wildcards.task} with {wildcards.attacker}, seed {wildcards.seed}"
+    shell:
+        "python -m winnow.stages.attack_text --config {params.config:q} --model {input.model} {params.assets} --out {output.rows} --metrics {output.metrics} {params.run} 2> {log}"
+
+
+rule robust_bert_table:
+    input:
+        figures=[run.figures for run in rb_grid.grid_of(RB).runs()] if RB else [],
+        tickets=(sorted({run.mask for run in rb_grid.grid_of(RB).runs() if run.mask}) if RB else []),
+    output:
+        table=report(
+            "results/tables/robust_bert.csv",
+            caption="../report/robust_bert_table.rst",
+            category="Robust BERT tickets",
+        ),
+        metrics="results/tables/robust_bert.json",
+    log:
+        "results/tables/logs/robust_bert.log",
+    benchmark:
+        "results/tables/benchmarks/robust_bert.tsv"
+    conda:
+        f"{ENVS}/tables.yaml"
+    resources:
+        mem_mb=more(2000),
+        runtime=more(10),
+    params:
+        config=part_of(RB, rb_grid.table_config),
+        stamp=stamp("robust_bert_table", "tables"),
+        run=untracked,
+    message:
+        "writing the robust-ticket table"
+    shell:
+        "python -m winnow.stages.robust_bert_table --config {params.config:q} --out {output.table} --metrics {output.metrics} {params.run} 2> {log}"
+
+
+rule robust_bert_plots:
+    input:
+        "results/tables/robust_bert.csv",
+    output:
+        svg=report(
+            "results/figures/robust_bert/{task}.svg",
+            caption="../report/robust_bert_figure.rst",
+            category="Robust BERT tickets",
+            labels={"task": "{task}"},
+        ),
+        png="results/figures/robust_bert/{task}.png",
+    log:
+        "results/figures/robust_bert/logs/{task}.log",
+    benchmark:
+        "results/figures/robust_bert/benchmarks/{task}.tsv"
+    conda:
+        f"{ENVS}/tables.yaml"
+    resources:
+        mem_mb=more(2000),
+        runtime=more(10),
+    params:
+        config=lambda wildcards: canonical_json({"task": wildcards.task}),
+        stamp=stamp("robust_bert_plots", "tables"),
+        run=untracked,
+    message:
+        "drawing {wildcards.task}"
+    shell:
+        "python -m winnow.stages.robust_bert_plots --config {params.config:q} --table {input} --svg {output.svg} --png {output.png} {params.run} 2> {log}"
