@@ -18,8 +18,6 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 from winnow.errors import WinnowError, nearest
 
 T = TypeVar("T")
-part = dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-"""Decorator of every configuration class."""
 
 
 def key(
@@ -37,6 +35,12 @@ def key(
     return dataclasses.field(default=default, default_factory=factory, metadata=metadata)
 
 
+@typing.dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(key,))
+def part(cls: type[T]) -> type[T]:
+    """Decorator of every configuration class."""
+    return dataclasses.dataclass(frozen=True, kw_only=True, slots=True)(cls)
+
+
 @cache
 def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
@@ -51,10 +55,11 @@ def parse(cls: type[T], value: Any, path: str = "config") -> T:
         if name not in fields:
             raise WinnowError(f"{path}.{name}: unknown key{nearest(str(name), fields)}")
     arguments = {}
+    hints = _hints(cls)  # type: ignore[arg-type]
     for name, f in fields.items():
         where = f"{path}.{name}"
         if name in value:
-            arguments[name] = _convert(_hints(cls)[name], value[name], where, f.metadata)
+            arguments[name] = _convert(hints[name], value[name], where, f.metadata)
         elif f.default is MISSING and f.default_factory is MISSING:
             raise WinnowError(f"{where}: required key is missing ({f.metadata['doc']})")
     try:
@@ -90,7 +95,7 @@ def _convert(kind: Any, value: Any, path: str, meta: Any) -> Any:
             raise WinnowError(f"{path}: expected a mapping, got {value!r}")
         return {str(k): _convert(args[1], v, f"{path}.{k}", meta) for k, v in value.items()}
     if dataclasses.is_dataclass(kind):
-        return parse(kind, value, path)
+        return parse(typing.cast(type, kind), value, path)
     return _scalar(kind, value, path, meta)
 
 

@@ -68,6 +68,15 @@ class Job(Generic[C]):
         value = self.inputs[name]
         return value if isinstance(value, list) else [value] if value else []
 
+    def read(self, role: str, paths: list[Path]) -> None:
+        """Declare files that the configuration, not the command line, names: they are parents too. Raises WinnowError."""
+        missing = [p for p in paths if not p.exists()]
+        if missing:
+            raise WinnowError(
+                f"{missing[0]}: no such file ({len(missing)} of {len(paths)} missing); run the stage that writes it"
+            )
+        self.inputs[role] = paths
+
     @property
     def device(self) -> Any:
         """The torch device: the configured one, or a GPU when there is one (`auto`)."""
@@ -172,7 +181,7 @@ class Stage(Generic[C]):
                     f"--{name.replace('_', '-')}",
                     type=Path,
                     required=declared == name,
-                    nargs="+" if declared.endswith("*") else None,
+                    nargs={"*": "*", "?": "?"}.get(declared[-1]),
                     metavar="PATH",
                     help=f"{kind}: {text}",
                 )

@@ -7,6 +7,9 @@ ICML 2022, section 3.1). Masks are nested; the head is never pruned.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+
+import numpy as np
 
 from winnow.artifacts import read_arrays, read_metadata
 from winnow.errors import WinnowError
@@ -35,22 +38,27 @@ stage = Stage(
 )
 
 
+def prunable_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The weights of an artifact that magnitude pruning may remove, by name."""
+    names = read_metadata(path).get("prunable")
+    if not names:
+        raise WinnowError(f"{path}: records no prunable weights; bring it in with winnow.stages.import_weights")
+    weights = read_arrays(path)
+    return {name: weights[name] for name in names}
+
+
 @stage
 def main(job: Job[Config]) -> None:
     """Rank, remove, write."""
-    names = read_metadata(job["weights"]).get("prunable")
-    if not names:
-        raise WinnowError(f"{job['weights']}: records no prunable weights; bring it in with winnow.stages.import_weights")
-    weights = read_arrays(job["weights"])
-    weights = {name: weights[name] for name in names}
+    cfg, weights = job.config, prunable_arrays(job["weights"])
     last = Ticket.load(job["mask"]) if job.inputs["mask"] else None
-    if (last is None) != (job.config.round == 1):
-        raise WinnowError(f"config.round: round {job.config.round} {'needs' if last is None else 'takes no'} --mask")
+    if (last is None) != (cfg.round == 1):
+        raise WinnowError(f"config.round: round {cfg.round} {'needs' if last is None else 'takes no'} --mask")
     if last is not None:
         last.check_fits({k: v.shape for k, v in weights.items()}, str(job["weights"]))
-    count = imp_count(sum(w.size for w in weights.values()), job.config.round, job.config.prune_percent)
+    count = imp_count(sum(w.size for w in weights.values()), cfg.round, cfg.prune_percent)
     kept = magnitude(weights, count, last.arrays if last else None)
-    job.write_ticket("out", Ticket(kept), method="imp", round=job.config.round)
+    job.write_ticket("out", Ticket(kept), method="imp", round=cfg.round)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,18 @@ def stratified(labels: np.ndarray, count: int, *seed: object) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
+def fraction(split: Split, share: float, seed: int) -> Split:
+    """A stratified `share` of the split, drawn by `seed`; at least one image of each class when it can be."""
+    if share == 1.0:
+        return split
+    return split.take(stratified(split.labels, max(1, round(share * len(split))), seed, "fraction"))
+
+
+def subset(split: Split, count: int | None, seed: int) -> Split:
+    """A stratified subset of `count` images (None: all)."""
+    return split if count is None or count >= len(split) else split.take(stratified(split.labels, count, seed, "subset"))
+
+
 def _select(split: Split, data: Data) -> Split:
     if data.classes is None:
         return split

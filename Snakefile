@@ -1,0 +1,30 @@
+"""winnow: lottery tickets found, transferred and attacked.
+
+    snakemake --cores 2                                        all tables and figures of config/config.yaml
+    snakemake --cores 2 results/tables/double_win.csv          one table
+    snakemake --profile slurm results/tables/double_win.csv    the same on a cluster
+    snakemake --configfile config/paper/double_win.yaml ...    the paper's settings laid over the default
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config/config.yaml"
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/double_win.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        double_win_targets(),
+
+
+rule double_win:
+    input:
+        double_win_targets(),

@@ -1,0 +1,42 @@
+"""The whole configuration: what every run shares, and one section a pipeline."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from winnow.config.double_win import DoubleWin
+from winnow.schema import key, parse, part
+
+
+@part
+class Root:
+    """config/config.yaml, or what `--configfile` lays over it."""
+
+    data_root: str = key("folder with the datasets", "data")
+    download: bool = key("allow downloads of datasets and models", False)
+    device: str = key("auto, cpu, cuda or cuda:N", "auto")
+    workers: int = key("data loading processes for data that is read from files", 2, ge=0)
+    scratch: str = key("folder for checkpoints; on a cluster, one that all nodes see", ".winnow/scratch")
+    checkpoint_seconds: float = key("time between checkpoints, in seconds", 60.0, gt=0)
+    log_level: Literal["debug", "info", "warning", "error"] = key("what the logs hold", "info")
+    double_win: DoubleWin | None = key("the double-win pipeline", None)
+
+
+def load(config: dict[str, Any]) -> Root:
+    """The checked configuration; raises WinnowError naming the key."""
+    return parse(Root, config, "config")
+
+
+def run_arguments(root: Root) -> str:
+    """The arguments that every stage gets and that do not change its result."""
+    import shlex
+
+    values = {
+        "--device": root.device,
+        "--workers": root.workers,
+        "--data-root": root.data_root,
+        "--scratch": root.scratch,
+        "--checkpoint-seconds": f"{root.checkpoint_seconds:g}",
+        "--log-level": root.log_level,
+    }
+    return " ".join([f"{k} {shlex.quote(str(v))}" for k, v in values.items()] + (["--download"] if root.download else []))

@@ -1,0 +1,69 @@
+"""Measure transferred models on the test split: SA, RA by PGD with restarts, AutoAttack, l2 PGD, CIFAR-10-C.
+
+Models trained adversarially get every configured attack; others SA and RA. Accuracies are percentages of the test split.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from winnow.config.parts import Compute, Data
+from winnow.config.vision import Evaluation
+from winnow.schema import key, part
+from winnow.stage import Job, Stage
+
+
+@part
+class Config:
+    """Configuration of evaluate."""
+
+    data: Data = key("downstream task")
+    evaluation: Evaluation = key("what is measured")
+    compute: Compute = key("numerical settings")
+    seed: int = key("attack starts", ge=0)
+
+
+stage = Stage(
+    "evaluate",
+    Config,
+    inputs={"best_sa": "weights chosen by validation SA", "best_ra?": "weights chosen by validation RA"},
+    outputs={"metrics": "accuracies by checkpoint"},
+)
+
+
+@stage
+def main(job: Job[Config]) -> None:
+    """Load each checkpoint, measure, write."""
+    from winnow.vision import evaluate as ev
+    from winnow.vision import models, sources
+    from winnow.vision.batches import Loader
+    from winnow.vision.training import place, start
+
+    cfg, wanted = job.config, job.config.evaluation
+    device = start(cfg.compute, job, cfg.seed)
+    test = sources.load(cfg.data, job.data_root, job.download).test
+    loader = Loader(test, cfg.data, wanted.batch_size, device, cfg.seed, job.workers)
+    found: dict[str, Any] = {"test_images": len(test)}
+    for name in ("best_sa", "best_ra"):
+        if not job.inputs[name]:
+            continue
+        model, spec = models.load_pretrained(job[name])
+        place(model, cfg.compute, device)
+        result: dict[str, Any] = {"sa": ev.accuracy(model, loader, cfg.compute)}
+        result["ra"] = ev.robust_accuracy(model, loader, wanted.attack, cfg.compute, cfg.seed)
+        if wanted.corruptions:
+            folder = job.data_root / wanted.corruptions
+            result["corruptions"] = ev.corruption_accuracy(model, folder, cfg.data, cfg.compute, device, wanted.batch_size)
+        if name == "best_ra" and wanted.l2_attack:
+            result["l2_ra"] = ev.robust_accuracy(model, loader, wanted.l2_attack, cfg.compute, cfg.seed)
+        if name == "best_ra" and wanted.autoattack:
+            part_of = sources.subset(test, wanted.autoattack.images, cfg.data.split_seed)
+            some = Loader(part_of, cfg.data, wanted.batch_size, device, cfg.seed, job.workers)
+            result["aa"] = ev.autoattack_accuracy(model, some, wanted.autoattack, spec["num_classes"], cfg.seed)
+        found[name] = result
+    job.write_metrics("metrics", found)
+
+
+if __name__ == "__main__":
+    sys.exit(stage.run())

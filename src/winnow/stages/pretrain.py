@@ -1,0 +1,69 @@
+"""Train the dense network on the source task: standard, fast adversarial (one FGSM step) or adversarial (PGD).
+
+The pre-training whose tickets the double-win pipeline locates (Double-win tickets, ICML 2022, section 3.1).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Literal
+
+from winnow.config.parts import Attack, Compute, Data, Model, Train
+from winnow.rng import seed_of
+from winnow.schema import key, part
+from winnow.stage import Job, Stage
+
+
+@part
+class Config:
+    """Configuration of pretrain."""
+
+    method: Literal["std", "fast_adv", "adv"] = key("std; fast_adv: FGSM with random start (Wong et al., ICLR 2020); adv: PGD")
+    data: Data = key("source task")
+    model: Model = key("architecture")
+    train: Train = key("optimisation")
+    attack: Attack | None = key("adversary of fast_adv (one step) and adv", None)
+    compute: Compute = key("numerical settings")
+    seed: int = key("initialisation, order, augmentation, attack starts", ge=0)
+
+    def __post_init__(self) -> None:
+        if (self.method == "std") != (self.attack is None):
+            raise ValueError(f"method {self.method} {'takes no' if self.method == 'std' else 'needs an'} attack")
+        if self.method == "fast_adv" and self.attack and self.attack.steps != 1:
+            raise ValueError(f"attack.steps: {self.attack.steps}, but fast_adv takes one step; use method adv for more")
+
+
+stage = Stage(
+    "pretrain",
+    Config,
+    inputs={},
+    outputs={"out": "dense weights", "metrics": "validation accuracy of every epoch and test accuracy"},
+)
+
+
+@stage
+def main(job: Job[Config]) -> None:
+    """Build, train, measure, write."""
+    from winnow.vision import models, sources
+    from winnow.vision.batches import Loader
+    from winnow.vision.evaluate import accuracy
+    from winnow.vision.training import place, start, train_classifier
+
+    cfg = job.config
+    device = start(cfg.compute, job, seed_of(cfg.seed, "init"))
+    sets = sources.load(cfg.data, job.data_root, job.download)
+    model = place(models.build(cfg.model, sets.num_classes), cfg.compute, device)
+    train, val, test = (
+        Loader(split, cfg.data, cfg.train.batch_size, device, cfg.seed, job.workers)
+        for split in (sets.train, sets.val, sets.test)
+    )
+    history, _ = train_classifier(
+        model, train, val, job, train=cfg.train, compute=cfg.compute, seed=cfg.seed, attack=cfg.attack
+    )
+    spec = models.spec(cfg.model, sets.num_classes)
+    job.write_weights("out", model.state_dict(), model=spec, prunable=models.prunable(model))
+    job.write_metrics("metrics", {"epochs": history, "test_sa": accuracy(model, test, cfg.compute)})
+
+
+if __name__ == "__main__":
+    sys.exit(stage.run())

@@ -1,0 +1,40 @@
+"""What all figures share: one look, SVG and PNG, bytes that do not change from run to run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from winnow.artifacts import atomic_path
+
+COLOURS = {"imp": "#0b6e99", "random": "#b0413e", "omp": "#c98a1b", "dense": "#333333"}
+MORE = ["#5b8c5a", "#7b5ea7", "#8c6d46", "#4c8c8c"]
+
+
+def pyplot() -> Any:
+    """matplotlib.pyplot without a display, with the project's style and reproducible SVG ids."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update({
+        "svg.hashsalt": "winnow", "svg.fonttype": "path", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
+        "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False, "figure.dpi": 110,
+    })  # fmt: skip
+    return plt
+
+
+def colour(name: str, names: list[str]) -> str:
+    """The colour of a method; methods without one of their own take the next free."""
+    own = [n for n in names if n not in COLOURS]
+    return COLOURS.get(name) or MORE[own.index(name) % len(MORE)]
+
+
+def save(figure: Any, *paths: Path) -> None:
+    """Write the figure to each path by its suffix, atomically and without dates in it."""
+    for path in paths:
+        kind = path.suffix.removeprefix(".")
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format=kind, metadata=metadata, bbox_inches="tight")

@@ -1,0 +1,95 @@
+"""The one evaluation loop: accuracy on clean, attacked and corrupted images. Accuracies are percentages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from winnow.config.parts import Attack, Compute, Data
+from winnow.config.vision import AutoAttack
+from winnow.errors import WinnowError
+from winnow.rng import seed_of
+from winnow.train.device import autocast
+from winnow.vision.attack import evaluation_mode, perturb
+from winnow.vision.batches import Loader
+from winnow.vision.sources import Split
+
+Transform = Callable[[Tensor, Tensor], Tensor]
+
+
+def accuracy(model: nn.Module, loader: Loader, compute: Compute, attacked: Transform | None = None) -> float:
+    """Percentage of the split that `model` classifies correctly, its images first passed through `attacked(x, y)`."""
+    correct = 0
+    with evaluation_mode(model):
+        for x, y in loader.once():
+            with autocast(compute, loader.device):
+                x = attacked(x, y) if attacked else x
+                with torch.no_grad():
+                    correct += int((model(x).argmax(1) == y).sum())
+    return 100.0 * correct / len(loader.split)
+
+
+def robust_accuracy(model: nn.Module, loader: Loader, attack: Attack, compute: Compute, seed: int) -> float:
+    """Percentage correct under the worst of `attack.restarts` attacks; what one start fools is not attacked again."""
+    survivors = 0
+    with evaluation_mode(model):
+        for batch, (x, y) in enumerate(loader.once()):
+            for restart in range(attack.restarts):
+                if len(y) == 0:
+                    break
+                torch.manual_seed(seed_of(seed, "evaluate", batch, restart))
+                with autocast(compute, loader.device):
+                    adversarial = perturb(model, x, y, attack)
+                    with torch.no_grad():
+                        robust = model(adversarial).argmax(1) == y
+                x, y = x[robust], y[robust]
+            survivors += len(y)
+    return 100.0 * survivors / len(loader.split)
+
+
+def autoattack_accuracy(model: nn.Module, loader: Loader, config: AutoAttack, num_classes: int, seed: int) -> float:
+    """Percentage correct under AutoAttack (Croce and Hein, ICML 2020), the authors' own code as packaged in pyautoattack.
+
+    Targeted attacks aim at min(9, classes - 1) classes. Runs in float32, as the reference does.
+    """
+    from pyautoattack import AutoAttack as Reference
+
+    if num_classes < 4 and "apgd-t" in config.attacks:
+        raise WinnowError(f"autoattack.attacks: apgd-t needs at least 4 classes, the task has {num_classes}; leave it out")
+    adversary = Reference(
+        model,
+        norm="Linf",
+        eps=config.eps,
+        seed=seed_of(seed, "autoattack") % 2**31,
+        version="standard",
+        device=loader.device,
+    )
+    adversary.attacks_to_run = list(config.attacks)
+    adversary.apgd_targeted.n_target_classes = min(9, num_classes - 1)
+    adversary.fab.n_target_classes = min(9, num_classes - 1)
+
+    def attacked(x: Tensor, y: Tensor) -> Tensor:
+        with torch.enable_grad():
+            return adversary.run_standard_evaluation(x.contiguous(), y, batch_size=len(y))[0]
+
+    return accuracy(model, loader, Compute(), attacked)  # type: ignore[call-arg]
+
+
+def corruption_accuracy(
+    model: nn.Module, folder: Path, data: Data, compute: Compute, device: torch.device, batch_size: int
+) -> dict[str, float]:
+    """Percentage correct per corruption of a CIFAR-10-C folder (<name>.npy with 5 severities, labels.npy)."""
+    names = sorted(p.stem for p in folder.glob("*.npy") if p.stem != "labels")
+    if not names or not (folder / "labels.npy").is_file():
+        raise WinnowError(f"{folder}: expected CIFAR-10-C's <corruption>.npy and labels.npy (Hendrycks and Dietterich, 2019)")
+    labels = np.load(folder / "labels.npy", allow_pickle=False).astype(np.int64)
+    found = {}
+    for name in names:
+        images = np.load(folder / f"{name}.npy", allow_pickle=False).transpose(0, 3, 1, 2)
+        split = Split(np.ascontiguousarray(images), labels[: len(images)])
+        found[name] = accuracy(model, Loader(split, data, batch_size, device), compute)
+    return found

@@ -1,0 +1,121 @@
+"""Training classifiers, standard or adversarial, dense or under a ticket: one function for every vision stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from winnow.config.parts import Attack, Compute, Train
+from winnow.stage import Job
+from winnow.ticket import Ticket
+from winnow.train.device import autocast, configure
+from winnow.train.loop import Fit, fit
+from winnow.train.masking import enforce
+from winnow.train.optim import make_optimizer
+from winnow.vision.attack import perturb
+from winnow.vision.batches import Batch, Loader
+from winnow.vision.evaluate import accuracy, robust_accuracy
+
+
+def make_step(
+    model: nn.Module, train: Train, compute: Compute, device: torch.device, attack: Attack | None
+) -> Callable[[Batch], Tensor]:
+    """Forward and backward of one batch: the cross-entropy of clean images, or of adversarial ones when `attack` is given."""
+
+    def step(batch: Batch) -> Tensor:
+        x, y = batch
+        x = x.contiguous(memory_format=torch.channels_last)
+        with autocast(compute, device):
+            if attack is not None:
+                x = perturb(model, x, y, attack)
+            loss = F.cross_entropy(model(x), y, label_smoothing=train.label_smoothing)
+        loss.backward()
+        return loss.detach()
+
+    return step
+
+
+def place(model: nn.Module, compute: Compute, device: torch.device) -> nn.Module:
+    """Move to the device in channels_last; compile when configured (in place, the state dict's names stay)."""
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if compute.compile:
+        model.compile()
+    return model
+
+
+@dataclass
+class Best:
+    """Keeps the state with the highest value of each watched metric (the earliest on ties)."""
+
+    metrics: tuple[str, ...]
+    values: dict[str, float] = field(default_factory=dict)
+    states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def offer(self, record: Mapping[str, Any], model: nn.Module) -> None:
+        """Take the model's state for every metric that improved."""
+        for name in self.metrics:
+            if record[name] > self.values.get(name, float("-inf")):
+                self.values[name] = float(record[name])
+                self.states[name] = {k: v.detach().to("cpu", copy=True) for k, v in model.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"values": self.values, "states": self.states}
+
+    def load_state_dict(self, state: Any) -> None:
+        """From the checkpoint."""
+        self.values, self.states = dict(state["values"]), dict(state["states"])
+
+
+def train_classifier(
+    model: nn.Module,
+    train_loader: Loader,
+    val_loader: Loader,
+    job: Job[Any],
+    *,
+    train: Train,
+    compute: Compute,
+    seed: int,
+    attack: Attack | None = None,
+    ticket: Ticket | None = None,
+    watch: tuple[str, ...] = (),
+) -> tuple[list[dict[str, Any]], Best]:
+    """Train `model` in place (after `place`), the ticket's mask enforced throughout.
+
+    Every epoch records loss, val_sa and, under an `attack`, val_ra (percentages, held-out split). Returns the history and
+    the best states for the metrics in `watch`. Raises WinnowError when training diverges.
+    """
+    device = job.device
+    enforce(model, ticket)
+    best = Best(watch)
+
+    def after_epoch(epoch: int) -> dict[str, Any]:
+        record = {"val_sa": accuracy(model, val_loader, compute)}
+        if attack is not None:
+            record["val_ra"] = robust_accuracy(model, val_loader, attack, compute, seed)
+        best.offer(record, model)
+        return record
+
+    run = Fit(
+        model=model,
+        optimizer=make_optimizer(train, model.parameters()),
+        train=train,
+        batches=train_loader,
+        step=make_step(model, train, compute, device, attack),
+        seed=seed,
+        after_epoch=after_epoch,
+        extras={"best": best},
+    )
+    return fit(run, job), best
+
+
+def start(compute: Compute, job: Job[Any], seed: int) -> torch.device:
+    """Set threads and determinism, seed model initialisation, return the device."""
+    configure(compute, job.device)
+    torch.manual_seed(seed)
+    return job.device

@@ -1,0 +1,52 @@
+"""What all rules share: the checked configuration, the arguments of every stage, and the stamps that decide staleness.
+
+A rule's params are two strings: `config`, the part of the configuration that decides its result, as canonical JSON, and
+`stamp`, a hash over the code that its stage can reach and over its environment file. Snakemake reruns a job when either
+changes. What does not change a result (data folder, workers, device, log level) is in RUN, which is no param.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+SOURCES = os.path.join(workflow.basedir, "src")
+sys.path.insert(0, SOURCES)
+shell.prefix(f"export PYTHONPATH='{SOURCES}'; ")
+
+from winnow.artifacts import sha256_file
+from winnow.config.root import load, run_arguments
+from winnow.errors import WinnowError
+from winnow.fingerprint import source_hash
+from winnow.schema import canonical_json
+
+try:
+    CONFIG = load(config)
+except WinnowError as error:
+    raise WorkflowError(str(error)) from None
+
+RUN = run_arguments(CONFIG)
+STAGE = "python -m winnow.stages"
+ENVS = "../../envs"
+
+
+def stamp(stage, env="vision"):
+    """Code and environment of a stage: a rule is stale when its stamp changes."""
+    return f"{source_hash(stage)}-{sha256_file(Path(workflow.basedir) / 'envs' / f'{env}.yaml')[:12]}"
+
+
+def more(amount, unit=1):
+    """A resource that grows with every retry."""
+    return lambda wildcards, attempt: int(amount * unit * attempt)
+
+
+wildcard_constraints:
+    source=r"[\w.]+",
+    pretraining=r"[\w.]+",
+    dataset=r"[\w.]+",
+    seed=r"\d+",
+    run_seed=r"\d+",
+    round=r"\d+",
+    regime=r"std|adv",
+    mode=r"std|adv",
