@@ -28,11 +28,9 @@ class WeightInit:
 
 
 @part
-class Search:
-    """A search for a gem: how scores become masks, what regularises them, when weights go for good."""
+class SearchOptions:
+    """How scores become masks, what regularises them, when weights go for good."""
 
-    algo: Algo = key("hc_iter: Gem-Miner; hc: without hard prunes; ep: edge-popup; global_ep, global_ep_iter: its global forms")
-    target_sparsity: float = key("percentage of the weights that shall REMAIN", gt=0, lt=100)
     iter_period: int = key("epochs between hard prunes (iterative algorithms)", 5, ge=1)
     prune_type: Literal["BottomK", "LocalBottomK", "FixThresholding"] = key(
         "hard prune: smallest scores of all layers, of each layer, or all up to quantize_threshold", "BottomK"
@@ -47,6 +45,14 @@ class Search:
     lmbda: float = key("factor of the regularisation", 1e-4, ge=0)
     unflag_before_finetune: bool = key("the ticket keeps all that was not hard-pruned; false: only what rounds to 1 as well", True)
     rewind_score: bool = key("set the scores back to their start after each hard prune", False)
+
+
+@part
+class Search(SearchOptions):
+    """A search for a gem."""
+
+    algo: Algo = key("hc_iter: Gem-Miner; hc: without hard prunes; ep: edge-popup; global_ep, global_ep_iter: its global forms")
+    target_sparsity: float = key("percentage of the weights that shall REMAIN", gt=0, lt=100)
     invert: bool = key("sanity check: hard prunes remove the largest scores", False)
 
     def __post_init__(self) -> None:

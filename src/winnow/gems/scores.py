@@ -22,8 +22,14 @@ def scorable(model: nn.Module) -> list[str]:
     return [f"{n}.weight" for n, m in model.named_modules() if isinstance(m, kinds)]
 
 
+def memory_format(model: nn.Module) -> torch.memory_format:
+    """channels_last when the model was placed so, else contiguous; its inputs should follow."""
+    last = any(p.dim() == 4 and not p.is_contiguous() for p in model.parameters())
+    return torch.channels_last if last else torch.contiguous_format
+
+
 class ScoredWeights:
-    """Flat tensors over the scored weights of `model`, in one storage order (channels last for convolutions).
+    """Flat tensors over the scored weights of `model`, stored in the model's own memory format.
 
     `weights`: frozen values; `scores`: the parameter that a search trains; `alive`: bool, False once hard-pruned;
     `effective`: what the layers compute with. All other parameters of the model are frozen.
@@ -37,6 +43,7 @@ class ScoredWeights:
             raise WinnowError("the model has no convolution or linear layer to score")
         self.shapes = {n: tuple(parameters[n].shape) for n in self.names}
         self.sizes = [parameters[n].numel() for n in self.names]
+        self.layout = memory_format(model)
         device = parameters[self.names[0]].device
         total = sum(self.sizes)
         self.effective = torch.empty(total, device=device)
@@ -66,7 +73,7 @@ class ScoredWeights:
         found = {}
         for name, part in zip(self.names, flat.split(self.sizes), strict=True):
             shape = self.shapes[name]
-            if len(shape) == 4:
+            if len(shape) == 4 and self.layout == torch.channels_last:
                 out, inputs, height, width = shape
                 found[name] = part.view(out, height, width, inputs).permute(0, 3, 1, 2)
             else:

@@ -196,7 +196,7 @@ def search(
 
     def step(batch: tuple[Tensor, Tensor]) -> Tensor:
         x, y = batch
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=gem.scored.layout)
         gem.fold(training=True)
         with autocast(compute, job.device):
             if attack is not None:

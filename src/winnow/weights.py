@@ -1,0 +1,45 @@
+"""Reading the prunable weights of a model artifact without torch: a safetensors file, or a Hugging Face folder.
+
+A Hugging Face folder is named by its `model.safetensors` (what workflow rules declare) or by itself; what winnow records of
+it stands in `winnow.json` beside that file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from winnow.artifacts import read_arrays, read_json, read_metadata
+from winnow.errors import WinnowError, nearest
+
+SIDECAR = "winnow.json"
+MODEL_FILE = "model.safetensors"
+
+
+def model_folder(path: str | Path) -> Path:
+    """The Hugging Face folder that `path` (the folder, or its model.safetensors) names."""
+    path = Path(path)
+    return path if path.is_dir() else path.parent
+
+
+def record_of(path: str | Path) -> dict[str, Any]:
+    """What winnow recorded of a model: the sidecar of a folder, or the metadata of a weights file."""
+    sidecar = model_folder(path) / SIDECAR
+    if Path(path).is_dir() or (Path(path).name == MODEL_FILE and sidecar.exists()):
+        return read_json(sidecar)
+    return read_metadata(path)
+
+
+def prunable_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """The weights that pruning may touch, by name and in the recorded order; WinnowError when none are recorded."""
+    names = record_of(path).get("prunable")
+    if not names:
+        raise WinnowError(f"{path}: records no prunable weights; bring it in with an import stage of winnow first")
+    file = Path(path) / MODEL_FILE if Path(path).is_dir() else Path(path)
+    arrays = read_arrays(file)
+    for name in names:
+        if name not in arrays:
+            raise WinnowError(f"{file}: prunable weight {name!r} is missing{nearest(name, arrays)}")
+    return {name: arrays[name] for name in names}
