@@ -17,14 +17,21 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/double_win.smk"
+include: "workflow/rules/rare_gems.smk"
 
 
 rule all:
     default_target: True
     input:
         double_win_targets(),
+        rare_gems_targets(),
 
 
 rule double_win:
     input:
         double_win_targets(),
+
+
+rule rare_gems:
+    input:
+        rare_gems_targets(),

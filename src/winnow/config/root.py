@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from winnow.config.double_win import DoubleWin
+from winnow.config.rare_gems import RareGems
 from winnow.schema import key, parse, part
 
 
@@ -20,6 +21,7 @@ class Root:
     checkpoint_seconds: float = key("time between checkpoints, in seconds", 60.0, gt=0)
     log_level: Literal["debug", "info", "warning", "error"] = key("what the logs hold", "info")
     double_win: DoubleWin | None = key("the double-win pipeline", None)
+    rare_gems: RareGems | None = key("the rare-gems pipeline", None)
 
 
 def load(config: dict[str, Any]) -> Root:

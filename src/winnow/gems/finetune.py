@@ -99,7 +99,7 @@ def finetune(model: nn.Module, ticket: Ticket | None, task: Task) -> dict[str, A
     if best.states:
         model.load_state_dict(best.states[watch])
     found |= {f"{k}_after": v for k, v in task.measure(model).items()}
-    return {**found, "val_best": best.values.get(watch), "epochs": history}
+    return {**found, "val_best": best.values.get(watch), "num_classes": task.sets.num_classes, "epochs": history}
 
 
 def early_weights(model: nn.Module, iteration: int, task: Task) -> dict[str, torch.Tensor]:

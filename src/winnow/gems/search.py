@@ -129,27 +129,39 @@ class GemSearch:
         if not bool(active.any()):
             self.collapsed = self.finished = True
             kept = pruning.keep_top(rank, min(self.target_count, int(alive.sum())), alive)
-        self.prunes += 1
-        gone = alive & ~kept
-        self.level[gone] = self.prunes
-        self.score_at[gone] = rank[gone]
-        self.scored.set_alive(kept)
+        self._drop(kept, rank)
         if self.config.rewind_score:
             self.scored.scores.data.copy_(self.scored.start_scores)
         return threshold
 
     @torch.no_grad()
-    def ticket(self) -> dict[str, Any]:
-        """Bool arrays by weight name: the search's ticket. Raises WinnowError when not one weight is left."""
-        mask = self.rounded()
+    def close(self) -> None:
+        """End the search: what does not round to 1 goes in a last prune, unless hard prunes alone decide (unflag_before_finetune).
+
+        Raises WinnowError when not one weight is left.
+        """
         if self.iterative and (self.config.unflag_before_finetune or self.collapsed):
-            mask = self.scored.alive
+            return
+        scores = self.scored.scores.detach()
+        mask = self.rounded()
         if not bool(mask.any()):
             raise WinnowError(
                 f"{self.config.algo}: every score ended below {self.config.quantize_threshold:g}, no weight is left; "
                 f"lower lmbda ({self.config.lmbda:g})"
             )
-        return self.scored.arrays(mask)
+        self._drop(mask.clone(), scores.abs() if self.popup else scores)
+
+    def _drop(self, kept: Tensor, rank: Tensor) -> None:
+        """Record one prune: `kept` survives; what goes is remembered with its level and its rank."""
+        self.prunes += 1
+        gone = self.scored.alive & ~kept
+        self.level[gone] = self.prunes
+        self.score_at[gone] = rank[gone]
+        self.scored.set_alive(kept)
+
+    def ticket(self) -> dict[str, Any]:
+        """Bool arrays by weight name: what is left (after `close`, the search's ticket)."""
+        return self.scored.arrays(self.scored.alive)
 
     @torch.no_grad()
     def order(self) -> dict[str, Any]:
@@ -190,7 +202,7 @@ def search(
     """Search `model` (on its device); returns the final state and one record an epoch.
 
     `scores`: start scores by weight name (default: drawn from the seed); `attack`: search for a robust gem on adversarial
-    images; `evaluate()` adds metrics of the rounded network to each epoch. The model ends with the rounded weights inside.
+    images; `evaluate()` adds metrics of the rounded network to each epoch. The search is closed: its ticket is final.
     """
     gem = GemSearch(model, scores or start_scores(model, config.score_init, seed), config, train.epochs)
 
@@ -225,4 +237,5 @@ def search(
         ),
         job,
     )
+    gem.close()
     return gem, history

@@ -8,6 +8,7 @@ inverted gem_search wrote as --order.
 from __future__ import annotations
 
 import sys
+from typing import Literal
 
 from winnow.config.parts import Attack, Compute, Data, Train
 from winnow.schema import key, part
@@ -19,6 +20,9 @@ class Config:
     """Configuration of gem_sanity."""
 
     target_sparsity: float = key("percentage of the weights that shall REMAIN; read with --inverted", gt=0, lt=100)
+    checks: list[Literal["reinit", "shuffle"]] = key(
+        "checks to run besides the inverted search", factory=lambda: ["reinit", "shuffle"]
+    )
     data: Data = key("the task")
     train: Train = key("optimisation of the weights")
     attack: Attack | None = key("as in gem_finetune", None)
@@ -45,7 +49,7 @@ def main(job: Job[Config]) -> None:
 
     cfg, gem = job.config, Ticket.load(job["mask"])
     task = Task(job, cfg.data, cfg.train, cfg.compute, cfg.seed, cfg.attack)
-    tickets = {"reinit": gem, "shuffle": Ticket(random_like(gem, cfg.seed, "shuffle"))}
+    tickets = {check: gem if check == "reinit" else Ticket(random_like(gem, cfg.seed, "shuffle")) for check in cfg.checks}
     if job.inputs["inverted"]:
         levels, scores = read_order(job["inverted"])
         tickets["invert"] = Ticket(draw(levels, scores, cfg.target_sparsity / 100.0))
