@@ -86,6 +86,30 @@ rule gem_init:
         "{STAGE}.gem_init --config {params.config:q} --weights {input} --out {output} {RUN} 2> {log}"
 
 
+rule gem_import:
+    input:
+        lambda w: gem_grid.find(RG, w.experiment, w.branch)[1].imported.file or [],
+    output:
+        weights="results/rare_gems/{experiment}/imported/{branch}.safetensors",
+        metrics="results/rare_gems/{experiment}/imported/{branch}.json",
+    log:
+        "results/rare_gems/{experiment}/imported/logs/{branch}.log",
+    benchmark:
+        "results/rare_gems/{experiment}/imported/benchmarks/{branch}.tsv"
+    conda:
+        f"{ENVS}/vision.yaml"
+    resources:
+        mem_mb=more(4000),
+        runtime=more(15),
+    params:
+        config=lambda w: canonical_json(gem_grid.import_config(RG, w.experiment, w.branch)),
+        stamp=stamp("import_weights"),
+    message:
+        "importing the weights of {wildcards.experiment}/{wildcards.branch}"
+    shell:
+        "{STAGE}.import_weights --config {params.config:q} --file {input} --out {output.weights} --metrics {output.metrics} {RUN} 2> {log}"
+
+
 rule gem_search:
     input:
         rg_init,

@@ -35,7 +35,9 @@ class SearchOptions:
     prune_type: Literal["BottomK", "LocalBottomK", "FixThresholding"] = key(
         "hard prune: smallest scores of all layers, of each layer, or all up to quantize_threshold", "BottomK"
     )
-    round: Literal["naive", "prob"] = key("hc forward mask: score above quantize_threshold, or drawn with it as probability", "naive")
+    round: Literal["naive", "prob"] = key(
+        "hc forward mask: score above quantize_threshold, or drawn with it as probability", "naive"
+    )
     hc_quantized: bool = key("hc: round the scores in the forward pass; false multiplies the weights by the scores", True)
     quantize_threshold: float = key("scores above it are rounded to 1", 0.5, ge=0, lt=1)
     score_init: Literal["unif", "half", "bern", "bimodal", "skew"] = key("distribution of the start scores", "unif")
@@ -43,7 +45,9 @@ class SearchOptions:
         "term of the scores in the loss; null: none", "L2"
     )
     lmbda: float = key("factor of the regularisation", 1e-4, ge=0)
-    unflag_before_finetune: bool = key("the ticket keeps all that was not hard-pruned; false: only what rounds to 1 as well", True)
+    unflag_before_finetune: bool = key(
+        "the ticket keeps all that was not hard-pruned; false: only what rounds to 1 as well", True
+    )
     rewind_score: bool = key("set the scores back to their start after each hard prune", False)
 
 
@@ -57,4 +61,6 @@ class Search(SearchOptions):
 
     def __post_init__(self) -> None:
         if self.invert and self.algo not in ITERATIVE:
-            raise ValueError(f"invert: hard prunes are inverted, and algo {self.algo} has none; use one of {', '.join(ITERATIVE)}")
+            raise ValueError(
+                f"invert: hard prunes are inverted, and algo {self.algo} has none; use one of {', '.join(ITERATIVE)}"
+            )

@@ -7,6 +7,7 @@ from typing import Literal
 from winnow.config.double_win import NAME, check_names
 from winnow.config.gems import ITERATIVE, SearchOptions, WeightInit
 from winnow.config.parts import Attack, Compute, Data, Model, Train
+from winnow.config.vision import WeightsSource
 from winnow.schema import key, part
 
 SEARCHED = ("hc_iter", "hc", "ep", "global_ep", "global_ep_iter")
@@ -17,11 +18,15 @@ SCORED = ("snip", "grasp", "synflow")
 class ImpOptions:
     """Iterative magnitude pruning with rewinding, the pruning that gems compete with."""
 
-    rewind: Literal["warm", "cold", "renda"] = key("warm: to rewind_iteration; cold: to iteration 0; renda: not the weights", "warm")
+    rewind: Literal["warm", "cold", "renda"] = key(
+        "warm: to rewind_iteration; cold: to iteration 0; renda: not the weights", "warm"
+    )
     rewind_iteration: int = key("optimisation step that warm rewinds to", 1000, ge=0)
     prune_percent: float = key("percentage of the remaining weights removed each round", 20.0, gt=0, lt=100)
     rounds: int = key("rounds to run", 30, ge=1)
-    remaining_percents: list[float] | None = key("percentage that remains after each round, instead of both", None, gt=0, lt=100)
+    remaining_percents: list[float] | None = key(
+        "percentage that remains after each round, instead of both", None, gt=0, lt=100
+    )
 
     def schedule(self) -> list[float]:
         """Percentage that remains after each round."""
@@ -45,7 +50,9 @@ class Branch:
     ] = key("wt: dense training; the others as in the paper")
     targets: list[float] | None = key("percentages that REMAIN; null: the experiment's", None, gt=0, lt=100)
     init: WeightInit | None = key("initialisation of the weights; null: the experiment's", None)
-    weights: str | None = key("start from these pre-trained weights instead (warm gems); {seed} is replaced", None)
+    weights: str | None = key("start from this weights artifact of winnow instead (warm gems); {seed} is replaced", None)
+    imported: WeightsSource | None = key("start from pre-trained weights from outside instead", None)
+    imported_classes: int | None = key("for imported: classes of the head in the file", None, ge=1)
     search: SearchOptions | None = key("the search (hc_iter, hc, ep, global_ep, global_ep_iter)", None)
     train: Train | None = key("optimisation of the search, or of a round of imp and of wt", None)
     attack: Attack | None = key("adversary of search and fine-tuning (robust gems)", None)
@@ -61,6 +68,10 @@ class Branch:
             raise ValueError(f"{self.name}: algo {self.algo} {'needs' if self.train is None else 'takes no'} train")
         if (self.algo == "imp") != (self.imp is not None):
             raise ValueError(f"{self.name}: algo {self.algo} {'takes no' if self.imp else 'needs'} imp")
+        if (self.imported is None) != (self.imported_classes is None):
+            raise ValueError(f"{self.name}: imported and imported_classes go together")
+        if self.imported is not None and self.weights is not None:
+            raise ValueError(f"{self.name}: set weights or imported, not both")
         if self.sanity and self.algo in ("imp", "wt"):
             raise ValueError(f"{self.name}: sanity checks are for tickets at initialisation, not for algo {self.algo}")
         if self.algo in ITERATIVE and self.search and not self.search.unflag_before_finetune and len(self.targets or []) > 1:
@@ -109,7 +120,8 @@ class RareGems:
 
     seeds: list[int] = key("one run of everything each; table rows are means over them", ge=0)
     compute: Compute = key("numerical settings of every stage", factory=Compute)
-    experiments: list[Experiment] = key("architectures and tasks")
+    experiments: list[Experiment] = key("architectures and tasks", factory=list)
+    from_files: list[str] = key("released configurations in the paper's own YAML keys; each adds an experiment", factory=list)
     checks: list[Literal["reinit", "shuffle", "invert"]] = key(
         "sanity checks of the branches that ask for them", factory=lambda: ["reinit", "shuffle", "invert"]
     )
@@ -119,5 +131,7 @@ class RareGems:
 
     def __post_init__(self) -> None:
         check_names("experiments", [e.name for e in self.experiments])
+        if not self.experiments and not self.from_files:
+            raise ValueError("experiments: at least one, or a file in from_files")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} must be at least one, and different")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from winnow.config.double_win import DoubleWin
@@ -26,7 +27,12 @@ class Root:
 
 def load(config: dict[str, Any]) -> Root:
     """The checked configuration; raises WinnowError naming the key."""
-    return parse(Root, config, "config")
+    root = parse(Root, config, "config")
+    if root.rare_gems is None or not root.rare_gems.from_files:
+        return root
+    from winnow.config.gem_vocabulary import with_published
+
+    return replace(root, rare_gems=with_published(root.rare_gems))
 
 
 def run_arguments(root: Root) -> str:

@@ -93,7 +93,9 @@ class GemSearch:
         if self.config.regularization and self.config.lmbda:
             gradient = self.scored.scores.grad
             assert gradient is not None
-            add_gradient(self.config.regularization, self.scored.scores.detach(), self.scored.weights, self.config.lmbda, gradient)
+            add_gradient(
+                self.config.regularization, self.scored.scores.detach(), self.scored.weights, self.config.lmbda, gradient
+            )
 
     def after_update(self) -> None:
         """Project the scores back to [0,1] (hc forms)."""
@@ -174,7 +176,12 @@ class GemSearch:
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        tensors = {"scores": self.scored.scores.detach(), "alive": self.scored.alive, "level": self.level, "score_at": self.score_at}
+        tensors = {
+            "scores": self.scored.scores.detach(),
+            "alive": self.scored.alive,
+            "level": self.level,
+            "score_at": self.score_at,
+        }
         return {**tensors, "prunes": self.prunes, "finished": self.finished, "collapsed": self.collapsed}
 
     def load_state_dict(self, state: Any) -> None:

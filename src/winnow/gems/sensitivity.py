@@ -36,7 +36,7 @@ def grasp_scores(model: nn.Module, names: list[str], x: Tensor, y: Tensor) -> di
     return {n: (h * w).detach() for n, h, w in zip(names, curvature, weights, strict=True)}
 
 
-def synflow_masks(model: nn.Module, names: list[str], image: tuple[int, int, int], count: int) -> dict[str, np.ndarray]:
+def synflow_masks(model: nn.Module, names: list[str], image: tuple[int, ...], count: int) -> dict[str, np.ndarray]:
     """Masks that keep `count` weights by iterated synaptic flow, |w| * dR/d|w| on an all-ones image (C,H,W).
 
     100 rounds at exponentially falling density, in float64, batch normalisation as at initialisation (Tanaka et al.,

@@ -1,5 +1,6 @@
 """The rare-gems grid: paths, tickets, and the configuration of every job.
 
+    results/rare_gems/<experiment>/imported/<branch>.safetensors
     results/rare_gems/<experiment>/init/<init>/s<seed>.safetensors
     results/rare_gems/<experiment>/<branch>/s<seed>/search/<target>.{mask,order}.safetensors, <target>.levels/
                                                    /inverted/<target>.order.safetensors
@@ -151,7 +152,7 @@ def find(section: RareGems, experiment: str, branch: str) -> tuple[Experiment, B
 
 def init_name(experiment: Experiment, branch: Branch) -> str:
     """How a branch's initial weights are spelled in paths."""
-    if branch.weights is not None:
+    if branch.weights is not None or branch.imported is not None:
         return f"from-{branch.name}"
     init = branch.init or experiment.init
     return f"{init.init}-fan{init.target_sparsity:g}" if init.scale_fan else init.init
@@ -166,7 +167,7 @@ def init_path(section: RareGems, experiment: str, branch: str, seed: object) -> 
 def ticket_path(section: RareGems, experiment: str, branch: str, seed: object, target: str) -> str:
     """The ticket of a searched or drawn branch: what the search itself wrote, or what was drawn from its order."""
     e, b = find(section, experiment, branch)
-    made_by = b.algo
+    made_by: str = b.algo
     if b.algo in SEARCHED:
         made_by = "search" if target == search_target(e, b, target) else "drawn"
     return f"{ROOT}/{experiment}/{branch}/s{seed}/{made_by}/{target}.mask.safetensors"
@@ -199,7 +200,16 @@ def init_source(section: RareGems, experiment: str, init: str, seed: object) -> 
     """The pre-trained weights behind a spelled init; None for a drawn one."""
     if not init.startswith("from-"):
         return None
-    return str(find(section, experiment, init.removeprefix("from-"))[1].weights).replace("{seed}", str(seed))
+    branch = find(section, experiment, init.removeprefix("from-"))[1]
+    if branch.imported is not None:
+        return f"{ROOT}/{experiment}/imported/{branch.name}.safetensors"
+    return str(branch.weights).replace("{seed}", str(seed))
+
+
+def import_config(section: RareGems, experiment: str, branch: str) -> dict[str, Any]:
+    """Configuration of import_weights for a branch that starts from weights from outside."""
+    e, b = find(section, experiment, branch)
+    return {"weights": plain(b.imported), "model": plain(e.model), "num_classes": b.imported_classes}
 
 
 def _training(section: RareGems, e: Experiment, b: Branch, train: Any, seed: int) -> dict[str, Any]:

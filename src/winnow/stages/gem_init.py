@@ -24,9 +24,7 @@ class Config:
     seed: int = key("draws the weights, or the new head", ge=0)
 
 
-stage = Stage(
-    "gem_init", Config, inputs={"weights?": "pre-trained weights to start from"}, outputs={"out": "initial weights"}
-)
+stage = Stage("gem_init", Config, inputs={"weights?": "pre-trained weights to start from"}, outputs={"out": "initial weights"})
 
 
 @stage

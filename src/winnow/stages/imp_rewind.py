@@ -31,7 +31,11 @@ class Config:
 stage = Stage(
     "imp_rewind",
     Config,
-    inputs={"trained": "what the last round trained", "mask?": "its ticket", "rewind?": "weights to go back to (not for renda)"},
+    inputs={
+        "trained": "what the last round trained",
+        "mask?": "its ticket",
+        "rewind?": "weights to go back to (not for renda)",
+    },
     outputs={"ticket": "ticket of this round", "out": "trained weights", "metrics": "test accuracy before and after"},
 )
 

@@ -15,9 +15,7 @@ class Config:
     experiment: str = key("experiment to draw")
 
 
-stage = Stage(
-    "rare_gems_plots", Config, inputs={"table": "rare_gems.csv"}, outputs={"svg": "the figure", "png": "the figure"}
-)
+stage = Stage("rare_gems_plots", Config, inputs={"table": "rare_gems.csv"}, outputs={"svg": "the figure", "png": "the figure"})
 CHECKS = {"reinit_acc": "^", "shuffle_acc": "v", "invert_acc": "x"}
 
 
@@ -32,7 +30,9 @@ def main(job: Job[Config]) -> None:
     whole = pd.read_csv(job["table"])
     rows = whole[whole["experiment"] == job.config.experiment]
     if rows.empty:
-        raise WinnowError(f"config.experiment: {job.config.experiment!r} is not in the table{nearest(job.config.experiment, set(whole['experiment']))}")
+        raise WinnowError(
+            f"config.experiment: {job.config.experiment!r} is not in the table{nearest(job.config.experiment, set(whole['experiment']))}"
+        )
     figure, axis = pyplot().subplots(figsize=(5.6, 4.0))
     names = list(dict.fromkeys(rows["branch"]))
     for name in names:
