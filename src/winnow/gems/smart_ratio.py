@@ -17,7 +17,8 @@ def smart_ratio_counts(sizes: Sequence[int], remaining: float, divide_by_square:
     """Weights that each layer keeps, in layer order; together at most `remaining` (a fraction) of all.
 
     Layer l of L keeps in proportion to its size times (L-l+1)^2 + (L-l+1), over l^2 for VGG (`divide_by_square`); the last
-    layer keeps 30 %. What would exceed a layer's size goes to the next. Counts are truncated layer by layer, as published.
+    layer keeps 30 %. What would exceed a layer's size goes to the next. What overflows and what room
+    there is for it are truncated layer by layer, as published.
     Raises WinnowError when the last layer's share alone exceeds the target, or the target does not fit into the layers.
     """
     layers = len(sizes)
@@ -36,9 +37,14 @@ def smart_ratio_counts(sizes: Sequence[int], remaining: float, divide_by_square:
     scale = budget / sum(shares)
     counts, overflow = [], 0
     for size, share in zip(sizes, shares, strict=False):
-        wanted = int(share * scale) + overflow
-        counts.append(min(wanted, size))
-        overflow = max(0, wanted - size)
+        wanted = share * scale
+        room = int(size - wanted)  # truncated towards zero, also where the share itself overflows
+        if wanted > size or overflow > room:
+            counts.append(size)
+            overflow -= room
+        else:
+            counts.append(int(wanted + overflow))
+            overflow = 0
     if overflow:
         raise WinnowError(
             f"smart ratio cannot keep {100 * remaining:g} %: the last convolution overflows by {overflow} weights; lower the target"
