@@ -78,7 +78,9 @@ def test_regulariser_gradients_are_those_of_autograd(name):
     torch.testing.assert_close(gradient - 1, expected)
 
 
-@pytest.mark.parametrize("init", ["signed_constant", "kaiming_normal", "kaiming_uniform", "xavier_normal", "xavier_constant", "standard"])
+@pytest.mark.parametrize(
+    "init", ["signed_constant", "kaiming_normal", "kaiming_uniform", "xavier_normal", "xavier_constant", "standard"]
+)
 def test_weight_inits_have_their_spread(init):
     drawn = inits.draw_weight((64, 32, 3, 3), init, 1.0, inits.generator(0))
     fan_in, fan_out = 32 * 9, 64 * 9
@@ -98,7 +100,9 @@ def test_unsigned_constant_is_positive():
     assert drawn.unique().tolist() == pytest.approx([math.sqrt(2 / 4)])
 
 
-@pytest.mark.parametrize(("score_init", "mean"), [("unif", 0.5), ("half", 0.5), ("bern", 0.5), ("bimodal", 0.5), ("skew", 1 / 6)])
+@pytest.mark.parametrize(
+    ("score_init", "mean"), [("unif", 0.5), ("half", 0.5), ("bern", 0.5), ("bimodal", 0.5), ("skew", 1 / 6)]
+)
 def test_score_inits(score_init, mean):
     drawn = inits.draw_scores((100, 200), score_init, inits.generator(3))
     assert drawn.shape == (100, 200) and drawn.dtype == torch.float32
@@ -113,7 +117,9 @@ def test_score_inits(score_init, mean):
 def test_scores_get_the_straight_through_gradient(layout):
     model, plain = small_model(layout), small_model()
     names = scorable(model)
-    start = {n: torch.rand(p.shape, generator=torch.Generator().manual_seed(i)) for i, (n, p) in enumerate(plain.named_parameters())}
+    start = {
+        n: torch.rand(p.shape, generator=torch.Generator().manual_seed(i)) for i, (n, p) in enumerate(plain.named_parameters())
+    }
     scored = ScoredWeights(model, start)
     scored.set_alive(torch.arange(scored.scores.numel()) % 7 != 0)
     alive = {n: v.clone() for n, v in scored.views(scored.alive).items()}
@@ -162,7 +168,10 @@ def test_smart_ratio_masks_have_exact_counts():
     assert [m.shape for m in masks.values()] == list(shapes.values())
 
 
-@pytest.mark.parametrize(("sizes", "remaining", "message"), [([10], 0.5, "two layers"), ([10, 1000], 0.1, "last layer alone"), ([100, 100, 10], 0.99, "overflows")])
+@pytest.mark.parametrize(
+    ("sizes", "remaining", "message"),
+    [([10], 0.5, "two layers"), ([10, 1000], 0.1, "last layer alone"), ([100, 100, 10], 0.99, "overflows")],
+)
 def test_smart_ratio_refuses(sizes, remaining, message):
     with pytest.raises(WinnowError, match=message):
         smart_ratio_counts(sizes, remaining)

@@ -10,7 +10,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from winnow.config.gems import SearchOptions
+from winnow.config.gems import InitName, Regularizer, ScoreInitName, SearchOptions
 from winnow.config.rare_gems import Experiment, RareGems
 from winnow.errors import WinnowError
 from winnow.schema import key, parse, part
@@ -47,13 +47,13 @@ class Published:
     prune_type: Literal["BottomK", "LocalBottomK", "FixThresholding"] = key("hard prune", "BottomK")
     target_sparsity: float = key("percentage of the weights that shall REMAIN", gt=0, lt=100)
     unflag_before_finetune: bool = key("restore what the regulariser alone removed", True)
-    init: str = key("initialisation of the weights", "signed_constant")
-    score_init: str = key("initialisation of the scores", "unif")
+    init: InitName = key("initialisation of the weights", "signed_constant")
+    score_init: ScoreInitName = key("initialisation of the scores", "unif")
     scale_fan: bool = key("scale the fans by what remains", False)
     round: Literal["naive", "prob"] = key("rounding", "naive")
     hc_quantized: bool = key("round in the forward pass", True)
     quantize_threshold: float = key("rounding threshold", 0.5, ge=0, lt=1)
-    regularization: str | None = key("regulariser of the scores", None)
+    regularization: Regularizer | None = key("regulariser of the scores", None)
     lmbda: float = key("its factor", 1e-4, ge=0)
     rewind_score: bool = key("rewind the scores after a prune", False)
     skip_sanity_checks: bool = key("false: run the sanity checks", False)

@@ -7,6 +7,17 @@ from typing import Literal
 from winnow.schema import key, part
 
 Algo = Literal["hc_iter", "hc", "ep", "global_ep", "global_ep_iter"]
+InitName = Literal[
+    "signed_constant",
+    "unsigned_constant",
+    "kaiming_normal",
+    "kaiming_uniform",
+    "xavier_normal",
+    "xavier_constant",
+    "standard",
+]
+ScoreInitName = Literal["unif", "half", "bern", "bimodal", "skew"]
+Regularizer = Literal["L2", "L1", "L1_L2", "var_red_1", "var_red_2", "bin_entropy"]
 ITERATIVE = ("hc_iter", "global_ep_iter")  # prune hard every iter_period epochs; one run holds all sparsities
 
 
@@ -14,15 +25,7 @@ ITERATIVE = ("hc_iter", "global_ep_iter")  # prune hard every iter_period epochs
 class WeightInit:
     """Initialisation of the weights that stay frozen during the search."""
 
-    init: Literal[
-        "signed_constant",
-        "unsigned_constant",
-        "kaiming_normal",
-        "kaiming_uniform",
-        "xavier_normal",
-        "xavier_constant",
-        "standard",
-    ] = key("distribution of the weights", "signed_constant")
+    init: InitName = key("distribution of the weights", "signed_constant")
     scale_fan: bool = key("multiply the fans by the fraction that shall remain", False)
     target_sparsity: float = key("percentage of the weights that shall REMAIN; read when scale_fan is set", 100.0, gt=0, le=100)
 
@@ -40,10 +43,8 @@ class SearchOptions:
     )
     hc_quantized: bool = key("hc: round the scores in the forward pass; false multiplies the weights by the scores", True)
     quantize_threshold: float = key("scores above it are rounded to 1", 0.5, ge=0, lt=1)
-    score_init: Literal["unif", "half", "bern", "bimodal", "skew"] = key("distribution of the start scores", "unif")
-    regularization: Literal["L2", "L1", "L1_L2", "var_red_1", "var_red_2", "bin_entropy"] | None = key(
-        "term of the scores in the loss; null: none", "L2"
-    )
+    score_init: ScoreInitName = key("distribution of the start scores", "unif")
+    regularization: Regularizer | None = key("term of the scores in the loss; null: none", "L2")
     lmbda: float = key("factor of the regularisation", 1e-4, ge=0)
     unflag_before_finetune: bool = key(
         "the ticket keeps all that was not hard-pruned; false: only what rounds to 1 as well", True
