@@ -3,7 +3,7 @@
     snakemake --cores 2                                        all tables and figures of config/config.yaml
     snakemake --cores 2 results/tables/double_win.csv          one table
     snakemake --profile slurm results/tables/double_win.csv    the same on a cluster
-    snakemake --configfile config/paper/double_win.yaml ...    the paper's settings laid over the default
+    snakemake ... --configfile config/paper/double_win.yaml    the paper's settings in place of the default's
 """
 
 from snakemake.utils import min_version
@@ -11,7 +11,6 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
-configfile: "config/config.yaml"
 report: "workflow/report/workflow.rst"
 
 

@@ -1,8 +1,9 @@
-"""Shims for three dependencies whose released versions break on current torch; each is applied at most once per process."""
+"""Shims for dependencies that break on, or are slow with, current torch; each is applied at most once per process."""
 
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 import types
 from functools import cache
@@ -69,3 +70,26 @@ def advertorch_attacks() -> Any:
     import advertorch.attacks as attacks
 
     return attacks
+
+
+@cache
+def optimizers_without_compiler() -> None:
+    """Let optimisers be made without importing torch's compiler, which costs a short job more than all its other imports.
+
+    `torch._disable_dynamo` (torch/_compile.py) imports torch._dynamo at the first call of the optimiser methods that it
+    wraps, only to mark them as not to be compiled. Where nothing is compiled the plain method does the same.
+    """
+    import torch
+
+    for member in vars(torch.optim.Optimizer).values():
+        plain = getattr(member, "__wrapped__", None)
+        if plain is not None and getattr(member, "__module__", "") == "torch.optim.optimizer":
+            setattr(plain, "__dynamo_disable", plain)
+
+
+def optimizer_step(optimizer: Any) -> None:
+    """`optimizer.step()` without the wrapper that imports torch._dynamo to break compiled graphs (and runs step hooks)."""
+    import torch
+
+    with torch.no_grad():
+        inspect.unwrap(type(optimizer).step)(optimizer)

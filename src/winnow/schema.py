@@ -107,10 +107,11 @@ def _scalar(kind: Any, value: Any, path: str, meta: Any) -> Any:
     if isinstance(value, bool):
         raise WinnowError(f"{path}: expected {type_name(kind)}, got {value!r}")
     number = value
-    if isinstance(value, str):  # YAML 1.1 reads 1e-4 as a string
+    if isinstance(value, str):  # YAML 1.1 reads 1e-4 as a string, and 8/255 is how the papers write an eps
         try:
-            number = float(value)
-        except ValueError:
+            above, _, below = value.partition("/")
+            number = float(above) / float(below or 1)
+        except (ValueError, ZeroDivisionError):
             raise WinnowError(f"{path}: expected {type_name(kind)}, got {value!r}") from None
     if not isinstance(number, int | float):
         raise WinnowError(f"{path}: expected {type_name(kind)}, got {value!r}")

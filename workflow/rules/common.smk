@@ -9,20 +9,27 @@ import os
 import sys
 from pathlib import Path
 
+import yaml
 from snakemake.exceptions import WorkflowError
 
 SOURCES = os.path.join(workflow.basedir, "src")
 sys.path.insert(0, SOURCES)
-shell.prefix(f"export PYTHONPATH='{SOURCES}'; ")
+# Jobs find winnow without installing it, and, unless an environment is deployed for them, the Python that runs Snakemake.
+PREFIX = f"export PYTHONPATH='{SOURCES}'; "
+if not workflow.deployment_settings.deployment_method:
+    PREFIX += f"export PATH='{os.path.dirname(sys.executable)}':\"$PATH\"; "
+shell.prefix(PREFIX)
 
 from winnow.artifacts import sha256_file
-from winnow.config.root import load, run_arguments
+from winnow.config.root import lay_over, load, run_arguments
 from winnow.errors import WinnowError
 from winnow.fingerprint import source_hash
 from winnow.schema import canonical_json
 
+with open(os.path.join(workflow.basedir, "config", "config.yaml")) as stream:
+    DEFAULT = yaml.safe_load(stream)
 try:
-    CONFIG = load(config)
+    CONFIG = load(lay_over(DEFAULT, config))
 except WinnowError as error:
     raise WorkflowError(str(error)) from None
 

@@ -8,6 +8,7 @@ from winnow.config.parts import Attack, Compute, Data, Model, Train
 from winnow.config.vision import Evaluation, WeightsSource
 from winnow.schema import key, part
 
+Method = Literal["dense", "imp", "omp", "random"]
 NAME = "letters, digits, _ and . only: it becomes part of file names"
 
 
@@ -40,6 +41,7 @@ class Pretraining:
     weights: WeightsSource | None = key("for import: where the weights come from", None)
     num_classes: int | None = key("for import: classes of the head in the file", None, ge=1)
     imp_regimes: list[Literal["std", "adv"]] = key("IMP chains to run from these weights; empty: none", factory=list)
+    methods: list[Method] | None = key("kinds of tickets transferred from these weights; null: transfer.methods", None)
 
     def __post_init__(self) -> None:
         imported = self.method == "import"
@@ -74,7 +76,7 @@ class ExtraTicket:
 class Transfer:
     """Which tickets are transferred."""
 
-    methods: list[Literal["dense", "imp", "omp", "random"]] = key("kinds of tickets; dense is the reference of every match")
+    methods: list[Method] = key("kinds of tickets; dense is the reference of every match")
     rounds: list[int] | None = key("IMP rounds to transfer; null: all", None, ge=1)
     tickets: list[ExtraTicket] = key("further tickets", factory=list)
 
@@ -132,8 +134,9 @@ class DoubleWin:
                 raise ValueError(f"transfer.tickets: the name {ticket.name!r} is taken by a built-in method")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} must be at least one, and different")
-        if "dense" not in self.transfer.methods:
-            raise ValueError("transfer.methods: dense is missing; it is what every ticket is compared with")
+        for where, methods in [("transfer", self.transfer.methods), *((p.name, p.methods) for p in self.pretrainings)]:
+            if methods is not None and "dense" not in methods:
+                raise ValueError(f"{where}.methods: dense is missing; it is what every ticket is compared with")
         late = [r for r in self.transfer.rounds or [] if r > self.imp.rounds]
         if late:
             raise ValueError(f"transfer.rounds: round {late[0]} is not run (imp.rounds is {self.imp.rounds})")

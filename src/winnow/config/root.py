@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from winnow.config.double_win import DoubleWin
 from winnow.config.rare_gems import RareGems
+from winnow.errors import WinnowError
 from winnow.schema import key, parse, part
 
 
@@ -23,6 +24,32 @@ class Root:
     log_level: Literal["debug", "info", "warning", "error"] = key("what the logs hold", "info")
     double_win: DoubleWin | None = key("the double-win pipeline", None)
     rare_gems: RareGems | None = key("the rare-gems pipeline", None)
+
+
+SECTIONS: dict[str, type] = {"double_win": DoubleWin, "rare_gems": RareGems}
+
+
+def lay_over(default: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """`given` over `default`. A section that is complete in itself replaces the default's: nothing leaks into a paper's grid.
+
+    Any other mapping is merged key by key; lists and scalars are replaced.
+    """
+    complete = [name for name in SECTIONS if name in given and _is_complete(name, given[name])]
+    return _merge({k: v for k, v in default.items() if k not in complete}, given)
+
+
+def _is_complete(name: str, section: Any) -> bool:
+    try:
+        parse(SECTIONS[name], section)
+    except WinnowError:
+        return False
+    return True
+
+
+def _merge(default: Any, given: Any) -> Any:
+    if isinstance(default, dict) and isinstance(given, dict):
+        return default | {k: _merge(default.get(k), v) for k, v in given.items()}
+    return given
 
 
 def load(config: dict[str, Any]) -> Root:

@@ -80,6 +80,7 @@ class Branch:
 
     name: str = key("name of the pre-training")
     imp_regimes: list[str] = key("its IMP chains")
+    methods: list[str] = key("kinds of its tickets")
     extra: list[str] = key("names of its further tickets")
 
 
@@ -98,7 +99,6 @@ class Grid:
     source: str = key("name of the source task")
     branches: list[Branch] = key("pre-trainings")
     tasks: list[Task] = key("downstream tasks")
-    methods: list[str] = key("kinds of tickets")
     rounds: list[int] = key("IMP rounds that are transferred")
     seeds: list[int] = key("seeds of the runs")
     source_seed: int | None = key("shared seed of pre-training and pruning; null: each run's own")
@@ -107,10 +107,10 @@ class Grid:
         """Tickets of one pre-training that are transferred, dense first."""
         found = ["dense"]
         for r in self.rounds:
-            if "omp" in self.methods:
+            if "omp" in branch.methods:
                 found.append(f"omp-{r}")
             for method in ("imp", "random"):
-                if method in self.methods:
+                if method in branch.methods:
                     found += [f"{method}-{regime}-{r}" for regime in branch.imp_regimes]
         return found + [f"extra-{name}" for name in branch.extra]
 
@@ -129,11 +129,15 @@ def grid_of(section: DoubleWin) -> Grid:
     return Grid(
         source=section.source.name,
         branches=[
-            Branch(name=p.name, imp_regimes=list(p.imp_regimes), extra=[t.name for t in extra if t.pretraining == p.name])
+            Branch(
+                name=p.name,
+                imp_regimes=list(p.imp_regimes),
+                methods=list(p.methods or section.transfer.methods),
+                extra=[t.name for t in extra if t.pretraining == p.name],
+            )
             for p in section.pretrainings
         ],
         tasks=[Task(name=d.name, fractions=d.fractions) for d in section.downstreams],
-        methods=list(section.transfer.methods),
         rounds=list(range(1, section.imp.rounds + 1)) if rounds is None else rounds,
         seeds=section.seeds,
         source_seed=section.source_seed,

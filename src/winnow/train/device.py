@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
+from winnow.compat import optimizers_without_compiler
 from winnow.config.parts import Compute
 from winnow.errors import WinnowError
 
@@ -27,14 +29,12 @@ def choose_device(name: str) -> torch.device:
 def configure(compute: Compute, device: torch.device) -> None:
     """Threads, determinism and matrix precision; call once before any tensor work."""
     torch.set_num_threads(compute.threads)
-    if compute.deterministic:
-        import os
-
+    if not compute.compile:
+        optimizers_without_compiler()
+    if device.type == "cuda":  # the CPU kernels in use here are deterministic at a fixed thread count
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
-    elif device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
+        torch.use_deterministic_algorithms(compute.deterministic)
+        torch.backends.cudnn.benchmark = not compute.deterministic
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
 

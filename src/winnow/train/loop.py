@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from winnow.compat import optimizer_step
 from winnow.config.parts import Train
 from winnow.errors import WinnowError
 from winnow.rng import seed_of
@@ -142,7 +143,7 @@ def _one_step(run: Fit, batch: Any, trainable: list[Tensor], per_epoch: int) -> 
         torch.nn.utils.clip_grad_norm_(trainable, run.train.clip_norm)
     if run.before_update is not None:
         run.before_update()
-    run.optimizer.step()
+    optimizer_step(run.optimizer)
     if run.after_update is not None:
         run.after_update()
     return loss

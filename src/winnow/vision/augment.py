@@ -25,13 +25,13 @@ def train_batch(images: Tensor, indices: np.ndarray, data: Data, seed: int, epoc
         boxes = _random_boxes(images.shape[-2], images.shape[-1], draws[:, 1:])
         size = data.image_size or images.shape[-1]
         return resample(images, boxes, boxes, size, flips)
-    sized = test_batch(images, data) if _resizes(images, data) else images
+    sized = eval_batch(images, data) if _resizes(images, data) else images
     pad = data.crop_padding if data.train_crop == "pad" else 0
     shifts = np.floor(draws[:, 1:3] * (2 * pad + 1)).astype(np.int64)
     return to_float(_shift(sized, shifts, pad, flips) if pad or data.flip else sized)
 
 
-def test_batch(images: Tensor, data: Data) -> Tensor:
+def eval_batch(images: Tensor, data: Data) -> Tensor:
     """uint8 (B,C,H,W) -> float32 in [0,1] at image_size: short side to test_resize, centre crop (or a plain resize)."""
     height, width = images.shape[-2:]
     size = data.image_size or width

@@ -12,7 +12,7 @@ from torch import Tensor
 from winnow.config.parts import Data
 from winnow.errors import WinnowError
 from winnow.rng import numpy_generator
-from winnow.vision.augment import test_batch, train_batch
+from winnow.vision.augment import eval_batch, train_batch
 from winnow.vision.sources import Split
 
 Batch = tuple[Tensor, Tensor]
@@ -30,7 +30,7 @@ class _FromFiles(torch.utils.data.Dataset[Batch]):
     def __getitem__(self, i: int) -> Batch:
         image = read_image(self.split.images[i])[None]  # type: ignore[arg-type]
         if self.epoch is None:
-            x = test_batch(image, self.data)
+            x = eval_batch(image, self.data)
         else:
             x = train_batch(image, np.array([i]), self.data, self.seed, self.epoch)
         return x[0], torch.tensor(int(self.split.labels[i]))
@@ -91,5 +91,5 @@ class Loader:
         for part in parts:
             chosen = torch.from_numpy(part).to(self.device)
             images = self.images[chosen]
-            x = test_batch(images, self.data) if epoch is None else train_batch(images, part, self.data, self.seed, epoch)
+            x = eval_batch(images, self.data) if epoch is None else train_batch(images, part, self.data, self.seed, epoch)
             yield x, self.labels[chosen]

@@ -1,0 +1,67 @@
+"""Configuration: what is accepted, and the one line that says what is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from winnow.config.parts import Attack, Data, Train
+from winnow.config.root import load
+from winnow.errors import WinnowError
+from winnow.schema import canonical_json, parse
+
+TRAIN = {"epochs": 1, "batch_size": 8, "lr": 0.1}
+
+
+def test_yaml_reads_small_numbers_as_text_and_they_are_converted():
+    assert parse(Train, TRAIN | {"weight_decay": "1e-4"}).weight_decay == 1e-4
+    assert parse(Train, TRAIN | {"epochs": "3"}).epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rate": 1}, "config.learning_rate: unknown key; known:"),
+        ({"batchsize": 1}, "config.batchsize: unknown key; did you mean 'batch_size'?"),
+        ({"epochs": -1}, "config.epochs: -1 must be >= 0"),
+        ({"epochs": 1.5}, "config.epochs: expected a whole number, got 1.5"),
+        ({"epochs": True}, "config.epochs: expected whole number, got True"),
+        ({"lr": 0}, "config.lr: 0 must be > 0"),
+        ({"lr": "fast"}, "config.lr: expected number, got 'fast'"),
+        ({"lr": float("nan")}, "config.lr: expected a finite number, got nan"),
+        ({"lr": None}, "config.lr: expected number, got None"),
+        ({"optimizer": "sdg"}, "config.optimizer: 'sdg' is not a valid choice; did you mean 'sgd'?"),
+        ({"milestones": 5}, "config.milestones: expected a list, got 5"),
+        ({"milestones": [1, -2]}, "config.milestones[1]: -2 must be >= 0"),
+        ({"nesterov": "yes"}, "config.nesterov: expected true or false, got 'yes'"),
+        ({"momentum": 1.0}, "config.momentum: 1.0 must be < 1"),
+    ],
+)
+def test_each_mistake_is_named_with_its_key(change, message):
+    with pytest.raises(WinnowError) as error:
+        parse(Train, TRAIN | change)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_key_says_what_it_is_for():
+    with pytest.raises(WinnowError, match=r"config\.lr: required key is missing \(peak learning rate\)"):
+        parse(Train, {"epochs": 1, "batch_size": 8})
+
+
+def test_eps_beyond_the_pixel_range_is_refused():
+    with pytest.raises(WinnowError, match="eps 8 exceeds 1"):
+        parse(Attack, {"eps": 8, "step_size": 2, "steps": 1})
+    assert parse(Attack, {"eps": 3, "step_size": 2, "steps": 1, "norm": "l2"}).eps == 3
+
+
+def test_nested_keys_carry_their_path():
+    source = {"name": "a", "data": {"dataset": "digits", "val_images": 5}, "model": {"arch": "resnet8"}}
+    section = {"seeds": [0], "source": source, "pretrainings": [], "imp": {"rounds": 1, "train": TRAIN | {"lr": -1}}}
+    with pytest.raises(WinnowError, match=r"^config\.double_win\.imp\.train\.lr: -1 must be > 0"):
+        load({"double_win": section})
+
+
+def test_canonical_json_ignores_the_order_of_keys():
+    one, two = parse(Data, {"dataset": "digits", "val_images": 5}), parse(Data, {"val_images": 5, "dataset": "digits"})
+    assert canonical_json(one) == canonical_json(two)
+    assert canonical_json({"b": 1, "a": [1.0, None]}) == '{"a":[1.0,null],"b":1}'

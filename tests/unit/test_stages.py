@@ -1,0 +1,138 @@
+"""Every stage as a command: help, speed of light stages, and the bad inputs of the stage contract."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ATTACK, DIGITS, ROOT, TRAIN
+
+from winnow import Ticket
+from winnow.artifacts import read_json, read_metadata
+
+STAGES = sorted(p.stem for p in (ROOT / "src/winnow/stages").glob("[a-z]*.py"))
+TRANSFER = {"data": DIGITS, "train": TRAIN, "compute": {}, "seed": 0}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_help_explains_every_argument(name):
+    stage = importlib.import_module(f"winnow.stages.{name}").stage
+    assert stage.name == name and stage.doc.strip()
+    text = stage.parser().format_help()
+    for declared in [*stage.inputs, *stage.outputs]:
+        assert f"--{declared.rstrip('?*').replace('_', '-')}" in text
+    assert all(a.help for a in stage.parser()._actions)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stages_are_short(name):
+    assert len((ROOT / f"src/winnow/stages/{name}.py").read_text().splitlines()) <= 100
+
+
+def test_help_runs_as_a_command():
+    done = subprocess.run([sys.executable, "-m", "winnow.stages.transfer", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "--best-sa PATH" in done.stdout and "configuration keys:" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["imp_prune", "one_shot_prune", "random_prune", "double_win_table", "double_win_plots"])
+def test_light_stages_never_import_torch(name):
+    code = f"import sys, winnow.stages.{name}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_importing_any_stage_needs_no_workflow_attack_or_text_package():
+    blocked = ["snakemake", "advertorch", "textattack", "pyautoattack", "pandas", "sklearn", "matplotlib", "datasets", "yaml"]
+    code = (
+        f"import sys, importlib\nfor m in {blocked!r}: sys.modules[m] = None\n"
+        f"for s in {STAGES!r}: importlib.import_module('winnow.stages.' + s)\n"
+        "import winnow.vision.training, winnow.vision.evaluate, winnow.vision.models, winnow.vision.sources"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_artifacts_say_where_they_come_from(dense, run_stage, tmp_path):
+    out = tmp_path / "r.mask.safetensors"
+    run_stage("imp_prune", {"round": 1}, weights=dense, out=out)
+    record = read_metadata(out)
+    assert record["stage"] == "imp_prune" and record["config"]["round"] == 1 and record["method"] == "imp"
+    assert record["parents"]["weights"]["path"] == str(dense) and len(record["parents"]["weights"]["sha256"]) == 64
+    assert len(record["source"]) == 16 and "torch" in record["versions"]
+    metrics = read_json(dense.with_suffix(".json"))
+    assert metrics["run"]["wall_seconds"] > 0 and metrics["provenance"]["config"]["seed"] == 0
+
+
+def test_same_job_same_bytes(run_stage, pretrain_config, tmp_path):
+    for name in ("a", "b"):
+        assert run_stage("pretrain", pretrain_config, out=tmp_path / name, metrics=tmp_path / f"{name}.json")[0] == 0
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_rounds_are_nested_and_random_tickets_have_their_counts(dense, run_stage, tmp_path):
+    one, trained, two, rand, omp = (tmp_path / n for n in ("1.mask", "t.safetensors", "2.mask", "r.mask", "o.mask"))
+    run_stage("imp_prune", {"round": 1}, weights=dense, out=one)
+    train = {"data": DIGITS, "train": TRAIN, "attack": ATTACK, "compute": {}, "seed": 0}
+    assert run_stage("imp_train", train, init=dense, mask=one, out=trained, metrics=tmp_path / "m")[0] == 0
+    assert run_stage("imp_prune", {"round": 2}, weights=trained, mask=one, out=two)[0] == 0
+    assert run_stage("random_prune", {"seed": 1}, like=two, out=rand)[0] == 0
+    assert run_stage("one_shot_prune", {"round": 2}, weights=dense, out=omp)[0] == 0
+    tickets = [Ticket.load(p) for p in (one, two, rand, omp)]
+    assert tickets[1].is_within(tickets[0]) and abs(tickets[1].removed_percent - 36) < 100 / tickets[1].total
+    assert [r["kept"] for r in tickets[2].report()] == [r["kept"] for r in tickets[1].report()]
+    assert tickets[3].kept == tickets[1].kept
+    again = tmp_path / "again.mask"
+    assert run_stage("one_shot_prune", {"round": 1}, weights=dense, out=again)[0] == 0
+    assert (Ticket.load(again).report()) == tickets[0].report()  # round 1 ranks the same dense weights
+
+
+def files(tmp_path, dense):
+    return {"init": dense, "best_sa": tmp_path / "sa", "metrics": tmp_path / "m"}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (TRANSFER | {"sed": 1}, "config.sed: unknown key; did you mean 'seed'?"),
+        ("{not json", "--config: not JSON"),
+        ("@nowhere.json", "nowhere.json: no such file"),
+        (TRANSFER | {"attack": ATTACK | {"eps": 8}}, "config.attack: eps 8 exceeds 1"),
+        (TRANSFER | {"data": {**DIGITS, "dataset": "npz", "path": "x.npz"}}, "x.npz: no such file"),
+        (TRANSFER | {"fraction": 0}, "config.fraction: 0 must be > 0"),
+        (TRANSFER | {"data": {**DIGITS, "classes": [77]}}, "digits has no images of class 77"),
+        (TRANSFER | {"train": TRAIN | {"lr": 1e15}, "data": {**DIGITS, "train_images": 30}}, "training diverged"),
+    ],
+)
+def test_bad_configurations_end_with_one_line_and_code_2(dense, run_stage, tmp_path, config, message):
+    code, err = run_stage("transfer", config, **files(tmp_path, dense))
+    assert code == 2 and err.splitlines()[-1].startswith("winnow transfer: error: ") and message in err.splitlines()[-1]
+    assert not (tmp_path / "sa").exists() and not list(tmp_path.glob(".*.tmp"))
+
+
+def test_bad_files_end_with_one_line_and_code_2(dense, run_stage, tmp_path):
+    good = files(tmp_path, dense)
+    torn = tmp_path / "torn.safetensors"
+    torn.write_bytes(dense.read_bytes()[:3000])
+    foreign = tmp_path / "foreign.mask.safetensors"
+    Ticket({"elsewhere.weight": Ticket.__dataclass_fields__ and __import__("numpy").ones(3, bool)}).save(foreign, method="x")
+    cases = [
+        ({"init": tmp_path / "none"}, "none: no such file; run the stage that writes it first"),
+        ({"init": torn}, "torn.safetensors: truncated or not a safetensors file"),
+        ({"mask": dense}, "not a winnow ticket"),
+        ({"mask": foreign}, "ticket does not fit CifarResNet: no parameter 'elsewhere.weight'"),
+        ({"init": foreign}, "not weights that winnow wrote; bring them in with winnow.stages.import_weights"),
+    ]
+    for change, message in cases:
+        code, err = run_stage("transfer", TRANSFER, **(good | change))
+        assert code == 2 and message in err.splitlines()[-1], err
+    code, err = run_stage("transfer", TRANSFER, "--device", "cuda:99", **good)
+    assert code == 2 and "cuda:99 is not available here" in err
+    code, err = run_stage("imp_prune", {"round": 2}, weights=dense, out=tmp_path / "o")
+    assert code == 2 and "round 2 needs --mask" in err
+
+
+def test_a_config_file_can_stand_for_the_json(dense, run_stage, tmp_path):
+    (tmp_path / "c.json").write_text(json.dumps({"round": 1}))
+    assert run_stage("imp_prune", "@c.json", weights=dense, out=tmp_path / "o")[0] == 0

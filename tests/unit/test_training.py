@@ -1,0 +1,139 @@
+"""The training loop: masks hold, restarts cost nothing, divergence is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.utils.prune
+from conftest import ATTACK, DIGITS, TRAIN
+
+from winnow import Ticket
+from winnow.artifacts import read_tensors, sha256_file
+from winnow.config.parts import Train
+from winnow.schema import parse
+from winnow.stages import imp_train, transfer
+from winnow.train.checkpoint import Checkpoints
+from winnow.train.masking import enforce
+from winnow.train.optim import lr_factor, make_optimizer
+
+
+@pytest.fixture
+def ticket(dense, run_stage, tmp_path):
+    out = tmp_path / "r1.mask.safetensors"
+    assert run_stage("imp_prune", {"round": 1, "prune_percent": 60}, weights=dense, out=out)[0] == 0
+    return out
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("attack", [None, ATTACK])
+def test_no_pruned_weight_ever_moves(dense, ticket, run_stage, tmp_path, optimizer, attack):
+    train = TRAIN | {"optimizer": optimizer, "lr": 0.01, "momentum": 0.9, "weight_decay": 0.1}
+    config = {"data": DIGITS, "train": train, "attack": attack, "compute": {}, "seed": 0}
+    files = {"out": tmp_path / "t.safetensors", "metrics": tmp_path / "t.json"}
+    assert run_stage("imp_train", config, init=dense, mask=ticket, **files)[0] == 0
+    trained, start = read_tensors(files["out"]), read_tensors(dense)
+    for name, mask in Ticket.load(ticket).masks.items():
+        assert not trained[name][~mask].any()
+        assert not torch.equal(trained[name][mask], start[name][mask])
+
+
+def test_kept_weights_move_as_under_torch_prune():
+    torch.manual_seed(0)
+    ours = torch.nn.Linear(6, 4, bias=False)
+    theirs = torch.nn.Linear(6, 4, bias=False)
+    theirs.load_state_dict(ours.state_dict())
+    mask = np.random.default_rng(0).random((4, 6)) < 0.5
+    enforce(ours, Ticket({"weight": mask}))
+    torch.nn.utils.prune.custom_from_mask(theirs, "weight", torch.from_numpy(mask))
+    config = parse(Train, {"epochs": 1, "batch_size": 1, "lr": 0.1, "weight_decay": 0.01})
+    optimizers = [make_optimizer(config, m.parameters()) for m in (ours, theirs)]
+    x = torch.randn(8, 6)
+    for _ in range(5):
+        for net, optimizer in zip((ours, theirs), optimizers, strict=True):
+            optimizer.zero_grad()
+            net(x).square().mean().backward()
+            optimizer.step()
+    assert torch.allclose(ours.weight, theirs.weight_orig * theirs.weight_mask, atol=1e-7)
+
+
+def command(dense, folder, config, *extra):
+    return [
+        sys.executable, "-m", "winnow.stages.transfer", "--config", json.dumps(config), "--init", str(dense),
+        "--best-sa", str(folder / "sa.safetensors"), "--best-ra", str(folder / "ra.safetensors"), "--metrics", str(folder / "m.json"),
+        "--scratch", str(folder / "scratch"), "--device", "cpu", *extra,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(dense, tmp_path, how):
+    config = {"data": DIGITS, "train": TRAIN | {"epochs": 60, "batch_size": 4}, "attack": ATTACK, "compute": {}, "seed": 0}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    reference = subprocess.run(command(dense, whole, config), capture_output=True, text=True)
+    assert reference.returncode == 0, reference.stderr
+    process = subprocess.Popen(
+        command(dense, killed, config, "--checkpoint-seconds", "0.01"), stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(killed.rglob("previous.ckpt")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, how)
+    process.communicate()
+    assert process.returncode == (143 if how == signal.SIGTERM else -9)
+    assert not (killed / "sa.safetensors").exists()
+    again = subprocess.run(command(dense, killed, config), capture_output=True, text=True)
+    assert again.returncode == 0 and "resumed at step" in again.stderr, again.stderr
+    for name in ("sa.safetensors", "ra.safetensors"):
+        assert sha256_file(whole / name) == sha256_file(killed / name)
+    assert not list((killed / "scratch").rglob("*.ckpt"))
+
+
+def test_another_configuration_never_takes_the_checkpoint(dense, tmp_path):
+    def job(config, init=dense):
+        arguments = ["--config", json.dumps(config), "--init", str(init), "--best-sa", "a", "--metrics", "b"]
+        return transfer.stage._job(vars(transfer.stage.parser().parse_args(arguments)))
+
+    config = {"data": DIGITS, "train": TRAIN, "compute": {}, "seed": 0}
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(dense.read_bytes() + b" ")
+    keys = [job(config).key(), job(config | {"seed": 1}).key(), job(config, other).key()]
+    assert len(set(keys)) == 3 and job(config).key() == keys[0]
+    assert imp_train.stage.name != transfer.stage.name
+
+
+def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.load() is None
+    checkpoints.save({"step": 1, "w": torch.ones(3)})
+    checkpoints.save({"step": 2, "w": torch.ones(3)})
+    assert checkpoints.load()["step"] == 2
+    checkpoints.current.write_bytes(checkpoints.current.read_bytes()[:-5])
+    assert checkpoints.load()["step"] == 1
+    checkpoints.previous.write_bytes(b"")
+    assert checkpoints.load() is None
+
+
+def test_divergence_is_one_line_and_writes_nothing(run_stage, pretrain_config, tmp_path):
+    config = pretrain_config | {"train": TRAIN | {"lr": 1e12, "epochs": 5}}
+    code, err = run_stage("pretrain", config, out=tmp_path / "o.safetensors", metrics=tmp_path / "m.json")
+    assert code == 2
+    assert "training diverged: the loss is" in err.splitlines()[-1] and "lower lr (1e+12)" in err
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_schedules():
+    def factors(steps, **keys):
+        config = parse(Train, {"epochs": 4, "batch_size": 1, "lr": 1.0} | keys)
+        return [round(lr_factor(config, s, 2), 4) for s in steps]
+
+    assert factors(range(8), schedule="multistep", milestones=[1, 3]) == [1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01]
+    assert factors([0, 2, 4, 6], schedule="cosine") == [1, 0.8536, 0.5, 0.1464]
+    assert factors([0, 1, 2, 5, 8], schedule="linear", warmup_fraction=0.25) == [0, 0.5, 1, 0.5, 0]
+    assert factors([0, 7]) == [1, 1]

@@ -1,0 +1,182 @@
+"""Datasets, splits and augmentation: exact, stratified, and alike from memory and from files."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from winnow.config.parts import Data
+from winnow.errors import WinnowError
+from winnow.rng import uniform
+from winnow.schema import parse
+from winnow.vision.augment import eval_batch, resample, train_batch
+from winnow.vision.batches import Loader
+from winnow.vision.packing import pack
+from winnow.vision.sources import Split, fraction, load, stratified
+
+CPU = torch.device("cpu")
+
+
+def data(**keys):
+    return parse(Data, {"dataset": "digits", "val_images": 20} | keys)
+
+
+def images(n=5, h=20, w=20):
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (n, 3, h, w), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("size", [7, 20, 33])
+def test_resample_is_the_antialiased_resize_of_the_crop(size):
+    x, box = images(), np.array([[3.0, 2.0, 15.0, 12.0]] * 5)
+    expected = torch.nn.functional.interpolate(x[:, :, 3:18, 2:14] / 255, size=(size, size), mode="bilinear", antialias=True)
+    assert (resample(x, box, box, size, np.zeros(5, bool)) - expected).abs().max() < 1e-6
+    mirrored = resample(x, box, box, size, np.ones(5, bool)).flip(-1)
+    assert (mirrored - expected).abs().max() < 1e-6
+
+
+def test_test_time_is_resize_then_centre_crop():
+    x = images(h=40, w=30)
+    whole = torch.nn.functional.interpolate(x / 255, size=(32, 24), mode="bilinear", antialias=True)
+    got = eval_batch(x, data(image_size=16, test_resize=24))
+    assert (got - whole[:, :, 8:24, 4:20]).abs().max() < 1e-5
+
+
+def test_pad_crop_moves_pixels_and_loses_none_of_them():
+    x = images()
+    out = train_batch(x, np.arange(5), data(train_crop="pad", crop_padding=2, flip=True), 0, 0)
+    padded = torch.nn.functional.pad(x, (2, 2, 2, 2)) / 255
+    for i in range(5):
+        views = [padded[i, :, a : a + 20, b : b + 20] for a in range(5) for b in range(5)]
+        assert any(torch.equal(out[i], v) or torch.equal(out[i], v.flip(-1)) for v in views)
+
+
+@pytest.mark.parametrize(
+    "keys", [{"train_crop": "pad", "flip": True}, {"train_crop": "resized", "image_size": 12, "flip": True}]
+)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_files_and_memory_give_the_same_batches(tmp_path, keys, workers):
+    x, labels = images(9), np.arange(9) % 3
+    paths = []
+    for i, image in enumerate(x.numpy()):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(image.transpose(1, 2, 0)).save(paths[-1])
+    memory = Loader(Split(x.numpy(), labels), data(**keys), 4, CPU, seed=3)
+    files = Loader(Split(paths, labels), data(**keys), 4, CPU, seed=3, workers=workers)
+    for epoch in (0, 1):
+        for (a, ya), (b, yb) in zip(memory.epoch(epoch), files.epoch(epoch), strict=True):
+            assert torch.equal(ya, yb) and (a - b).abs().max() < 1e-6
+    for (a, _), (b, _) in zip(memory.once(), files.once(), strict=True):
+        assert (a - b).abs().max() < 1e-6
+
+
+def test_an_epoch_can_be_entered_in_the_middle():
+    loader = Loader(Split(images(10).numpy(), np.zeros(10, int)), data(train_crop="pad"), 3, CPU, seed=1)
+    whole = list(loader.epoch(2))
+    rest = list(loader.epoch(2, first=2))
+    assert len(whole) == loader.steps_per_epoch and len(rest) == len(whole) - 2
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(whole[2:], rest, strict=True))
+
+
+def test_augmentation_depends_on_image_epoch_and_seed_alone():
+    one, other = uniform(np.array([5, 9]), 3, 0, "a", 1), uniform(np.array([9]), 3, 0, "a", 1)
+    assert np.array_equal(one[1], other[0])
+    assert not np.array_equal(one, uniform(np.array([5, 9]), 3, 0, "a", 2))
+    many = uniform(np.arange(100000), 2, 1)
+    assert many.min() >= 0 and many.max() < 1 and abs(many.mean() - 0.5) < 0.01 and abs(np.corrcoef(many.T)[0, 1]) < 0.02
+
+
+def test_stratified_subsets_are_exact_and_in_proportion():
+    labels = np.repeat([0, 1, 2], [600, 300, 100])
+    chosen = stratified(labels, 101, 0)
+    assert len(chosen) == len(set(chosen)) == 101
+    assert np.abs(np.bincount(labels[chosen]) - [60.6, 30.3, 10.1]).max() < 1
+    assert set(labels[stratified(labels, 3, 0)]) == {0, 1, 2}
+    with pytest.raises(WinnowError, match="1001 images wanted, 1000 are there"):
+        stratified(labels, 1001, 0)
+
+
+def test_digits_splits_do_not_overlap_and_do_not_move_with_the_run():
+    sets = load(data(classes=[5, 6, 7]), None)
+    assert sets.num_classes == 3 and set(sets.train.labels) == {0, 1, 2}
+    seen = [i.tobytes() for s in (sets.train, sets.val, sets.test) for i in s.images]
+    assert len(set(seen)) >= len(seen) - 2  # the set itself holds hardly any twins
+    again = load(data(classes=[5, 6, 7]), None)
+    assert np.array_equal(sets.val.images, again.val.images)
+    part = fraction(sets.train, 0.1, 4)
+    assert len(part) == round(0.1 * len(sets.train)) and set(part.labels) == {0, 1, 2}
+
+
+def test_tar_folder_and_npz_pack_to_the_same_arrays(tmp_path):
+    buffer = io.BytesIO()
+    with tarfile.open(tmp_path / "set.tar.gz", "w:gz") as archive:
+        for split in ("train", "test"):
+            for label in ("cat", "dog"):
+                for i in range(2):
+                    buffer = io.BytesIO()
+                    Image.fromarray(np.full((6, 6, 3), 40 * i + len(label + split), np.uint8)).save(buffer, "png")
+                    info = tarfile.TarInfo(f"../../evil/{split}/{label}/{i}.png")
+                    info.size = len(buffer.getvalue())
+                    archive.addfile(info, io.BytesIO(buffer.getvalue()))
+                    path = tmp_path / "folder" / split / label / f"{i}.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(buffer.getvalue())
+    before = {p for p in tmp_path.rglob("*")}
+    for source in ("set.tar.gz", "folder"):
+        pack(tmp_path / source, tmp_path / f"{source}.npz", None)
+    assert {p.name for p in tmp_path.rglob("*")} - {p.name for p in before} == {"set.tar.gz.npz", "folder.npz"}
+    sets = [load(data(dataset="npz", path=f"{s}.npz", val_images=2), tmp_path) for s in ("set.tar.gz", "folder")]
+    folder = load(data(dataset="imagefolder", path="folder", val_images=2), tmp_path)
+    assert np.array_equal(sets[0].train.images, sets[1].train.images)
+    assert len(folder.train) == len(sets[0].train) and np.array_equal(folder.test.labels, sets[0].test.labels)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"dataset": "npz"}, "data.path: required for dataset npz"),
+        ({"dataset": "npz", "path": "no.npz"}, "no.npz: no such file; data.path names an .npz with train_images"),
+        ({"dataset": "imagefolder", "path": "none"}, "expected the folders train/<class>/ and test/<class>/"),
+        ({"dataset": "imagenet"}, "must be placed there by hand"),
+        ({"dataset": "cifar10"}, "cifar-10-batches-py is missing or damaged; put them there, or set download: true"),
+        ({"dataset": "svhn"}, "train_32x32.mat and test_32x32.mat is missing or damaged"),
+        ({"classes": [0, 12]}, "data.classes: digits has no images of class 12; labels run to 9"),
+        ({"val_images": 5000}, "5000 images wanted"),
+    ],
+)
+def test_missing_data_is_named(tmp_path, keys, message):
+    with pytest.raises(WinnowError) as error:
+        load(data(**keys), tmp_path)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"train_images": np.zeros((2, 4, 4, 3), np.uint8)}, "holds no array 'train_labels'"),
+        ({"train_images": np.zeros((2, 4, 4, 3))}, "images must be uint8"),
+        ({"train_images": np.zeros((0, 4, 4, 3), np.uint8), "train_labels": np.zeros(0, int)}, "the dataset is empty"),
+        ({"train_images": np.array([{}], dtype=object)}, "not a readable .npz of plain arrays"),
+    ],
+)
+def test_bad_arrays_are_named(tmp_path, arrays, message):
+    if "must be" in message or "empty" in message or "plain" in message:
+        arrays = {
+            "train_labels": np.zeros(2, int),
+            "test_images": np.zeros((2, 4, 4, 3), np.uint8),
+            "test_labels": np.zeros(2, int),
+        } | arrays
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(WinnowError, match=message):
+        load(data(dataset="npz", path="x.npz", val_images=1), tmp_path)
+
+
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"not an image")
+    with pytest.raises(WinnowError, match=r"bad\.png: cannot be decoded"):
+        list(Loader(Split([bad, bad], np.zeros(2, int)), data(), 2, CPU).once())

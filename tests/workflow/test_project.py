@@ -1,0 +1,105 @@
+"""The project's own promises: paper grids, lint, generated documents, pinned environments."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from winnow.config import document
+from winnow.config.root import SECTIONS, lay_over, load
+from winnow.grid.double_win import grid_of
+
+DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+OVERLAYS = sorted([*(ROOT / "config/paper").glob("*.yaml"), *(ROOT / "config/examples").glob("*.yaml")])
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_overlays_are_complete_and_nothing_of_the_default_is_left_in(path):
+    given = yaml.safe_load(path.read_text())
+    merged = load(lay_over(DEFAULT, given))
+    alone = load({k: v for k, v in given.items()})
+    for name in SECTIONS:
+        if name in given:
+            assert getattr(merged, name) == getattr(alone, name)
+
+
+def test_the_paper_grid_is_the_papers():
+    section = load(lay_over(DEFAULT, yaml.safe_load((ROOT / "config/paper/double_win.yaml").read_text()))).double_win
+    runs = list(grid_of(section).runs())
+    assert {r.dataset for r in runs} == {"cifar10", "cifar100", "svhn"}
+    assert {r.percent for r in runs} == {"100", "10", "1"}
+    assert {r.round for r in runs if r.method == "imp"} == set(range(1, 20))
+    # 3 pre-trainings x 3 tasks x 3 fractions x (dense + 19 rounds x 3 methods) x 2 modes x 3 seeds
+    assert len(runs) == 3 * 3 * 3 * (1 + 19 * 3) * 2 * 3
+
+
+def test_a_partial_section_is_laid_over_the_default():
+    merged = load(lay_over(DEFAULT, {"double_win": {"seeds": [5], "imp": {"rounds": 3}}})).double_win
+    assert merged.seeds == [5] and merged.imp.rounds == 3 and merged.source.name == "digits04"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", OVERLAYS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_overlays_dry_run(path, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "-n", "--quiet",
+         "all", *[f"results/tables/{s}.csv" for s in SECTIONS if s in yaml.safe_load(path.read_text())], "--configfile", str(path)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_generated_documents_are_up_to_date():
+    assert (ROOT / "config/README.md").read_text(encoding="utf-8") == document.markdown(), "run: make docs"
+    assert yaml.safe_load((ROOT / "config/schema.json").read_text(encoding="utf-8")) == document.json_schema(), "run: make docs"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["snakefmt", "--check", "Snakefile", "workflow"], ["mypy"]],
+    ids=lambda c: " ".join(c),
+)
+def test_style(command):
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / command[0]), *command[1:]], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def test_snakemake_lint(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "--lint"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def lock() -> dict[str, str]:
+    lines = (ROOT / "requirements/lock.txt").read_text().splitlines()
+    return dict(line.lower().replace("_", "-").split("==") for line in lines if "==" in line)
+
+
+def test_lock_holds_every_pin_and_no_address():
+    text = (ROOT / "pyproject.toml").read_text()
+    pins = re.findall(r'"([\w.-]+)==([\w.]+)"', text)
+    assert len(pins) > 20
+    for name, version in pins:
+        assert lock()[name.lower().replace("_", "-")] == version
+    held = (ROOT / "requirements/lock.txt").read_text()
+    assert not re.search(r"https?:|file:|@ |/|\+cpu", held.split("\n", 1)[1])
+
+
+@pytest.mark.parametrize("name", ["vision", "text", "tables"])
+def test_environments_have_the_versions_of_the_lock(name):
+    spec = yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())
+    pip = next(d["pip"] for d in spec["dependencies"] if isinstance(d, dict))
+    assert pip
+    for requirement in pip:
+        package, version = requirement.split("==")
+        assert lock()[package.lower().replace("_", "-")] == version
