@@ -193,7 +193,9 @@ class Stage(Generic[C]):
         run.add_argument("--download", action="store_true", help="allow downloads of datasets and models")
         run.add_argument("--scratch", type=Path, default=Path(".winnow/scratch"), help="folder for checkpoints")
         run.add_argument("--checkpoint-seconds", type=float, default=30.0, help="time between checkpoints, in seconds (30)")
-        run.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"], help="what the log holds (info)")
+        run.add_argument(
+            "--log-level", default="info", choices=["debug", "info", "warning", "error"], help="what the log holds (info)"
+        )
         return p
 
     def run(self, argv: Sequence[str] | None = None) -> int:

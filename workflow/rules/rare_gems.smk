@@ -16,44 +16,66 @@ def rare_gems_targets():
     """The table and figures of the configured section; nothing without one."""
     if RG is None:
         return []
-    return ["results/tables/rare_gems.csv", *(f"results/figures/rare_gems/{e.name}.svg" for e in RG.experiments)]
+    return [
+        "results/tables/rare_gems.csv",
+        *(f"results/figures/rare_gems/{e.name}.svg" for e in RG.experiments),
+    ]
 
 
 def rg_config(build, *names):
     """A params function: `build(section, *wildcards, seed)` as canonical JSON."""
-    return lambda wildcards: canonical_json(build(RG, *(wildcards[n] for n in names), int(wildcards.seed)))
+    return lambda wildcards: canonical_json(
+        build(RG, *(wildcards[n] for n in names), int(wildcards.seed))
+    )
 
 
 def rg_init(wildcards):
     """The initial weights of a branch."""
-    return gem_grid.init_path(RG, wildcards.experiment, wildcards.branch, wildcards.seed)
+    return gem_grid.init_path(
+        RG, wildcards.experiment, wildcards.branch, wildcards.seed
+    )
 
 
 def rg_ticketed(wildcards):
     """Initial weights and ticket of one target."""
     where = (RG, wildcards.experiment, wildcards.branch, wildcards.seed)
-    return {"init": gem_grid.init_path(*where), "mask": gem_grid.ticket_path(*where, wildcards.target)}
+    return {
+        "init": gem_grid.init_path(*where),
+        "mask": gem_grid.ticket_path(*where, wildcards.target),
+    }
 
 
 def rg_checked(wildcards):
     """The same, and the inverted search where there is one."""
-    inverted = gem_grid.inverted_path(RG, wildcards.experiment, wildcards.branch, wildcards.seed, wildcards.target)
+    inverted = gem_grid.inverted_path(
+        RG, wildcards.experiment, wildcards.branch, wildcards.seed, wildcards.target
+    )
     return {**rg_ticketed(wildcards), "inverted": inverted or []}
 
 
 def rg_order(wildcards):
     """The prune order that a target is drawn from."""
     e, b = gem_grid.find(RG, wildcards.experiment, wildcards.branch)
-    return f"{GEMS}/search/{gem_grid.search_target(e, b, wildcards.target)}.order.safetensors".format(**wildcards)
+    return f"{GEMS}/search/{gem_grid.search_target(e, b, wildcards.target)}.order.safetensors".format(
+        **wildcards
+    )
 
 
 def rg_last_round(wildcards):
     """What IMP round k starts from: what round k-1 trained, its ticket (k > 1) and the weights to go back to."""
     folder, last = f"{GEMS}/imp".format(**wildcards), int(wildcards.round) - 1
     rewind = gem_grid.find(RG, wildcards.experiment, wildcards.branch)[1].imp.rewind
-    back = {"warm": f"{folder}/round0-rewind.safetensors", "cold": rg_init(wildcards), "renda": []}[rewind]
+    back = {
+        "warm": f"{folder}/round0-rewind.safetensors",
+        "cold": rg_init(wildcards),
+        "renda": [],
+    }[rewind]
     mask = f"{folder}/round{last}.mask.safetensors" if last else []
-    return {"trained": f"{folder}/round{last}.safetensors", "mask": mask, "rewind": back}
+    return {
+        "trained": f"{folder}/round{last}.safetensors",
+        "mask": mask,
+        "rewind": back,
+    }
 
 
 wildcard_constraints:
@@ -102,7 +124,9 @@ rule gem_import:
         mem_mb=more(4000),
         runtime=more(15),
     params:
-        config=lambda w: canonical_json(gem_grid.import_config(RG, w.experiment, w.branch)),
+        config=lambda w: canonical_json(
+            gem_grid.import_config(RG, w.experiment, w.branch)
+        ),
         stamp=stamp("import_weights"),
     message:
         "importing the weights of {wildcards.experiment}/{wildcards.branch}"
@@ -130,7 +154,11 @@ rule gem_search:
         mem_mb=more(4000),
         runtime=more(240),
     params:
-        config=lambda w: canonical_json(gem_grid.search_config(RG, w.experiment, w.branch, w.target, False, int(w.seed))),
+        config=lambda w: canonical_json(
+            gem_grid.search_config(
+                RG, w.experiment, w.branch, w.target, False, int(w.seed)
+            )
+        ),
         stamp=stamp("gem_search"),
     message:
         "searching: {wildcards.experiment}/{wildcards.branch} down to {wildcards.target} %, seed {wildcards.seed}"
@@ -158,7 +186,11 @@ rule gem_search_inverted:
         mem_mb=more(4000),
         runtime=more(240),
     params:
-        config=lambda w: canonical_json(gem_grid.search_config(RG, w.experiment, w.branch, w.target, True, int(w.seed))),
+        config=lambda w: canonical_json(
+            gem_grid.search_config(
+                RG, w.experiment, w.branch, w.target, True, int(w.seed)
+            )
+        ),
         stamp=stamp("gem_search"),
     message:
         "inverted search: {wildcards.experiment}/{wildcards.branch} down to {wildcards.target} %, seed {wildcards.seed}"
@@ -409,7 +441,9 @@ rule imp_rewind:
         mem_mb=more(4000),
         runtime=more(60),
     params:
-        config=lambda w: canonical_json(gem_grid.imp_config(RG, w.experiment, w.branch, int(w.round), int(w.seed))),
+        config=lambda w: canonical_json(
+            gem_grid.imp_config(RG, w.experiment, w.branch, int(w.round), int(w.seed))
+        ),
         stamp=stamp("imp_rewind"),
     message:
         "IMP round {wildcards.round}: {wildcards.experiment}/{wildcards.branch}, seed {wildcards.seed}"
@@ -420,7 +454,11 @@ rule imp_rewind:
 rule rare_gems_table:
     input:
         metrics=sorted({c.metrics for c in gem_grid.grid_of(RG).cells()}) if RG else [],
-        checks=sorted({c.checks for c in gem_grid.grid_of(RG).cells() if c.checks}) if RG else [],
+        checks=(
+            sorted({c.checks for c in gem_grid.grid_of(RG).cells() if c.checks})
+            if RG
+            else []
+        ),
     output:
         table=report(
             "results/tables/rare_gems.csv",

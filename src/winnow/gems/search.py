@@ -88,6 +88,19 @@ class GemSearch:
             assert self.scored.scores.grad is not None
             self.scored.scores.grad.mul_(self.scored.scores.detach().sign())
 
+    def step(
+        self, x: Tensor, y: Tensor, compute: Compute, attack: Attack | None = None, label_smoothing: float = 0.0
+    ) -> Tensor:
+        """Forward and backward of images x (B,C,H,W) in [0,1], labels y (B,); the loss without the regulariser, detached."""
+        x = x.contiguous(memory_format=self.scored.layout)
+        self.fold(training=True)
+        with autocast(compute, x.device):
+            if attack is not None:
+                x = perturb(self.model, x, y, attack)
+            loss = F.cross_entropy(self.model(x), y, label_smoothing=label_smoothing)
+        self.backward(loss)
+        return loss.detach()
+
     def before_update(self) -> None:
         """Add the regulariser's gradient."""
         if self.config.regularization and self.config.lmbda:
@@ -213,17 +226,6 @@ def search(
     """
     gem = GemSearch(model, scores or start_scores(model, config.score_init, seed), config, train.epochs)
 
-    def step(batch: tuple[Tensor, Tensor]) -> Tensor:
-        x, y = batch
-        x = x.contiguous(memory_format=gem.scored.layout)
-        gem.fold(training=True)
-        with autocast(compute, job.device):
-            if attack is not None:
-                x = perturb(model, x, y, attack)
-            loss = F.cross_entropy(model(x), y, label_smoothing=train.label_smoothing)
-        gem.backward(loss)
-        return loss.detach()
-
     def after_epoch(epoch: int) -> dict[str, Any]:
         record = gem.end_of_epoch(epoch)
         return {**record, **(evaluate() if evaluate else {})}
@@ -234,7 +236,7 @@ def search(
             optimizer=make_optimizer(train, [gem.scored.scores]),
             train=train,
             batches=batches,
-            step=step,
+            step=lambda batch: gem.step(*batch, compute, attack, train.label_smoothing),
             seed=seed,
             before_update=gem.before_update,
             after_update=gem.after_update,
