@@ -81,7 +81,7 @@ def test_lambda_of_a_gem_reruns_that_gem(gems):
 
 
 def test_fine_tuning_epochs_rerun_no_search(gems):
-    pending = stale(gems, lambda e, _: e["finetune"].update(epochs=2))
+    pending = stale(gems, lambda e, _: e.update(finetune={**e["finetune"], "epochs": 2}))
     assert pending and not any("/search/" in p or "/inverted/" in p or p.endswith(".mask.safetensors") for p in pending)
 
 
