@@ -1,9 +1,9 @@
 """winnow: lottery tickets found, transferred and attacked.
 
-    snakemake --cores 2                                        all tables and figures of config/config.yaml
-    snakemake --cores 2 results/tables/double_win.csv          one table
-    snakemake --profile slurm results/tables/double_win.csv    the same on a cluster
-    snakemake ... --configfile config/paper/double_win.yaml    the paper's settings in place of the default's
+snakemake --cores 2                                        all tables and figures of config/config.yaml
+snakemake --cores 2 results/tables/double_win.csv          one table
+snakemake --profile slurm results/tables/double_win.csv    the same on a cluster
+snakemake ... --configfile config/paper/double_win.yaml    the paper's settings in place of the default's
 """
 
 from snakemake.utils import min_version
@@ -22,15 +22,15 @@ include: "workflow/rules/rare_gems.smk"
 rule all:
     default_target: True
     input:
-        double_win_targets(),
-        rare_gems_targets(),
+        grid.targets(DW),
+        gem_grid.targets(RG),
 
 
 rule double_win:
     input:
-        double_win_targets(),
+        grid.targets(DW),
 
 
 rule rare_gems:
     input:
-        rare_gems_targets(),
+        gem_grid.targets(RG),

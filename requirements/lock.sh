@@ -3,7 +3,7 @@
 # local version labels (+cpu) and the CUDA packages, which torch itself pins where it needs them.
 set -eu
 folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+trap 'rm -rf "$folder" build' EXIT
 python3 -m venv "$folder"
 "$folder/bin/python" -m pip install --quiet setuptools==84.2.1 "$(pwd)[workflow,vision,text,dev]"
 "$folder/bin/python" -m pip check

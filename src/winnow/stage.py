@@ -10,7 +10,6 @@ import argparse
 import importlib.metadata
 import json
 import logging
-import os
 import platform
 import shutil
 import signal
@@ -54,9 +53,11 @@ class Job(Generic[C]):
     scratch: Path = Path(".winnow/scratch")
     checkpoint_seconds: float = 30.0
     phase: str = ""  # a stage that trains several models one after the other names each, for its checkpoint
+    checkpoints: bool = False  # set by whoever can save the state: SIGTERM then waits for it instead of ending the process
     stop_requested: bool = False
     started: float = field(default_factory=time.time)
     _device: Any = None
+    _digests: dict[Path, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Path:
         """The path of a required input or output."""
@@ -93,7 +94,9 @@ class Job(Generic[C]):
         for role, value in sorted(self.inputs.items()):
             for i, path in enumerate(value if isinstance(value, list) else [value] if value else []):
                 label = f"{role}[{i}]" if isinstance(value, list) else role
-                record[label] = {"path": str(path), "sha256": sha256_file(path)}
+                if path not in self._digests:
+                    self._digests[path] = sha256_file(path)
+                record[label] = {"path": str(path), "sha256": self._digests[path]}
         return record
 
     def provenance(self) -> dict[str, Any]:
@@ -214,7 +217,7 @@ class Stage(Generic[C]):
             print(f"winnow {self.name}: error: {error}", file=sys.stderr)
             return 2
         except Stopped as stopped:
-            log.warning("stopped by SIGTERM; the checkpoint is kept and the next run goes on from it")
+            log.warning("stopped by SIGTERM%s", "; the next run goes on from the checkpoint" if job.checkpoints else "")
             return int(stopped.code or 143)
         return 0
 
@@ -259,11 +262,11 @@ def _keys(config: type) -> str:
 
 @contextmanager
 def _sigterm_sets(job: Job[Any]) -> Iterator[None]:
-    """Within: SIGTERM asks the loop to checkpoint and stop at its next step; a second one ends the process."""
+    """Within: SIGTERM asks a loop that checkpoints to stop at its next step; without one, or asked twice, the process ends."""
 
     def request(_signal: int, _frame: Any) -> None:
-        if job.stop_requested:
-            os._exit(143)
+        if job.stop_requested or not job.checkpoints:
+            raise Stopped
         job.stop_requested = True
 
     try:

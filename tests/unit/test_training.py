@@ -16,7 +16,7 @@ import torch.nn.utils.prune
 from conftest import ATTACK, DIGITS, TRAIN
 
 from winnow import Ticket
-from winnow.artifacts import read_tensors, sha256_file
+from winnow.artifacts import read_json, read_tensors, sha256_file
 from winnow.config.parts import Train
 from winnow.schema import parse
 from winnow.stages import imp_train, transfer
@@ -92,6 +92,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(dense, tmp_path, how)
     assert again.returncode == 0 and "resumed at step" in again.stderr, again.stderr
     for name in ("sa.safetensors", "ra.safetensors"):
         assert sha256_file(whole / name) == sha256_file(killed / name)
+    assert read_json(whole / "m.json")["epochs"] == read_json(killed / "m.json")["epochs"]
     assert not list((killed / "scratch").rglob("*.ckpt"))
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import shlex
 import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -111,7 +114,8 @@ def test_each_stage_runs_by_hand_as_snakemake_prints_it(finished, tmp_path):
         words = shlex.split(command)
         for path in [words[i + 1] for i, w in enumerate(words) if w in ("--out", "--metrics")] + [words[words.index("2>") + 1]]:
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["bash", "-c", command], check=True, cwd=tmp_path)
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # as in an activated environment
+        subprocess.run(["bash", "-c", command], check=True, cwd=tmp_path, env=os.environ | {"PATH": path})
     chain = "results/double_win/tiny/std/s0"
     for name in ("dense.safetensors", "tickets/imp-std-1.mask.safetensors"):
         assert sha256_file(tmp_path / chain / name) == sha256_file(finished.folder / chain / name)

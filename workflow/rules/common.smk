@@ -1,8 +1,8 @@
 """What all rules share: the checked configuration, the arguments of every stage, and the stamps that decide staleness.
 
-A rule's params are two strings: `config`, the part of the configuration that decides its result, as canonical JSON, and
+A rule's params hold two strings: `config`, the part of the configuration that decides its result, as canonical JSON, and
 `stamp`, a hash over the code that its stage can reach and over its environment file. Snakemake reruns a job when either
-changes. What does not change a result (data folder, workers, device, log level) is in RUN, which is no param.
+changes. What does not change a result (data folder, workers, device, log level) is in `run`, which it does not compare.
 """
 
 import os
@@ -34,8 +34,17 @@ except WinnowError as error:
     raise WorkflowError(str(error)) from None
 
 RUN = run_arguments(CONFIG)
-STAGE = "python -m winnow.stages"
 ENVS = "../../envs"
+
+
+def untracked(wildcards, input):
+    """The arguments that change no result. Snakemake does not compare params whose function takes `input`."""
+    return RUN
+
+
+def part_of(section, build, *names):
+    """A params function: the configuration that `build(section, *wildcards)` gives, as canonical JSON."""
+    return lambda wildcards: canonical_json(build(section, *(wildcards[n] for n in names)))
 
 
 def stamp(stage, env="vision"):

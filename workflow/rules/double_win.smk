@@ -9,57 +9,9 @@ IMP rounds are a chain of artifacts (prune 1 -> train 1 -> prune 2 -> ...), so o
 from winnow.grid import double_win as grid
 
 DW = CONFIG.double_win
-CHAIN = "results/double_win/{source}/{pretraining}/s{seed}"
-
-
-def double_win_targets():
-    """The table and figures of the configured section; nothing without one."""
-    if DW is None:
-        return []
-    shown = [f"{d.name}-{grid.percent(f)}" for d in DW.downstreams for f in d.fractions]
-    return ["results/tables/double_win.csv", *(f"results/figures/double_win/{s}.svg" for s in shown)]
-
-
-def dw_config(build, *names):
-    """A params function: `build(section, *wildcards)` as canonical JSON."""
-    return lambda wildcards: canonical_json(build(DW, *(wildcards[n] for n in names)))
-
-
-def dw_seeded(build, *names, seed="seed"):
-    """The same with a seed as its last argument."""
-    return lambda wildcards: canonical_json(build(DW, *(wildcards[n] for n in names), int(wildcards[seed])))
-
-
-def dw_imported():
-    """Regex of the pre-trainings that are brought in rather than trained."""
-    return "|".join(p.name for p in DW.pretrainings if p.method == "import") if DW else ""
-
-
-def dw_weights_file(wildcards):
-    """The local file of an imported pre-training; none for torchvision and hub weights."""
-    file = grid.named(DW.pretrainings, wildcards.pretraining).weights.file
-    return file.replace("{seed}", wildcards.seed) if file else []
-
-
-def dw_last_round(wildcards):
-    """What round k prunes: the dense weights (k = 1), or what round k-1 trained, with its mask."""
-    chain, last = CHAIN.format(**wildcards), int(wildcards.round) - 1
-    if last == 0:
-        return {"weights": f"{chain}/dense.safetensors", "mask": []}
-    name = f"imp-{wildcards.regime}-{last}"
-    return {"weights": f"{chain}/trained/{name}.safetensors", "mask": f"{chain}/tickets/{name}.mask.safetensors"}
-
-
-def dw_extra_file(wildcards):
-    """The file of a ticket from outside the grid."""
-    return grid.named(DW.transfer.tickets, wildcards.name).file.replace("{seed}", wildcards.seed)
-
-
-def dw_transferred(wildcards):
-    """Dense weights and, unless the dense model itself is transferred, a ticket."""
-    chain = CHAIN.format(**wildcards)
-    mask = [] if wildcards.ticket == "dense" else f"{chain}/tickets/{wildcards.ticket}.mask.safetensors"
-    return {"init": f"{chain}/dense.safetensors", "mask": mask}
+CHAIN = grid.CHAIN
+TRANSFER = f"{CHAIN}/transfer/{{dataset}}/{{percent}}/{{ticket}}"
+IMPORTED = grid.imported_names(DW)
 
 
 rule pretrain:
@@ -71,7 +23,7 @@ rule pretrain:
     benchmark:
         f"{CHAIN}/benchmarks/pretrain.tsv"
     wildcard_constraints:
-        pretraining=rf"(?!({dw_imported()})/)[\w.]+" if dw_imported() else r"[\w.]+",
+        pretraining=rf"(?!(?:{IMPORTED})/)[\w.]+",
     conda:
         f"{ENVS}/vision.yaml"
     threads: DW.compute.threads if DW else 1
@@ -80,17 +32,18 @@ rule pretrain:
         mem_mb=more(4000),
         runtime=more(60),
     params:
-        config=dw_seeded(grid.dense_config, "pretraining"),
+        config=part_of(DW, grid.dense_config, "pretraining", "seed"),
         stamp=stamp("pretrain"),
+        run=untracked,
     message:
         "pre-training {wildcards.pretraining} on {wildcards.source}, seed {wildcards.seed}"
     shell:
-        "{STAGE}.pretrain --config {params.config:q} --out {output.weights} --metrics {output.metrics} {RUN} 2> {log}"
+        "python -m winnow.stages.pretrain --config {params.config:q} --out {output.weights} --metrics {output.metrics} {params.run} 2> {log}"
 
 
 rule import_weights:
     input:
-        dw_weights_file,
+        lambda wildcards: grid.weights_file(DW, wildcards),
     output:
         weights=f"{CHAIN}/dense.safetensors",
         metrics=f"{CHAIN}/dense.json",
@@ -99,24 +52,25 @@ rule import_weights:
     benchmark:
         f"{CHAIN}/benchmarks/import_weights.tsv"
     wildcard_constraints:
-        pretraining=dw_imported() or "(?!)",
+        pretraining=IMPORTED,
     conda:
         f"{ENVS}/vision.yaml"
     resources:
         mem_mb=more(4000),
         runtime=more(15),
     params:
-        config=dw_seeded(grid.dense_config, "pretraining"),
+        config=part_of(DW, grid.dense_config, "pretraining", "seed"),
         stamp=stamp("import_weights"),
+        run=untracked,
     message:
         "importing {wildcards.pretraining}"
     shell:
-        "{STAGE}.import_weights --config {params.config:q} --file {input} --out {output.weights} --metrics {output.metrics} {RUN} 2> {log}"
+        "python -m winnow.stages.import_weights --config {params.config:q} --file {input} --out {output.weights} --metrics {output.metrics} {params.run} 2> {log}"
 
 
 rule imp_prune:
     input:
-        unpack(dw_last_round),
+        unpack(grid.last_round),
     output:
         f"{CHAIN}/tickets/imp-{{regime}}-{{round}}.mask.safetensors",
     log:
@@ -129,12 +83,13 @@ rule imp_prune:
         mem_mb=more(2000),
         runtime=more(10),
     params:
-        config=lambda wildcards: canonical_json(grid.prune_config(DW, int(wildcards.round))),
+        config=part_of(DW, grid.prune_config, "round"),
         stamp=stamp("imp_prune"),
+        run=untracked,
     message:
         "pruning: {wildcards.pretraining}, IMP {wildcards.regime}, round {wildcards.round}, seed {wildcards.seed}"
     shell:
-        "{STAGE}.imp_prune --config {params.config:q} --weights {input.weights} --mask {input.mask} --out {output} {RUN} 2> {log}"
+        "python -m winnow.stages.imp_prune --config {params.config:q} --weights {input.weights} --mask {input.mask} --out {output} {params.run} 2> {log}"
 
 
 rule imp_train:
@@ -156,12 +111,13 @@ rule imp_train:
         mem_mb=more(4000),
         runtime=more(60),
     params:
-        config=dw_seeded(grid.imp_train_config, "regime"),
+        config=part_of(DW, grid.imp_train_config, "regime", "seed"),
         stamp=stamp("imp_train"),
+        run=untracked,
     message:
         "training: {wildcards.pretraining}, IMP {wildcards.regime}, round {wildcards.round}, seed {wildcards.seed}"
     shell:
-        "{STAGE}.imp_train --config {params.config:q} --init {input.init} --mask {input.mask} --out {output.weights} --metrics {output.metrics} {RUN} 2> {log}"
+        "python -m winnow.stages.imp_train --config {params.config:q} --init {input.init} --mask {input.mask} --out {output.weights} --metrics {output.metrics} {params.run} 2> {log}"
 
 
 rule one_shot_prune:
@@ -179,12 +135,13 @@ rule one_shot_prune:
         mem_mb=more(2000),
         runtime=more(10),
     params:
-        config=lambda wildcards: canonical_json(grid.prune_config(DW, int(wildcards.round))),
+        config=part_of(DW, grid.prune_config, "round"),
         stamp=stamp("one_shot_prune"),
+        run=untracked,
     message:
         "one-shot pruning: {wildcards.pretraining}, as round {wildcards.round}, seed {wildcards.seed}"
     shell:
-        "{STAGE}.one_shot_prune --config {params.config:q} --weights {input} --out {output} {RUN} 2> {log}"
+        "python -m winnow.stages.one_shot_prune --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
 
 
 rule random_prune:
@@ -202,12 +159,13 @@ rule random_prune:
         mem_mb=more(2000),
         runtime=more(10),
     params:
-        config=lambda wildcards: canonical_json({"seed": int(wildcards.seed)}),
+        config=part_of(DW, grid.random_config, "seed"),
         stamp=stamp("random_prune"),
+        run=untracked,
     message:
         "random pruning: {wildcards.pretraining}, as IMP {wildcards.regime} round {wildcards.round}, seed {wildcards.seed}"
     shell:
-        "{STAGE}.random_prune --config {params.config:q} --like {input} --out {output} {RUN} 2> {log}"
+        "python -m winnow.stages.random_prune --config {params.config:q} --like {input} --out {output} {params.run} 2> {log}"
 
 
 rule export_ticket:
@@ -230,15 +188,16 @@ rule export_ticket:
     params:
         config="{}",
         stamp=stamp("export_ticket"),
+        run=untracked,
     message:
         "exporting {wildcards.ticket}"
     shell:
-        "{STAGE}.export_ticket --config {params.config:q} --mask {input.mask} --weights {input.weights} --out {output} {RUN} 2> {log}"
+        "python -m winnow.stages.export_ticket --config {params.config:q} --mask {input.mask} --weights {input.weights} --out {output} {params.run} 2> {log}"
 
 
 rule import_ticket:
     input:
-        file=dw_extra_file,
+        file=lambda wildcards: grid.extra_file(DW, wildcards),
         weights=f"{CHAIN}/dense.safetensors",
     output:
         f"{CHAIN}/tickets/extra-{{name}}.mask.safetensors",
@@ -246,28 +205,26 @@ rule import_ticket:
         f"{CHAIN}/logs/import_ticket-{{name}}.log",
     benchmark:
         f"{CHAIN}/benchmarks/import_ticket-{{name}}.tsv"
-    conda:
-        f"{ENVS}/vision.yaml"
     wildcard_constraints:
         name=r"[\w.]+",
+    conda:
+        f"{ENVS}/vision.yaml"
     resources:
         mem_mb=more(2000),
         runtime=more(10),
     params:
         config="{}",
         stamp=stamp("import_ticket"),
+        run=untracked,
     message:
         "importing the ticket {wildcards.name}"
     shell:
-        "{STAGE}.import_ticket --config {params.config:q} --file {input.file} --weights {input.weights} --out {output} {RUN} 2> {log}"
-
-
-TRANSFER = f"{CHAIN}/transfer/{{dataset}}/{{percent}}/{{ticket}}"
+        "python -m winnow.stages.import_ticket --config {params.config:q} --file {input.file} --weights {input.weights} --out {output} {params.run} 2> {log}"
 
 
 rule transfer_std:
     input:
-        unpack(dw_transferred),
+        unpack(grid.transferred),
     output:
         best_sa=f"{TRANSFER}/std/s{{run_seed}}/best_sa.safetensors",
         metrics=f"{TRANSFER}/std/s{{run_seed}}/transfer.json",
@@ -283,17 +240,18 @@ rule transfer_std:
         mem_mb=more(4000),
         runtime=more(60),
     params:
-        config=lambda w: canonical_json(grid.transfer_config(DW, w.dataset, w.percent, "std", int(w.run_seed))),
+        config=part_of(DW, grid.std_config, "dataset", "percent", "run_seed"),
         stamp=stamp("transfer"),
+        run=untracked,
     message:
         "standard transfer of {wildcards.pretraining}/{wildcards.ticket} to {wildcards.dataset} ({wildcards.percent} %)"
     shell:
-        "{STAGE}.transfer --config {params.config:q} --init {input.init} --mask {input.mask} --best-sa {output.best_sa} --metrics {output.metrics} {RUN} 2> {log}"
+        "python -m winnow.stages.transfer --config {params.config:q} --init {input.init} --mask {input.mask} --best-sa {output.best_sa} --metrics {output.metrics} {params.run} 2> {log}"
 
 
 rule transfer_adv:
     input:
-        unpack(dw_transferred),
+        unpack(grid.transferred),
     output:
         best_sa=f"{TRANSFER}/adv/s{{run_seed}}/best_sa.safetensors",
         best_ra=f"{TRANSFER}/adv/s{{run_seed}}/best_ra.safetensors",
@@ -310,18 +268,19 @@ rule transfer_adv:
         mem_mb=more(4000),
         runtime=more(240),
     params:
-        config=lambda w: canonical_json(grid.transfer_config(DW, w.dataset, w.percent, "adv", int(w.run_seed))),
+        config=part_of(DW, grid.adv_config, "dataset", "percent", "run_seed"),
         stamp=stamp("transfer"),
+        run=untracked,
     message:
         "adversarial transfer of {wildcards.pretraining}/{wildcards.ticket} to {wildcards.dataset} ({wildcards.percent} %)"
     shell:
-        "{STAGE}.transfer --config {params.config:q} --init {input.init} --mask {input.mask} --best-sa {output.best_sa} --best-ra {output.best_ra} --metrics {output.metrics} {RUN} 2> {log}"
+        "python -m winnow.stages.transfer --config {params.config:q} --init {input.init} --mask {input.mask} --best-sa {output.best_sa} --best-ra {output.best_ra} --metrics {output.metrics} {params.run} 2> {log}"
 
 
 rule evaluate:
     input:
         best_sa=f"{TRANSFER}/{{mode}}/s{{run_seed}}/best_sa.safetensors",
-        best_ra=lambda w: [f"{TRANSFER}/adv/s{{run_seed}}/best_ra.safetensors".format(**w)] if w.mode == "adv" else [],
+        best_ra=grid.best_ra,
     output:
         f"{TRANSFER}/{{mode}}/s{{run_seed}}/evaluation.json",
     log:
@@ -336,18 +295,18 @@ rule evaluate:
         mem_mb=more(4000),
         runtime=more(120),
     params:
-        config=dw_seeded(grid.evaluate_config, "dataset", seed="run_seed"),
+        config=part_of(DW, grid.evaluate_config, "dataset", "run_seed"),
         stamp=stamp("evaluate"),
+        run=untracked,
     message:
         "evaluating {wildcards.pretraining}/{wildcards.ticket} on {wildcards.dataset}, {wildcards.mode} transfer"
     shell:
-        "{STAGE}.evaluate --config {params.config:q} --best-sa {input.best_sa} --best-ra {input.best_ra} --metrics {output} {RUN} 2> {log}"
+        "python -m winnow.stages.evaluate --config {params.config:q} --best-sa {input.best_sa} --best-ra {input.best_ra} --metrics {output} {params.run} 2> {log}"
 
 
 rule double_win_table:
     input:
-        evaluations=[f"{run.folder}/evaluation.json" for run in grid.grid_of(DW).runs()] if DW else [],
-        tickets=sorted({run.mask for run in grid.grid_of(DW).runs() if run.mask}) if DW else [],
+        grid.table_inputs(DW),
     output:
         table=report(
             "results/tables/double_win.csv",
@@ -365,12 +324,13 @@ rule double_win_table:
         mem_mb=more(2000),
         runtime=more(10),
     params:
-        config=dw_config(grid.table_config),
+        config=part_of(DW, grid.table_config),
         stamp=stamp("double_win_table", "tables"),
+        run=untracked,
     message:
         "writing the double-win table"
     shell:
-        "{STAGE}.double_win_table --config {params.config:q} --out {output.table} --metrics {output.metrics} {RUN} 2> {log}"
+        "python -m winnow.stages.double_win_table --config {params.config:q} --out {output.table} --metrics {output.metrics} {params.run} 2> {log}"
 
 
 rule double_win_plots:
@@ -394,9 +354,10 @@ rule double_win_plots:
         mem_mb=more(2000),
         runtime=more(10),
     params:
-        config=lambda w: canonical_json({"dataset": w.dataset, "fraction": float(w.percent) / 100}),
+        config=part_of(DW, grid.plot_config, "dataset", "percent"),
         stamp=stamp("double_win_plots", "tables"),
+        run=untracked,
     message:
         "drawing {wildcards.dataset}, {wildcards.percent} %"
     shell:
-        "{STAGE}.double_win_plots --config {params.config:q} --table {input} --svg {output.svg} --png {output.png} {RUN} 2> {log}"
+        "python -m winnow.stages.double_win_plots --config {params.config:q} --table {input} --svg {output.svg} --png {output.png} {params.run} 2> {log}"

@@ -12,16 +12,6 @@ RG = CONFIG.rare_gems
 GEMS = "results/rare_gems/{experiment}/{branch}/s{seed}"
 
 
-def rare_gems_targets():
-    """The table and figures of the configured section; nothing without one."""
-    if RG is None:
-        return []
-    return [
-        "results/tables/rare_gems.csv",
-        *(f"results/figures/rare_gems/{e.name}.svg" for e in RG.experiments),
-    ]
-
-
 def rg_config(build, *names):
     """A params function: `build(section, *wildcards, seed)` as canonical JSON."""
     return lambda wildcards: canonical_json(
@@ -102,10 +92,11 @@ rule gem_init:
     params:
         config=rg_config(gem_grid.init_config, "experiment", "init"),
         stamp=stamp("gem_init"),
+        run=untracked,
     message:
         "initial weights for {wildcards.experiment}: {wildcards.init}, seed {wildcards.seed}"
     shell:
-        "{STAGE}.gem_init --config {params.config:q} --weights {input} --out {output} {RUN} 2> {log}"
+        "python -m winnow.stages.gem_init --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
 
 
 rule gem_import:
@@ -128,10 +119,11 @@ rule gem_import:
             gem_grid.import_config(RG, w.experiment, w.branch)
         ),
         stamp=stamp("import_weights"),
+        run=untracked,
     message:
         "importing the weights of {wildcards.experiment}/{wildcards.branch}"
     shell:
-        "{STAGE}.import_weights --config {params.config:q} --file {input} --out {output.weights} --metrics {output.metrics} {RUN} 2> {log}"
+        "python -m winnow.stages.import_weights --config {params.config:q} --file {input} --out {output.weights} --metrics {output.metrics} {params.run} 2> {log}"
 
 
 rule gem_search:
@@ -160,10 +152,11 @@ rule gem_search:
             )
         ),
         stamp=stamp("gem_search"),
+        run=untracked,
     message:
         "searching: {wildcards.experiment}/{wildcards.branch} down to {wildcards.target} %, seed {wildcards.seed}"
     shell:
-        "{STAGE}.gem_search --config {params.config:q} --init {input} --out {output.ticket} --order {output.order} --levels {output.levels} --metrics {output.metrics} {RUN} 2> {log}"
+        "python -m winnow.stages.gem_search --config {params.config:q} --init {input} --out {output.ticket} --order {output.order} --levels {output.levels} --metrics {output.metrics} {params.run} 2> {log}"
 
 
 rule gem_search_inverted:
@@ -192,10 +185,11 @@ rule gem_search_inverted:
             )
         ),
         stamp=stamp("gem_search"),
+        run=untracked,
     message:
         "inverted search: {wildcards.experiment}/{wildcards.branch} down to {wildcards.target} %, seed {wildcards.seed}"
     shell:
-        "{STAGE}.gem_search --config {params.config:q} --init {input} --out {output.ticket} --order {output.order} --levels {output.levels} --metrics {output.metrics} {RUN} 2> {log}"
+        "python -m winnow.stages.gem_search --config {params.config:q} --init {input} --out {output.ticket} --order {output.order} --levels {output.levels} --metrics {output.metrics} {params.run} 2> {log}"
 
 
 rule gem_ticket:
@@ -215,10 +209,11 @@ rule gem_ticket:
     params:
         config=rg_config(gem_grid.ticket_config, "experiment", "branch", "target"),
         stamp=stamp("gem_ticket"),
+        run=untracked,
     message:
         "drawing {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
-        "{STAGE}.gem_ticket --config {params.config:q} --order {input} --out {output} {RUN} 2> {log}"
+        "python -m winnow.stages.gem_ticket --config {params.config:q} --order {input} --out {output} {params.run} 2> {log}"
 
 
 rule gem_smart_ratio:
@@ -238,10 +233,11 @@ rule gem_smart_ratio:
     params:
         config=rg_config(gem_grid.ticket_config, "experiment", "branch", "target"),
         stamp=stamp("smart_ratio"),
+        run=untracked,
     message:
         "smart ratio: {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
-        "{STAGE}.smart_ratio --config {params.config:q} --weights {input} --out {output} {RUN} 2> {log}"
+        "python -m winnow.stages.smart_ratio --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
 
 
 rule gem_random:
@@ -261,10 +257,11 @@ rule gem_random:
     params:
         config=rg_config(gem_grid.ticket_config, "experiment", "branch", "target"),
         stamp=stamp("random_ticket"),
+        run=untracked,
     message:
         "random ticket: {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
-        "{STAGE}.random_ticket --config {params.config:q} --weights {input} --out {output} {RUN} 2> {log}"
+        "python -m winnow.stages.random_ticket --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
 
 
 rule gem_snip:
@@ -286,10 +283,11 @@ rule gem_snip:
     params:
         config=rg_config(gem_grid.ticket_config, "experiment", "branch", "target"),
         stamp=stamp("snip"),
+        run=untracked,
     message:
         "snip: {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
-        "{STAGE}.snip --config {params.config:q} --weights {input} --out {output} {RUN} 2> {log}"
+        "python -m winnow.stages.snip --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
 
 
 rule gem_grasp:
@@ -311,10 +309,11 @@ rule gem_grasp:
     params:
         config=rg_config(gem_grid.ticket_config, "experiment", "branch", "target"),
         stamp=stamp("grasp"),
+        run=untracked,
     message:
         "grasp: {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
-        "{STAGE}.grasp --config {params.config:q} --weights {input} --out {output} {RUN} 2> {log}"
+        "python -m winnow.stages.grasp --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
 
 
 rule gem_synflow:
@@ -336,10 +335,11 @@ rule gem_synflow:
     params:
         config=rg_config(gem_grid.ticket_config, "experiment", "branch", "target"),
         stamp=stamp("synflow"),
+        run=untracked,
     message:
         "synflow: {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
-        "{STAGE}.synflow --config {params.config:q} --weights {input} --out {output} {RUN} 2> {log}"
+        "python -m winnow.stages.synflow --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
 
 
 rule gem_finetune:
@@ -362,10 +362,11 @@ rule gem_finetune:
     params:
         config=rg_config(gem_grid.finetune_config, "experiment", "branch"),
         stamp=stamp("gem_finetune"),
+        run=untracked,
     message:
         "fine-tuning {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
-        "{STAGE}.gem_finetune --config {params.config:q} --init {input.init} --mask {input.mask} --out {output.weights} --metrics {output.metrics} {RUN} 2> {log}"
+        "python -m winnow.stages.gem_finetune --config {params.config:q} --init {input.init} --mask {input.mask} --out {output.weights} --metrics {output.metrics} {params.run} 2> {log}"
 
 
 rule gem_sanity:
@@ -387,10 +388,11 @@ rule gem_sanity:
     params:
         config=rg_config(gem_grid.sanity_config, "experiment", "branch", "target"),
         stamp=stamp("gem_sanity"),
+        run=untracked,
     message:
         "sanity checks of {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
-        "{STAGE}.gem_sanity --config {params.config:q} --init {input.init} --mask {input.mask} --inverted {input.inverted} --metrics {output} {RUN} 2> {log}"
+        "python -m winnow.stages.gem_sanity --config {params.config:q} --init {input.init} --mask {input.mask} --inverted {input.inverted} --metrics {output} {params.run} 2> {log}"
 
 
 rule weight_training:
@@ -414,10 +416,11 @@ rule weight_training:
     params:
         config=rg_config(gem_grid.dense_config, "experiment", "branch"),
         stamp=stamp("weight_training"),
+        run=untracked,
     message:
         "dense training: {wildcards.experiment}/{wildcards.branch}, seed {wildcards.seed}"
     shell:
-        "{STAGE}.weight_training --config {params.config:q} --init {input} --out {output.weights} --rewind {output.rewind} --metrics {output.metrics} {RUN} 2> {log}"
+        "python -m winnow.stages.weight_training --config {params.config:q} --init {input} --out {output.weights} --rewind {output.rewind} --metrics {output.metrics} {params.run} 2> {log}"
 
 
 rule imp_rewind:
@@ -445,10 +448,11 @@ rule imp_rewind:
             gem_grid.imp_config(RG, w.experiment, w.branch, int(w.round), int(w.seed))
         ),
         stamp=stamp("imp_rewind"),
+        run=untracked,
     message:
         "IMP round {wildcards.round}: {wildcards.experiment}/{wildcards.branch}, seed {wildcards.seed}"
     shell:
-        "{STAGE}.imp_rewind --config {params.config:q} --trained {input.trained} --mask {input.mask} --rewind {input.rewind} --ticket {output.ticket} --out {output.weights} --metrics {output.metrics} {RUN} 2> {log}"
+        "python -m winnow.stages.imp_rewind --config {params.config:q} --trained {input.trained} --mask {input.mask} --rewind {input.rewind} --ticket {output.ticket} --out {output.weights} --metrics {output.metrics} {params.run} 2> {log}"
 
 
 rule rare_gems_table:
@@ -478,10 +482,11 @@ rule rare_gems_table:
     params:
         config=lambda wildcards: canonical_json(gem_grid.table_config(RG)),
         stamp=stamp("rare_gems_table", "tables"),
+        run=untracked,
     message:
         "writing the rare-gems table"
     shell:
-        "{STAGE}.rare_gems_table --config {params.config:q} --out {output.table} --metrics {output.metrics} {RUN} 2> {log}"
+        "python -m winnow.stages.rare_gems_table --config {params.config:q} --out {output.table} --metrics {output.metrics} {params.run} 2> {log}"
 
 
 rule rare_gems_plots:
@@ -507,7 +512,8 @@ rule rare_gems_plots:
     params:
         config=lambda w: canonical_json({"experiment": w.experiment}),
         stamp=stamp("rare_gems_plots", "tables"),
+        run=untracked,
     message:
         "drawing {wildcards.experiment}"
     shell:
-        "{STAGE}.rare_gems_plots --config {params.config:q} --table {input} --svg {output.svg} --png {output.png} {RUN} 2> {log}"
+        "python -m winnow.stages.rare_gems_plots --config {params.config:q} --table {input} --svg {output.svg} --png {output.png} {params.run} 2> {log}"

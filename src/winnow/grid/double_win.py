@@ -10,6 +10,7 @@ A ticket is spelled `dense`, `imp-<regime>-<round>`, `random-<regime>-<round>`, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -19,6 +20,7 @@ from winnow.config.double_win import DoubleWin, Downstream, Pretraining
 from winnow.schema import key, part, plain
 
 ROOT = "results/double_win"
+CHAIN = f"{ROOT}/{{source}}/{{pretraining}}/s{{seed}}"
 MODES = ("std", "adv")
 
 
@@ -38,7 +40,7 @@ class Run:
     @property
     def chain(self) -> str:
         """Folder of the dense weights and tickets."""
-        return f"{ROOT}/{self.source}/{self.pretraining}/s{self.seed}"
+        return CHAIN.format(source=self.source, pretraining=self.pretraining, seed=self.seed)
 
     @property
     def folder(self) -> str:
@@ -149,43 +151,113 @@ def named(items: list[Any], name: str) -> Any:
     return next(i for i in items if i.name == name)
 
 
-def dense_config(section: DoubleWin, name: str, seed: int) -> dict[str, Any]:
+def dense_config(section: DoubleWin, name: str, seed: str) -> dict[str, Any]:
     """Configuration of pretrain, or of import_weights, for one pre-training."""
     p: Pretraining = named(section.pretrainings, name)
     if p.method == "import":
         return {"weights": plain(p.weights), "model": plain(section.source.model), "num_classes": p.num_classes}
     optional = {"attack": plain(p.attack)} if p.attack else {}
     shared = {"data": plain(section.source.data), "model": plain(section.source.model), "compute": plain(section.compute)}
-    return {"method": p.method, "train": plain(p.train), "seed": seed, **shared, **optional}
+    return {"method": p.method, "train": plain(p.train), "seed": int(seed), **shared, **optional}
 
 
-def imp_train_config(section: DoubleWin, regime: str, seed: int) -> dict[str, Any]:
+def imp_train_config(section: DoubleWin, regime: str, seed: str) -> dict[str, Any]:
     """Configuration of imp_train; the round is not in it, for the mask tells."""
     attack = {"attack": plain(section.imp.attack)} if regime == "adv" else {}
     shared = {"data": plain(section.source.data), "train": plain(section.imp.train), "compute": plain(section.compute)}
-    return {**shared, "seed": seed, **attack}
+    return {**shared, "seed": int(seed), **attack}
 
 
-def prune_config(section: DoubleWin, round_number: int) -> dict[str, Any]:
+def prune_config(section: DoubleWin, round_number: str) -> dict[str, Any]:
     """Configuration of imp_prune and one_shot_prune."""
-    return {"prune_percent": section.imp.prune_percent, "round": round_number}
+    return {"prune_percent": section.imp.prune_percent, "round": int(round_number)}
 
 
-def transfer_config(section: DoubleWin, dataset: str, fraction_percent: str, mode: str, seed: int) -> dict[str, Any]:
-    """Configuration of transfer."""
+def random_config(section: DoubleWin, seed: str) -> dict[str, Any]:
+    """Configuration of random_prune."""
+    return {"seed": int(seed)}
+
+
+def std_config(section: DoubleWin, dataset: str, fraction_percent: str, seed: str) -> dict[str, Any]:
+    """Configuration of a standard transfer."""
     task: Downstream = named(section.downstreams, dataset)
-    attack = {"attack": plain(task.attack)} if mode == "adv" else {}
-    train = plain(task.adv if mode == "adv" else task.std)
     shared = {"data": plain(task.data), "compute": plain(section.compute)}
-    return {**shared, "train": train, "fraction": float(fraction_percent) / 100, "seed": seed, **attack}
+    return {**shared, "train": plain(task.std), "fraction": float(fraction_percent) / 100, "seed": int(seed)}
 
 
-def evaluate_config(section: DoubleWin, dataset: str, seed: int) -> dict[str, Any]:
+def adv_config(section: DoubleWin, dataset: str, fraction_percent: str, seed: str) -> dict[str, Any]:
+    """Configuration of an adversarial transfer."""
+    task: Downstream = named(section.downstreams, dataset)
+    return std_config(section, dataset, fraction_percent, seed) | {"train": plain(task.adv), "attack": plain(task.attack)}
+
+
+def evaluate_config(section: DoubleWin, dataset: str, seed: str) -> dict[str, Any]:
     """Configuration of evaluate."""
     task: Downstream = named(section.downstreams, dataset)
-    return {"data": plain(task.data), "evaluation": plain(task.evaluation), "compute": plain(section.compute), "seed": seed}
+    shared = {"data": plain(task.data), "compute": plain(section.compute)}
+    return {**shared, "evaluation": plain(task.evaluation), "seed": int(seed)}
 
 
 def table_config(section: DoubleWin) -> dict[str, Any]:
     """Configuration of double_win_table: the grid, and how its rows are compared."""
     return {"grid": plain(grid_of(section)), "tolerance": section.tolerance, "published": plain(section)["published"]}
+
+
+def plot_config(section: DoubleWin, dataset: str, fraction_percent: str) -> dict[str, Any]:
+    """Configuration of double_win_plots."""
+    return {"dataset": dataset, "fraction": float(fraction_percent) / 100}
+
+
+def targets(section: DoubleWin | None) -> list[str]:
+    """The table and figures of a section; nothing without one."""
+    if section is None:
+        return []
+    shown = [f"{d.name}-{percent(f)}" for d in section.downstreams for f in d.fractions]
+    return ["results/tables/double_win.csv", *(f"results/figures/double_win/{s}.svg" for s in shown)]
+
+
+def table_inputs(section: DoubleWin | None) -> list[str]:
+    """Every evaluation and ticket that the table reads."""
+    runs = list(grid_of(section).runs()) if section else []
+    return [f"{run.folder}/evaluation.json" for run in runs] + sorted({run.mask for run in runs if run.mask})
+
+
+def imported_names(section: DoubleWin | None) -> str:
+    """A regular expression of the pre-trainings that are brought in rather than trained (one that matches nothing: none)."""
+    names = [p.name for p in section.pretrainings if p.method == "import"] if section else []
+    return "|".join(re.escape(n) for n in names) or "(?!)"
+
+
+def weights_file(section: DoubleWin, wildcards: Any) -> str | list[str]:
+    """The local file of an imported pre-training; none for torchvision and hub weights."""
+    file = named(section.pretrainings, wildcards.pretraining).weights.file
+    return file.replace("{seed}", wildcards.seed) if file else []
+
+
+def extra_file(section: DoubleWin, wildcards: Any) -> str:
+    """The file of a ticket from outside the grid."""
+    return named(section.transfer.tickets, wildcards.name).file.replace("{seed}", wildcards.seed)
+
+
+def last_round(wildcards: Any) -> dict[str, str | list[str]]:
+    """What round k prunes: the dense weights (k = 1), or what round k-1 trained, with its mask."""
+    chain, last = CHAIN.format(**wildcards), int(wildcards.round) - 1
+    if last == 0:
+        return {"weights": f"{chain}/dense.safetensors", "mask": []}
+    name = f"imp-{wildcards.regime}-{last}"
+    return {"weights": f"{chain}/trained/{name}.safetensors", "mask": f"{chain}/tickets/{name}.mask.safetensors"}
+
+
+def transferred(wildcards: Any) -> dict[str, str | list[str]]:
+    """Dense weights and, unless the dense model itself is transferred, a ticket."""
+    chain = CHAIN.format(**wildcards)
+    mask: str | list[str] = [] if wildcards.ticket == "dense" else f"{chain}/tickets/{wildcards.ticket}.mask.safetensors"
+    return {"init": f"{chain}/dense.safetensors", "mask": mask}
+
+
+def best_ra(wildcards: Any) -> str | list[str]:
+    """The best-RA checkpoint beside a best-SA one; adversarial transfers alone have it."""
+    if wildcards.mode == "std":
+        return []
+    folder = "{dataset}/{percent}/{ticket}/adv/s{run_seed}".format(**wildcards)
+    return f"{CHAIN.format(**wildcards)}/transfer/{folder}/best_ra.safetensors"

@@ -144,6 +144,13 @@ def grid_of(section: RareGems) -> Grid:
     )
 
 
+def targets(section: RareGems | None) -> list[str]:
+    """The table and figures of a section; nothing without one."""
+    if section is None:
+        return []
+    return ["results/tables/rare_gems.csv", *(f"results/figures/rare_gems/{e.name}.svg" for e in section.experiments)]
+
+
 def find(section: RareGems, experiment: str, branch: str) -> tuple[Experiment, Branch]:
     """The experiment and branch of those names."""
     e = named(section.experiments, experiment)

@@ -75,6 +75,7 @@ class Fit:
     extras: Mapping[str, Stateful] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     global_step: int = 0
+    epoch_loss: float = 0.0
 
 
 def fit(run: Fit, job: Job[Any]) -> list[dict[str, Any]]:
@@ -82,7 +83,7 @@ def fit(run: Fit, job: Job[Any]) -> list[dict[str, Any]]:
 
     Raises WinnowError on a loss that is not finite, Stopped after SIGTERM (the state is saved first).
     """
-    checkpoints = Checkpoints(job.checkpoint_folder)
+    checkpoints, job.checkpoints = Checkpoints(job.checkpoint_folder), True
     _restore(run, checkpoints.load())
     per_epoch = run.batches.steps_per_epoch
     base_rates = [group["lr"] for group in run.optimizer.param_groups] if run.global_step == 0 else _base_rates(run)
@@ -95,16 +96,17 @@ def fit(run: Fit, job: Job[Any]) -> list[dict[str, Any]]:
             break
         first = run.global_step % per_epoch
         run.model.train()
-        epoch_loss, begun = 0.0, time.monotonic()
+        begun = time.monotonic()
         bar = tqdm(
             run.batches.epoch(epoch, first), total=per_epoch, initial=first, desc=f"epoch {epoch + 1}/{run.train.epochs}",
             unit="step", leave=False, disable=not sys.stderr.isatty(),
         )  # fmt: skip
         for batch in bar:
             if run.global_step == run.max_steps:
+                job.checkpoints = False
                 return run.history
             loss = _one_step(run, batch, trainable, per_epoch)
-            epoch_loss += loss
+            run.epoch_loss += loss
             run.global_step += 1
             due = time.monotonic() - saved >= max(job.checkpoint_seconds, 1e-9) * 10
             if (job.stop_requested or due) and run.global_step % per_epoch:
@@ -112,7 +114,8 @@ def fit(run: Fit, job: Job[Any]) -> list[dict[str, Any]]:
                 saved = time.monotonic()
             if job.stop_requested and run.global_step % per_epoch:
                 raise Stopped
-        record = {"epoch": epoch + 1, "loss": epoch_loss / max(1, per_epoch - first)}
+        record = {"epoch": epoch + 1, "loss": run.epoch_loss / per_epoch}
+        run.epoch_loss = 0.0
         if run.after_epoch is not None:
             record.update(run.after_epoch(epoch))
         run.history.append(record)
@@ -124,6 +127,7 @@ def fit(run: Fit, job: Job[Any]) -> list[dict[str, Any]]:
             saved = time.monotonic()
         if job.stop_requested and epoch + 1 < run.train.epochs:
             raise Stopped
+    job.checkpoints = False
     return run.history
 
 
@@ -160,6 +164,7 @@ def _state(run: Fit) -> dict[str, Any]:
         "extras": {name: extra.state_dict() for name, extra in run.extras.items()},
         "history": run.history,
         "global_step": run.global_step,
+        "epoch_loss": run.epoch_loss,
     }
 
 
@@ -171,5 +176,5 @@ def _restore(run: Fit, state: dict[str, Any] | None) -> None:
     for name, extra in run.extras.items():
         extra.load_state_dict(state["extras"][name])
     run.history[:] = state["history"]
-    run.global_step = state["global_step"]
+    run.global_step, run.epoch_loss = state["global_step"], state["epoch_loss"]
     log.info("resumed at step %d", run.global_step)

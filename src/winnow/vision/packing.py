@@ -38,7 +38,7 @@ def pack(source: Path, out: Path, image_size: int | None) -> dict[str, int]:
     arrays = {f"{s}_images": np.stack(images[s]) for s in images}
     arrays |= {f"{s}_labels": np.array([names.index(n) for n in labels[s]], dtype=np.int64) for s in labels}
     with atomic_path(out) as temporary, temporary.open("wb") as f:
-        np.savez(f, **arrays, class_names=np.array(names))
+        np.savez(f, **arrays, class_names=np.array(names))  # type: ignore[arg-type]
     return {name: len(array) for name, array in arrays.items()} | {"classes": len(names)}
 
 
