@@ -14,16 +14,12 @@ GEMS = "results/rare_gems/{experiment}/{branch}/s{seed}"
 
 def rg_config(build, *names):
     """A params function: `build(section, *wildcards, seed)` as canonical JSON."""
-    return lambda wildcards: canonical_json(
-        build(RG, *(wildcards[n] for n in names), int(wildcards.seed))
-    )
+    return lambda wildcards: canonical_json(build(RG, *(wildcards[n] for n in names), int(wildcards.seed)))
 
 
 def rg_init(wildcards):
     """The initial weights of a branch."""
-    return gem_grid.init_path(
-        RG, wildcards.experiment, wildcards.branch, wildcards.seed
-    )
+    return gem_grid.init_path(RG, wildcards.experiment, wildcards.branch, wildcards.seed)
 
 
 def rg_ticketed(wildcards):
@@ -37,18 +33,14 @@ def rg_ticketed(wildcards):
 
 def rg_checked(wildcards):
     """The same, and the inverted search where there is one."""
-    inverted = gem_grid.inverted_path(
-        RG, wildcards.experiment, wildcards.branch, wildcards.seed, wildcards.target
-    )
+    inverted = gem_grid.inverted_path(RG, wildcards.experiment, wildcards.branch, wildcards.seed, wildcards.target)
     return {**rg_ticketed(wildcards), "inverted": inverted or []}
 
 
 def rg_order(wildcards):
     """The prune order that a target is drawn from."""
     e, b = gem_grid.find(RG, wildcards.experiment, wildcards.branch)
-    return f"{GEMS}/search/{gem_grid.search_target(e, b, wildcards.target)}.order.safetensors".format(
-        **wildcards
-    )
+    return f"{GEMS}/search/{gem_grid.search_target(e, b, wildcards.target)}.order.safetensors".format(**wildcards)
 
 
 def rg_last_round(wildcards):
@@ -115,9 +107,7 @@ rule gem_import:
         mem_mb=more(4000),
         runtime=more(15),
     params:
-        config=lambda w: canonical_json(
-            gem_grid.import_config(RG, w.experiment, w.branch)
-        ),
+        config=lambda w: canonical_json(gem_grid.import_config(RG, w.experiment, w.branch)),
         stamp=stamp("import_weights"),
         run=untracked,
     message:
@@ -146,11 +136,7 @@ rule gem_search:
         mem_mb=more(4000),
         runtime=more(240),
     params:
-        config=lambda w: canonical_json(
-            gem_grid.search_config(
-                RG, w.experiment, w.branch, w.target, False, int(w.seed)
-            )
-        ),
+        config=lambda w: canonical_json(gem_grid.search_config(RG, w.experiment, w.branch, w.target, False, int(w.seed))),
         stamp=stamp("gem_search"),
         run=untracked,
     message:
@@ -179,11 +165,7 @@ rule gem_search_inverted:
         mem_mb=more(4000),
         runtime=more(240),
     params:
-        config=lambda w: canonical_json(
-            gem_grid.search_config(
-                RG, w.experiment, w.branch, w.target, True, int(w.seed)
-            )
-        ),
+        config=lambda w: canonical_json(gem_grid.search_config(RG, w.experiment, w.branch, w.target, True, int(w.seed))),
         stamp=stamp("gem_search"),
         run=untracked,
     message:
@@ -444,9 +426,7 @@ rule imp_rewind:
         mem_mb=more(4000),
         runtime=more(60),
     params:
-        config=lambda w: canonical_json(
-            gem_grid.imp_config(RG, w.experiment, w.branch, int(w.round), int(w.seed))
-        ),
+        config=lambda w: canonical_json(gem_grid.imp_config(RG, w.experiment, w.branch, int(w.round), int(w.seed))),
         stamp=stamp("imp_rewind"),
         run=untracked,
     message:
@@ -458,11 +438,7 @@ rule imp_rewind:
 rule rare_gems_table:
     input:
         metrics=sorted({c.metrics for c in gem_grid.grid_of(RG).cells()}) if RG else [],
-        checks=(
-            sorted({c.checks for c in gem_grid.grid_of(RG).cells() if c.checks})
-            if RG
-            else []
-        ),
+        checks=(sorted({c.checks for c in gem_grid.grid_of(RG).cells() if c.checks}) if RG else []),
     output:
         table=report(
             "results/tables/rare_gems.csv",
