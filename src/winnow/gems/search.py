@@ -236,7 +236,7 @@ def search(
             optimizer=make_optimizer(train, [gem.scored.scores]),
             train=train,
             batches=batches,
-            step=lambda batch: gem.step(*batch, compute, attack, train.label_smoothing),
+            step=lambda batch: gem.step(batch[0], batch[1], compute, attack, train.label_smoothing),
             seed=seed,
             before_update=gem.before_update,
             after_update=gem.after_update,
