@@ -17,6 +17,7 @@ report: "workflow/report/workflow.rst"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/double_win.smk"
 include: "workflow/rules/robust_bert.smk"
+include: "workflow/rules/rare_gems.smk"
 
 
 rule all:
@@ -24,6 +25,7 @@ rule all:
     input:
         grid.targets(DW),
         rb_grid.targets(RB),
+        gem_grid.targets(RG),
 
 
 rule double_win:
@@ -34,3 +36,8 @@ rule double_win:
 rule robust_bert:
     input:
         rb_grid.targets(RB),
+
+
+rule rare_gems:
+    input:
+        gem_grid.targets(RG),

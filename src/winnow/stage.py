@@ -52,6 +52,7 @@ class Job(Generic[C]):
     download: bool = False
     scratch: Path = Path(".winnow/scratch")
     checkpoint_seconds: float = 30.0
+    phase: str = ""  # a stage that trains several models one after the other names each, for its checkpoint
     checkpoints: bool = False  # set by whoever can save the state: SIGTERM then waits for it instead of ending the process
     stop_requested: bool = False
     started: float = field(default_factory=time.time)
@@ -117,7 +118,7 @@ class Job(Generic[C]):
     @property
     def checkpoint_folder(self) -> Path:
         """Where this job keeps its resumable state; outside the declared outputs, which Snakemake deletes on failure."""
-        return self.scratch / f"{self.stage}-{self.key()}"
+        return self.scratch / f"{self.stage}-{self.key()}" / self.phase
 
     def write_ticket(self, name: str, ticket: Ticket, **metadata: Any) -> None:
         """Write a ticket output with this job's provenance."""
@@ -210,6 +211,7 @@ class Stage(Generic[C]):
             with _sigterm_sets(job):
                 assert self.body is not None
                 self.body(job)
+            job.phase = ""
             shutil.rmtree(job.checkpoint_folder, ignore_errors=True)
         except WinnowError as error:
             print(f"winnow {self.name}: error: {error}", file=sys.stderr)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from winnow.config.double_win import DoubleWin
+from winnow.config.rare_gems import RareGems
 from winnow.config.robust_bert import RobustBert
 from winnow.errors import WinnowError
 from winnow.schema import key, parse, part
@@ -23,9 +25,10 @@ class Root:
     log_level: Literal["debug", "info", "warning", "error"] = key("what the logs hold", "info")
     double_win: DoubleWin | None = key("the double-win pipeline", None)
     robust_bert: RobustBert | None = key("the robust-ticket pipeline", None)
+    rare_gems: RareGems | None = key("the rare-gems pipeline", None)
 
 
-SECTIONS: dict[str, type] = {"double_win": DoubleWin, "robust_bert": RobustBert}
+SECTIONS: dict[str, type] = {"double_win": DoubleWin, "robust_bert": RobustBert, "rare_gems": RareGems}
 
 
 def lay_over(default: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +56,12 @@ def _merge(default: Any, given: Any) -> Any:
 
 def load(config: dict[str, Any]) -> Root:
     """The checked configuration; raises WinnowError naming the key."""
-    return parse(Root, config, "config")
+    root = parse(Root, config, "config")
+    if root.rare_gems is None or not root.rare_gems.from_files:
+        return root
+    from winnow.config.gem_vocabulary import with_published
+
+    return replace(root, rare_gems=with_published(root.rare_gems))
 
 
 def run_arguments(root: Root) -> str:

@@ -57,7 +57,8 @@ class Fit:
 
     step(batch) does the forward and backward passes and returns the loss (a scalar tensor, detached by the loop);
     before_update() may change gradients (masks, regularisers), after_update() parameters (clamps);
-    after_epoch(epoch) -> metrics of that epoch (0-based), e.g. validation accuracies. `extras` are checkpointed too.
+    after_epoch(epoch) -> metrics of that epoch (0-based), e.g. validation accuracies. finished() ends the run before the next
+    epoch; it must follow from checkpointed state. max_steps ends it after that many steps. `extras` are checkpointed too.
     """
 
     model: nn.Module
@@ -69,6 +70,8 @@ class Fit:
     before_update: Callable[[], None] | None = None
     after_update: Callable[[], None] | None = None
     after_epoch: Callable[[int], Mapping[str, Any]] | None = None
+    finished: Callable[[], bool] | None = None
+    max_steps: int | None = None
     extras: Mapping[str, Stateful] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     global_step: int = 0
@@ -89,6 +92,8 @@ def fit(run: Fit, job: Job[Any]) -> list[dict[str, Any]]:
     saved = time.monotonic()
     trainable = [p for group in run.optimizer.param_groups for p in group["params"]]
     for epoch in range(run.global_step // per_epoch, run.train.epochs):
+        if run.finished is not None and run.finished():
+            break
         first = run.global_step % per_epoch
         run.model.train()
         begun = time.monotonic()
@@ -97,6 +102,9 @@ def fit(run: Fit, job: Job[Any]) -> list[dict[str, Any]]:
             unit="step", leave=False, disable=not sys.stderr.isatty(),
         )  # fmt: skip
         for batch in bar:
+            if run.global_step == run.max_steps:
+                job.checkpoints = False
+                return run.history
             loss = _one_step(run, batch, trainable, per_epoch)
             run.epoch_loss += loss
             run.global_step += 1

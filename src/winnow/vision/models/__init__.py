@@ -13,8 +13,11 @@ from winnow.config.parts import Model
 from winnow.errors import WinnowError, nearest
 from winnow.schema import parse, plain
 from winnow.vision.models.cifar_resnet import CifarResNet
+from winnow.vision.models.small_nets import Conv4, MobileNetV2, Vgg16, WideResNet
 
 _CIFAR_RESNET = re.compile(r"resnet(8|14|20|32|44|56|110)$")
+_WIDE = re.compile(r"wideresnet-(\d+)-(\d+)$")
+_SMALL = {"vgg16_cifar": Vgg16, "mobilenet_v2_cifar": MobileNetV2, "conv4": Conv4}
 
 
 def build(config: Model, num_classes: int) -> nn.Module:
@@ -25,9 +28,33 @@ def build(config: Model, num_classes: int) -> nn.Module:
     """
     if match := _CIFAR_RESNET.match(config.arch):
         model: nn.Module = CifarResNet(int(match[1]), num_classes, config.width or 16, config.classifier, config.bn)
+    elif config.arch in _SMALL or _WIDE.match(config.arch):
+        model = _small(config, num_classes)
     else:
-        model = _torchvision(config, num_classes)
+        model = _without_extras(_torchvision(config, num_classes), config)
     return normalise_input(model, config.mean, config.std)
+
+
+def _small(config: Model, num_classes: int) -> nn.Module:
+    bias, affine = config.classifier == "linear", config.bn == "affine"
+    if match := _WIDE.match(config.arch):
+        try:
+            return WideResNet(int(match[1]), int(match[2]), num_classes, bias, affine)
+        except ValueError as error:
+            raise WinnowError(f"model.arch: {config.arch}: {error}") from None
+    return _SMALL[config.arch](num_classes, bias, affine)
+
+
+def _without_extras(model: nn.Module, config: Model) -> nn.Module:
+    """A torchvision model without the bias of its last layer (classifier conv1x1) and without scale and shift (non_affine)."""
+    for name, module in list(model.named_modules()):
+        if config.bn == "non_affine" and isinstance(module, nn.BatchNorm2d) and module.affine:
+            plain_norm = nn.BatchNorm2d(module.num_features, module.eps, module.momentum, affine=False)
+            model.set_submodule(name, plain_norm)
+    if config.classifier == "conv1x1":
+        name, last = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
+        last.register_parameter("bias", None)
+    return model
 
 
 def normalise_input(model: nn.Module, mean: list[float], std: list[float]) -> nn.Module:
@@ -113,7 +140,7 @@ def _torchvision(config: Model, num_classes: int) -> nn.Module:
     models = torchvision().models
     name = config.arch.removeprefix("torchvision/")
     known = [m for m in models.list_models() if "/" not in m]
-    own = [f"resnet{d}" for d in (8, 14, 20, 32, 44, 56)]
+    own = [*(f"resnet{d}" for d in (8, 14, 20, 32, 44, 56)), *_SMALL, "wideresnet-28-2"]
     if name not in models.list_models(module=models):
         raise WinnowError(f"model.arch: {config.arch!r} is no known architecture{nearest(config.arch, [*own, *known])}")
     model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes)

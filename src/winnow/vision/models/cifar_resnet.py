@@ -24,11 +24,11 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,in,H,W) -> (B,out,H/stride,W/stride)."""
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
         if self.stride != 1 or self.extra:
             low = self.extra // 2
             x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, low, self.extra - low))
-        return F.relu(out + x)
+        return F.relu(out.add_(x), inplace=True)
 
 
 class CifarResNet(nn.Module):
@@ -60,7 +60,7 @@ class CifarResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,num_classes) logits."""
-        out = F.relu(self.bn1(self.conv1(x)))
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = self.layer3(self.layer2(self.layer1(out)))
         out = F.adaptive_avg_pool2d(out, 1)
         return torch.flatten(self.fc(out if isinstance(self.fc, nn.Conv2d) else torch.flatten(out, 1)), 1)

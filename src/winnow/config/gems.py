@@ -1,0 +1,67 @@
+"""Configuration parts of the rare-gems stages, under the names that the papers' configurations use."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from winnow.schema import key, part
+
+Algo = Literal["hc_iter", "hc", "ep", "global_ep", "global_ep_iter"]
+InitName = Literal[
+    "signed_constant",
+    "unsigned_constant",
+    "kaiming_normal",
+    "kaiming_uniform",
+    "xavier_normal",
+    "xavier_constant",
+    "standard",
+]
+ScoreInitName = Literal["unif", "half", "bern", "bimodal", "skew"]
+Regularizer = Literal["L2", "L1", "L1_L2", "var_red_1", "var_red_2", "bin_entropy"]
+ITERATIVE = ("hc_iter", "global_ep_iter")  # prune hard every iter_period epochs; one run holds all sparsities
+
+
+@part
+class WeightInit:
+    """Initialisation of the weights that stay frozen during the search."""
+
+    init: InitName = key("distribution of the weights", "signed_constant")
+    scale_fan: bool = key("multiply the fans by the fraction that shall remain", False)
+    target_sparsity: float = key("percentage of the weights that shall REMAIN; read when scale_fan is set", 100.0, gt=0, le=100)
+
+
+@part
+class SearchOptions:
+    """How scores become masks, what regularises them, when weights go for good."""
+
+    iter_period: int = key("epochs between hard prunes (iterative algorithms)", 5, ge=1)
+    prune_type: Literal["BottomK", "LocalBottomK", "FixThresholding"] = key(
+        "hard prune: smallest scores of all layers, of each layer, or all up to quantize_threshold", "BottomK"
+    )
+    round: Literal["naive", "prob"] = key(
+        "hc forward mask: score above quantize_threshold, or drawn with it as probability", "naive"
+    )
+    hc_quantized: bool = key("hc: round the scores in the forward pass; false multiplies the weights by the scores", True)
+    quantize_threshold: float = key("scores above it are rounded to 1", 0.5, ge=0, lt=1)
+    score_init: ScoreInitName = key("distribution of the start scores", "unif")
+    regularization: Regularizer | None = key("term of the scores in the loss; null: none", "L2")
+    lmbda: float = key("factor of the regularisation", 1e-4, ge=0)
+    unflag_before_finetune: bool = key(
+        "the ticket keeps all that was not hard-pruned; false: only what rounds to 1 as well", True
+    )
+    rewind_score: bool = key("set the scores back to their start after each hard prune", False)
+
+
+@part
+class Search(SearchOptions):
+    """A search for a gem."""
+
+    algo: Algo = key("hc_iter: Gem-Miner; hc: without hard prunes; ep: edge-popup; global_ep, global_ep_iter: its global forms")
+    target_sparsity: float = key("percentage of the weights that shall REMAIN", gt=0, lt=100)
+    invert: bool = key("sanity check: hard prunes remove the largest scores", False)
+
+    def __post_init__(self) -> None:
+        if self.invert and self.algo not in ITERATIVE:
+            raise ValueError(
+                f"invert: hard prunes are inverted, and algo {self.algo} has none; use one of {', '.join(ITERATIVE)}"
+            )

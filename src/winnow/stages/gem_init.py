@@ -1,0 +1,58 @@
+"""Initial weights for a gem search and its baselines: drawn by a published initialisation, or pre-trained ones brought to the task.
+
+With --weights a head of another number of classes is replaced by a freshly drawn one, and everything else is kept: a search
+from there gives warm gems.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from winnow.config.gems import WeightInit
+from winnow.config.parts import Data, Model
+from winnow.schema import key, part
+from winnow.stage import Job, Stage
+
+
+@part
+class Config:
+    """Configuration of gem_init."""
+
+    data: Data = key("the task; decides the number of classes")
+    model: Model | None = key("architecture; not with --weights", None)
+    init: WeightInit | None = key("initialisation; not with --weights", None)
+    seed: int = key("draws the weights, or the new head", ge=0)
+
+
+stage = Stage("gem_init", Config, inputs={"weights?": "pre-trained weights to start from"}, outputs={"out": "initial weights"})
+
+
+@stage
+def main(job: Job[Config]) -> None:
+    """Draw or adapt, write."""
+    import torch
+
+    from winnow.errors import WinnowError
+    from winnow.gems.inits import initialise
+    from winnow.gems.scores import scorable
+    from winnow.rng import seed_of
+    from winnow.vision import models, sources
+
+    cfg = job.config
+    torch.manual_seed(seed_of(cfg.seed, "init"))
+    num_classes = sources.load(cfg.data, job.data_root, job.download).num_classes
+    if job.inputs["weights"]:
+        model, spec = models.load_pretrained(job["weights"])
+        if spec["num_classes"] != num_classes:
+            model, spec = models.load_pretrained(job["weights"], num_classes)
+    else:
+        if cfg.model is None or cfg.init is None:
+            raise WinnowError("config: gem_init needs model and init, or --weights to start from")
+        model, spec = models.build(cfg.model, num_classes), models.spec(cfg.model, num_classes)
+        scale = cfg.init.target_sparsity / 100.0 if cfg.init.scale_fan else 1.0
+        initialise(model, scorable(model), cfg.init.init, scale, cfg.seed)
+    job.write_weights("out", model.state_dict(), model=spec, prunable=scorable(model))
+
+
+if __name__ == "__main__":
+    sys.exit(stage.run())

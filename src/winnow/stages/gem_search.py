@@ -1,0 +1,74 @@
+"""Search for a gem among frozen weights: train scores, round them in the forward pass, prune the smallest for good.
+
+Gem-Miner and edge-popup in all their forms (Rare Gems, NeurIPS 2022, section 4). --levels holds a ticket for every hard
+prune and --order the order in which weights went, so one run serves all sparsities down to its target (gem_ticket).
+"""
+
+from __future__ import annotations
+
+import sys
+
+from winnow.config.gems import Search
+from winnow.config.parts import Attack, Compute, Data, Train
+from winnow.schema import key, part
+from winnow.stage import Job, Stage
+
+
+@part
+class Config:
+    """Configuration of gem_search."""
+
+    search: Search = key("the algorithm")
+    data: Data = key("the task")
+    train: Train = key("optimisation of the scores")
+    attack: Attack | None = key("adversary of a robust search; null: clean images", None)
+    compute: Compute = key("numerical settings")
+    seed: int = key("start scores, order, augmentation, attack starts", ge=0)
+
+
+stage = Stage(
+    "gem_search",
+    Config,
+    inputs={"init": "weights to search among (gem_init)"},
+    outputs={
+        "out": "the ticket at the target",
+        "order": "the order in which weights were given up",
+        "levels?": "folder of one ticket a hard prune",
+        "metrics": "remaining percentage and held-out accuracy of every epoch",
+    },
+)
+
+
+@stage
+def main(job: Job[Config]) -> None:
+    """Search, write every level."""
+    from winnow.artifacts import write_tensors
+    from winnow.gems.finetune import Task
+    from winnow.gems.order import KIND, level_masks
+    from winnow.gems.search import search
+    from winnow.ticket import Ticket
+
+    cfg = job.config
+    task = Task(job, cfg.data, cfg.train, cfg.compute, cfg.seed, cfg.attack)
+    model, _ = task.model(job["init"])
+    gem, history = search(
+        model, task.train_loader, job,
+        config=cfg.search, train=cfg.train, compute=cfg.compute, seed=cfg.seed, attack=cfg.attack,
+        evaluate=lambda: {"val_sa": task.held_out(model)},
+    )  # fmt: skip
+    about = {"method": cfg.search.algo, "seed": cfg.seed, "collapsed": gem.collapsed}
+    order = gem.order()
+    if job.outputs["levels"]:
+        levels = {n.removesuffix(".level"): v for n, v in order.items() if n.endswith(".level")}
+        for k in range(1, gem.prunes + 1):
+            path = job["levels"] / f"level{k:03d}.mask.safetensors"
+            Ticket(level_masks(levels, k)).save(path, level=k, **about, **job.provenance())
+    write_tensors(job["order"], order, {"kind": KIND, **about, **job.provenance()})
+    ticket = Ticket(gem.ticket())
+    job.write_ticket("out", ticket, level=gem.prunes, **about)
+    found = {"epochs": history, "remaining_percent": ticket.remaining_percent, "prunes": gem.prunes, "collapsed": gem.collapsed}
+    job.write_metrics("metrics", found)
+
+
+if __name__ == "__main__":
+    sys.exit(stage.run())
