@@ -26,7 +26,7 @@ report: $(READY)
 	|| $(BIN)/snakemake --cores 1 --quiet all --report results/report.html
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(TARGET)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TARGET)
 
 check: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile workflow && $(BIN)/mypy

@@ -136,3 +136,13 @@ def test_weights_that_are_not_there(run_stage, tmp_path, source, message):
     config = {"weights": source, "model": MODEL, "num_classes": 3}
     code, err = run_stage("import_weights", config, out=tmp_path / "o", metrics=tmp_path / "m")
     assert code == 2 and message in err.splitlines()[-1]
+
+
+def test_a_download_without_a_network_names_the_file_to_put_in_place(run_stage, tmp_path, monkeypatch):
+    def fail(*arguments, **keys):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    config = {"weights": {"torchvision": "ResNet18_Weights.IMAGENET1K_V1"}, "model": {"arch": "resnet18"}, "num_classes": 1000}
+    code, err = run_stage("import_weights", config, "--download", out=tmp_path / "o", metrics=tmp_path / "m")
+    assert code == 2 and "cannot be downloaded (Name or service not known); put the file at data/weights/resnet18" in err
