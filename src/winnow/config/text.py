@@ -36,7 +36,7 @@ class TextData:
 
 
 @part
-class Pretraining:
+class LanguageModel:
     """Masked-language-model pre-training of a tiny BERT."""
 
     sentences: int = key("embedded task: unlabelled sentences to draw; other tasks give their training texts", ge=1)
@@ -55,7 +55,7 @@ class TextModel:
     intermediate: int = key("tiny: size of the feed-forward layers", 128, ge=8)
     vocabulary: int = key("tiny: most entries of the WordPiece vocabulary", 4000, ge=200)
     dropout: float = key("tiny: dropout of the encoder and of its attention", 0.1, ge=0, lt=1)
-    pretraining: Pretraining | None = key("tiny: masked-language-model pre-training; null: random weights", None)
+    pretraining: LanguageModel | None = key("tiny: masked-language-model pre-training; null: random weights", None)
 
     def __post_init__(self) -> None:
         if self.source == "pretrained" and not self.path:
