@@ -72,7 +72,7 @@ def _without_compiler_and_shards() -> Iterator[None]:
 
 @cache
 def transformers() -> Any:
-    """transformers, imported in 0.6 s over torch's own time instead of 5, and whatever torchvision's state.
+    """transformers, imported in under a second beside torch's own time instead of 5, and whatever torchvision's state.
 
     `import transformers` takes in scikit-learn, SciPy, pandas, accelerate and torchvision when they are installed, torch's
     compiler and its sharded tensors, all for features that winnow never touches; a torchvision built for CUDA makes it fail
@@ -148,7 +148,7 @@ class _Placeholders(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 @cache
 def textattack() -> Any:
-    """textattack 0.3.11's attack machinery in 3.5 s instead of 12, without its download attempts.
+    """textattack 0.3.11's attack machinery in 2.5 s instead of 12, without its download attempts.
 
     Several things are worked round. `import textattack` takes in every dataset, trainer and logger it has, and with them
     flair, datasets, language-tool and more (QData/TextAttack issue 717 and others on start-up time): here the package's
