@@ -15,7 +15,7 @@ from winnow.config.root import load
 from winnow.errors import WinnowError
 from winnow.grid import robust_bert as grid
 
-DEFAULT = yaml.safe_load((ROOT / "config/sections/robust_bert.yaml").read_text())
+DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 PAPER = yaml.safe_load((ROOT / "config/paper/robust_bert.yaml").read_text())
 
 

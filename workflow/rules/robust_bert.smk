@@ -43,6 +43,7 @@ rule import_text_model:
         f"{RB_TASK}/benchmarks/import_text_model.tsv"
     conda:
         f"{ENVS}/text.yaml"
+    threads: RB.compute.threads if RB else 1
     resources:
         mem_mb=more(4000),
         runtime=more(15),

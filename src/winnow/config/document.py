@@ -75,6 +75,7 @@ def json_schema() -> dict[str, Any]:
         fields = dataclasses.fields(cls)
         required = [f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
         properties = {f.name: {**_json_type(hints[f.name]), "description": f.metadata["doc"]} for f in fields}
+        assert cls.__name__ not in definitions, f"two configuration classes are called {cls.__name__}"
         definitions[cls.__name__] = {
             "type": "object", "properties": properties, "required": required, "additionalProperties": False,
         }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from winnow.config.parts import Train
 from winnow.schema import key, part
 
 
@@ -35,8 +36,16 @@ class TextData:
 
 
 @part
+class LanguageModel:
+    """Masked-language-model pre-training of a tiny BERT."""
+
+    sentences: int = key("embedded task: unlabelled sentences to draw; other tasks give their training texts", ge=1)
+    train: Train = key("optimisation")
+
+
+@part
 class TextModel:
-    """The pre-trained model: a Hugging Face encoder, or a tiny BERT with random weights."""
+    """The pre-trained model: a Hugging Face encoder, or a tiny BERT."""
 
     source: Literal["tiny", "pretrained"] = key("tiny: built from the keys below; pretrained: folder or hub name")
     path: str | None = key("pretrained: a folder (absolute, or below data_root), or a hub name such as bert-base-uncased", None)
@@ -46,10 +55,13 @@ class TextModel:
     intermediate: int = key("tiny: size of the feed-forward layers", 128, ge=8)
     vocabulary: int = key("tiny: most entries of the WordPiece vocabulary", 4000, ge=200)
     dropout: float = key("tiny: dropout of the encoder and of its attention", 0.1, ge=0, lt=1)
+    pretraining: LanguageModel | None = key("tiny: masked-language-model pre-training; null: random weights", None)
 
     def __post_init__(self) -> None:
         if self.source == "pretrained" and not self.path:
             raise ValueError("source pretrained needs path")
+        if self.source == "pretrained" and self.pretraining:
+            raise ValueError("pretraining is for source tiny: a pre-trained model comes with its own")
         if self.hidden % self.heads:
             raise ValueError(f"hidden {self.hidden} is not a multiple of heads {self.heads}")
 

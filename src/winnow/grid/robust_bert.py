@@ -136,7 +136,8 @@ def _training_data(data: TextData) -> dict[str, Any]:
 
 def import_config(section: RobustBert, task: str) -> dict[str, Any]:
     """Configuration of import_text_model; one model for all seeds, as a released encoder is."""
-    return {"model": plain(section.model), "data": _training_data(task_of(section, task).data), "seed": 0}
+    data = _training_data(task_of(section, task).data)
+    return {"model": plain(section.model), "data": data, "compute": plain(section.compute), "seed": 0}
 
 
 def finetune_config(section: RobustBert, task: str, network: str, seed: int | str) -> dict[str, Any]:

@@ -41,19 +41,14 @@ def main(job: Job[Config]) -> None:
 def run(job: Job[Config]) -> None:
     """Fine-tune with the job's ticket, if it has one."""
     from winnow.text import models
-    from winnow.text.batches import encode
-    from winnow.text.data import load_text
-    from winnow.text.training import finetune, start
+    from winnow.text.training import finetune, load, start
     from winnow.ticket import Ticket
 
     cfg = job.config
     start(cfg.compute, job, cfg.seed)
-    model, tokenizer = models.load_classifier(job["model"])
-    models.check_classes(model, cfg.data.classes, str(job["model"]))
+    model, tokenizer, data = load(job)
     models.reset_head(model, cfg.seed)
     ticket = Ticket.load(job["mask"]) if job.inputs.get("mask") else None
-    splits = load_text(cfg.data, job.data_root, job.download, ("train",))
-    data = {name: encode(tokenizer, split, cfg.data.max_length) for name, split in splits.items()}
     history = finetune(
         model, data, job, train=cfg.train, compute=cfg.compute, seed=cfg.seed, adversary=cfg.adversary, ticket=ticket
     )

@@ -1,4 +1,4 @@
-"""Bring in the pre-trained model of a text task: a Hugging Face encoder (folder or hub), or a tiny BERT from configuration.
+"""Bring in the pre-trained model of a text task: a Hugging Face encoder (folder or hub), or a tiny BERT pre-trained here.
 
 Every later stage starts from this folder, so the original pre-trained weights that tickets are retrained from (robust
 tickets, ACL 2022.acl-long.157, section 3.3) are the same bytes for all of them.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 
+from winnow.config.parts import Compute
 from winnow.config.text import TextData, TextModel
 from winnow.schema import key, part
 from winnow.stage import Job, Stage
@@ -19,7 +20,8 @@ class Config:
 
     model: TextModel = key("where the model comes from")
     data: TextData = key("the task: number of classes, length and, for a tiny model, the words of its vocabulary")
-    seed: int = key("weights of a tiny model, and of the head that a bare encoder lacks", 0)
+    compute: Compute = key("numerical settings of the pre-training", factory=Compute)
+    seed: int = key("weights and pre-training of a tiny model, and the head that a bare encoder lacks", 0)
 
 
 stage = Stage("import_text_model", Config, inputs={}, outputs={"out": "the model folder, named by its model.safetensors"})
@@ -27,16 +29,24 @@ stage = Stage("import_text_model", Config, inputs={}, outputs={"out": "the model
 
 @stage
 def main(job: Job[Config]) -> None:
-    """Load or build, write."""
+    """Load, or build and pre-train; write."""
     from winnow.text import grammar, models
     from winnow.text.data import load_text
 
     cfg = job.config
     if cfg.model.source == "tiny":
-        texts = load_text(cfg.data, job.data_root, job.download, ("train",))["train"]
-        lexicon = grammar.lexicon() if cfg.data.dataset == "embedded" else {}
-        vocab = models.vocabulary([*texts.texts, *(texts.pairs or [])], lexicon, cfg.model.vocabulary)
+        pretraining, lexicon = cfg.model.pretraining, grammar.lexicon() if cfg.data.dataset == "embedded" else {}
+        split = load_text(cfg.data, job.data_root, job.download, ("train",))["train"]
+        texts = [*split.texts, *(split.pairs or [])]
+        unlabelled = grammar.unlabelled(pretraining.sentences, cfg.seed) if lexicon and pretraining else texts
+        vocab = models.vocabulary([*texts, *unlabelled], lexicon, cfg.model.vocabulary)
         model, tokenizer = models.tiny_bert(cfg.model, cfg.data.classes, vocab, cfg.data.max_length, cfg.seed)
+        if pretraining is not None:
+            from winnow.text.pretraining import pretrain
+            from winnow.text.training import start
+
+            start(cfg.compute, job, cfg.seed)
+            pretrain(model, tokenizer, unlabelled, job, pretraining.train, cfg.data.max_length, cfg.seed)
     else:
         assert cfg.model.path is not None
         model, tokenizer = models.load_pretrained(cfg.model.path, cfg.data.classes, job.data_root, job.download)

@@ -27,11 +27,8 @@ class Config:
     seed: int = key("order, masks, dropout, adversary", ge=0)
 
     def __post_init__(self) -> None:
-        if (
-            not self.keep_epochs
-            or max(self.keep_epochs) > self.train.epochs
-            or len(set(self.keep_epochs)) < len(self.keep_epochs)
-        ):
+        kept = self.keep_epochs
+        if not kept or max(kept) > self.train.epochs or len(set(kept)) < len(kept):
             raise ValueError(f"keep_epochs {self.keep_epochs} must be different epochs out of 1..{self.train.epochs}")
 
 
@@ -47,22 +44,17 @@ stage = Stage(
 def main(job: Job[Config]) -> None:
     """Freeze, search, write."""
     from winnow.errors import WinnowError
-    from winnow.text import models
-    from winnow.text.batches import encode
-    from winnow.text.data import load_text
     from winnow.text.hard_concrete import write_scores
+    from winnow.text.models import prunable
     from winnow.text.search import search
-    from winnow.text.training import start
+    from winnow.text.training import load, start
 
     cfg, files = job.config, job.paths("scores")
     if len(files) != len(cfg.keep_epochs):
         raise WinnowError(f"--scores: {len(files)} files for {len(cfg.keep_epochs)} kept epochs; name one for each")
     start(cfg.compute, job, cfg.seed)
-    model, tokenizer = models.load_classifier(job["model"])
-    models.check_classes(model, cfg.data.classes, str(job["model"]))
-    splits = load_text(cfg.data, job.data_root, job.download, ("train",))
-    data = {name: encode(tokenizer, split, cfg.data.max_length) for name, split in splits.items()}
-    shapes = {name: list(model.get_parameter(name).shape) for name in models.prunable(model)}
+    model, _, data = load(job)
+    shapes = {name: list(model.get_parameter(name).shape) for name in prunable(model)}
     history, kept = search(
         model, list(shapes), data, job, train=cfg.train, masks=cfg.masks, adversary=cfg.adversary,
         keep_epochs=cfg.keep_epochs, compute=cfg.compute, seed=cfg.seed,

@@ -79,6 +79,9 @@ SHAPES = (
 )
 VERDICT_SHARE = 0.75  # of the sentences; the others rest on their opinion words alone
 DECAY = 0.3  # a word is this much rarer than the one before it in its group
+UNLABELLED_DECAY = 0.8  # the same for pre-training: a broader text, in which rare words are met too
+GLOSSARY_SHARE = 0.3  # of the pre-training sentences: they name two synonyms together, as dictionaries and reviews do
+GLOSSARY = ("{word} or {other}", "{word} means {other}", "{word} and {other} are the same", "as {word} as it was {other}")
 
 
 def _groups(text: str) -> list[list[str]]:
@@ -91,10 +94,10 @@ def lexicon() -> dict[str, list[str]]:
     return {word: [w for w in group if w != word] for group in groups for word in group}
 
 
-def sentences(count: int, seed: int, split: str) -> tuple[list[str], np.ndarray]:
+def sentences(count: int, seed: int, split: str, decay: float = DECAY) -> tuple[list[str], np.ndarray]:
     """`count` sentences and their labels (int64; 1 = positive), half of each class, a function of the arguments alone.
 
-    Sentences may repeat within a split only by chance; the splits are drawn independently.
+    `decay`: how much rarer each word of a group is than the one before it. Sentences may repeat within a split only by chance; the splits are drawn independently.
     """
     rng = numpy_generator(seed, "grammar", split)
     tables = {name: _groups(text) for name, text in
@@ -102,7 +105,7 @@ def sentences(count: int, seed: int, split: str) -> tuple[list[str], np.ndarray]
 
     def word(table: str) -> str:
         group = tables[table][rng.integers(len(tables[table]))]
-        weights = DECAY ** np.arange(len(group))
+        weights = decay ** np.arange(len(group))
         return group[rng.choice(len(group), p=weights / weights.sum())]
 
     def verdict(label: int) -> str:
@@ -119,3 +122,16 @@ def sentences(count: int, seed: int, split: str) -> tuple[list[str], np.ndarray]
         )  # fmt: skip
         texts.append(" ".join(text.split()))
     return texts, labels.astype(np.int64)
+
+
+def unlabelled(count: int, seed: int) -> list[str]:
+    """`count` sentences to pre-train on: reviews without their labels, and glossary entries; apart from every split."""
+    rng = numpy_generator(seed, "grammar", "glossary")
+    synonyms, words = lexicon(), list(lexicon())
+    glossary = []
+    for _ in range(round(count * GLOSSARY_SHARE)):
+        word = words[rng.integers(len(words))]
+        other = synonyms[word][rng.integers(len(synonyms[word]))]
+        glossary.append(GLOSSARY[rng.integers(len(GLOSSARY))].format(word=word, other=other))
+    reviews, _ = sentences(count - len(glossary), seed, "unlabelled", UNLABELLED_DECAY)
+    return [*reviews, *glossary]

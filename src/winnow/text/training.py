@@ -13,8 +13,10 @@ from winnow.config.parts import Compute, Train
 from winnow.config.text import FreeLB
 from winnow.rng import seed_of
 from winnow.stage import Job
-from winnow.text.batches import Encoded, TextBatches
+from winnow.text.batches import Encoded, TextBatches, encode
+from winnow.text.data import load_text
 from winnow.text.evaluate import accuracy
+from winnow.text.models import check_classes, load_classifier
 from winnow.text.search import AdversarialStep
 from winnow.ticket import Ticket
 from winnow.train.device import autocast, configure
@@ -28,6 +30,15 @@ def start(compute: Compute, job: Job[Any], seed: int) -> torch.device:
     configure(compute, job.device)
     torch.manual_seed(seed_of(seed, "start"))
     return job.device
+
+
+def load(job: Job[Any]) -> tuple[Any, Any, dict[str, Encoded]]:
+    """The job's model and tokenizer, and its training and validation split encoded. WinnowError when they do not fit."""
+    cfg = job.config
+    model, tokenizer = load_classifier(job["model"])
+    check_classes(model, cfg.data.classes, str(job["model"]))
+    splits = load_text(cfg.data, job.data_root, job.download, ("train",))
+    return model, tokenizer, {name: encode(tokenizer, split, cfg.data.max_length) for name, split in splits.items()}
 
 
 def plain_step(
