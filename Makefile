@@ -16,7 +16,7 @@ $(READY):
 	@sh requirements/setup.sh "$(VENV)" && touch "$@"
 
 demo: $(READY)
-	$(BIN)/snakemake --cores $(CORES) --quiet rules progress
+	$(BIN)/snakemake --cores $(CORES) --quiet rules host reason
 	@$(MAKE) --no-print-directory report
 	@$(BIN)/python -m winnow.tables.show results/tables
 	@echo "report: results/report.html"
