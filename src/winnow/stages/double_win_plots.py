@@ -21,9 +21,9 @@ stage = Stage(
     "double_win_plots", Config, inputs={"table": "double_win.csv"}, outputs={"svg": "the figure", "png": "the figure"}
 )
 ROWS = {
-    "std_sa": "SA, standard transfer (%)",
-    "adv_sa": "SA, adversarial transfer (%)",
-    "adv_ra": "RA, adversarial transfer (%)",
+    "std_sa": "SA (%)\nstandard transfer",
+    "adv_sa": "SA (%)\nadversarial transfer",
+    "adv_ra": "RA (%)\nadversarial transfer",
 }
 
 
@@ -54,21 +54,24 @@ def main(job: Job[Config]) -> None:
 
 
 def draw(axis: Any, rows: Any, metric: str, methods: list[str]) -> None:
-    """One panel: a line with error bars for each method and IMP regime, the dense mean with its spread as a band."""
+    """One panel: for each method and IMP regime a line from the dense model, with error bars; the dense spread as a band."""
     from winnow.tables.figures import colour
 
     dense = rows[rows["method"] == "dense"].iloc[0]
     mean, spread = dense[f"{metric}_mean"], dense[f"{metric}_std"] if dense["seeds"] > 1 else 0.0
     axis.axhline(mean, color=colour("dense", methods), lw=1, label="dense")
     axis.axhspan(mean - spread, mean + spread, color=colour("dense", methods), alpha=0.12, lw=0)
-    for (method, regime), part_of in rows[rows["method"] != "dense"].groupby(["method", "imp_regime"]):
+    tickets = rows[rows["method"] != "dense"].groupby(["method", "imp_regime"])
+    for i, ((method, regime), part_of) in enumerate(tickets):
         part_of = part_of.sort_values("remaining_percent", ascending=False)
         label = method if regime == "none" else f"{method} ({regime})"
         style = "--" if regime == "adv" else "-"
-        x, y = part_of["remaining_percent"], part_of[f"{metric}_mean"]
-        errors = part_of[f"{metric}_std"].fillna(0.0)
-        axis.errorbar(x, y, errors, color=colour(method, methods), ls=style, marker="o", ms=3, lw=1.2, capsize=2, label=label)
-    axis.set_xlim(102, max(0, rows["remaining_percent"].min() - 5))
+        x = part_of["remaining_percent"] + (i - (len(tickets) - 1) / 2)  # side by side, so that error bars stay apart
+        y, errors = part_of[f"{metric}_mean"], part_of[f"{metric}_std"].fillna(0.0)
+        shade = colour(method, methods)
+        axis.plot([100.0, x.iloc[0]], [mean, y.iloc[0]], color=shade, ls=style, lw=1.2)
+        axis.errorbar(x, y, errors, color=shade, ls=style, marker="o", ms=3.5, lw=1.2, capsize=2, label=label)
+    axis.set_xlim(102, max(0, rows["remaining_percent"].min() - 8))
 
 
 if __name__ == "__main__":
