@@ -16,8 +16,11 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/double_win.smk"
+include: "workflow/rules/double_win_transfer.smk"
 include: "workflow/rules/robust_bert.smk"
 include: "workflow/rules/rare_gems.smk"
+include: "workflow/rules/rare_gems_baselines.smk"
+include: "workflow/rules/tables.smk"
 
 
 rule all:

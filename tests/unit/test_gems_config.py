@@ -183,9 +183,7 @@ def test_milestones(epochs, expected):
     assert milestones(epochs) == expected
 
 
-@pytest.mark.parametrize(
-    "name", ["config/paper/rare_gems.yaml", "config/examples/cifar10_gems.yaml", "config/sections/rare_gems.yaml"]
-)
+@pytest.mark.parametrize("name", ["config/paper/rare_gems.yaml", "config/examples/cifar10_gems.yaml", "config/config.yaml"])
 def test_shipped_sections_parse(name):
     s = parse(RareGems, yaml.safe_load((ROOT / name).read_text())["rare_gems"], "config.rare_gems")
     assert list(grid.grid_of(s).cells())

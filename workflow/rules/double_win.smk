@@ -1,7 +1,7 @@
-"""Double-win tickets (ICML 2022): pre-train or import, prune round by round, transfer, evaluate, compare.
+"""Double-win tickets (ICML 2022), the source task: pre-train or import, prune round by round, bring tickets in and out.
 
 REQUIRED INPUTS: none but the datasets of the configuration; weights or tickets from outside if it names any
-OUTPUTS: results/tables/double_win.csv, results/figures/double_win/<dataset>-<percent>.{svg,png}
+OUTPUTS: dense weights and tickets below results/double_win/<source>/<pretraining>/s<seed>/
 
 IMP rounds are a chain of artifacts (prune 1 -> train 1 -> prune 2 -> ...), so one more round runs one more round.
 """
@@ -10,7 +10,6 @@ from winnow.grid import double_win as grid
 
 DW = CONFIG.double_win
 CHAIN = grid.CHAIN
-TRANSFER = f"{CHAIN}/transfer/{{dataset}}/{{percent}}/{{ticket}}"
 IMPORTED = grid.imported_names(DW)
 
 
@@ -220,144 +219,3 @@ rule import_ticket:
         "importing the ticket {wildcards.name}"
     shell:
         "python -m winnow.stages.import_ticket --config {params.config:q} --file {input.file} --weights {input.weights} --out {output} {params.run} 2> {log}"
-
-
-rule transfer_std:
-    input:
-        unpack(grid.transferred),
-    output:
-        best_sa=f"{TRANSFER}/std/s{{run_seed}}/best_sa.safetensors",
-        metrics=f"{TRANSFER}/std/s{{run_seed}}/transfer.json",
-    log:
-        f"{TRANSFER}/std/s{{run_seed}}/transfer.log",
-    benchmark:
-        f"{TRANSFER}/std/s{{run_seed}}/transfer.tsv"
-    conda:
-        f"{ENVS}/vision.yaml"
-    threads: DW.compute.threads if DW else 1
-    resources:
-        gpu=1,
-        mem_mb=more(4000),
-        runtime=more(60),
-    params:
-        config=part_of(DW, grid.std_config, "dataset", "percent", "run_seed"),
-        stamp=stamp("transfer"),
-        run=untracked,
-    message:
-        "standard transfer of {wildcards.pretraining}/{wildcards.ticket} to {wildcards.dataset} ({wildcards.percent} %)"
-    shell:
-        "python -m winnow.stages.transfer --config {params.config:q} --init {input.init} --mask {input.mask} --best-sa {output.best_sa} --metrics {output.metrics} {params.run} 2> {log}"
-
-
-rule transfer_adv:
-    input:
-        unpack(grid.transferred),
-    output:
-        best_sa=f"{TRANSFER}/adv/s{{run_seed}}/best_sa.safetensors",
-        best_ra=f"{TRANSFER}/adv/s{{run_seed}}/best_ra.safetensors",
-        metrics=f"{TRANSFER}/adv/s{{run_seed}}/transfer.json",
-    log:
-        f"{TRANSFER}/adv/s{{run_seed}}/transfer.log",
-    benchmark:
-        f"{TRANSFER}/adv/s{{run_seed}}/transfer.tsv"
-    conda:
-        f"{ENVS}/vision.yaml"
-    threads: DW.compute.threads if DW else 1
-    resources:
-        gpu=1,
-        mem_mb=more(4000),
-        runtime=more(240),
-    params:
-        config=part_of(DW, grid.adv_config, "dataset", "percent", "run_seed"),
-        stamp=stamp("transfer"),
-        run=untracked,
-    message:
-        "adversarial transfer of {wildcards.pretraining}/{wildcards.ticket} to {wildcards.dataset} ({wildcards.percent} %)"
-    shell:
-        "python -m winnow.stages.transfer --config {params.config:q} --init {input.init} --mask {input.mask} --best-sa {output.best_sa} --best-ra {output.best_ra} --metrics {output.metrics} {params.run} 2> {log}"
-
-
-rule evaluate:
-    input:
-        best_sa=f"{TRANSFER}/{{mode}}/s{{run_seed}}/best_sa.safetensors",
-        best_ra=grid.best_ra,
-    output:
-        f"{TRANSFER}/{{mode}}/s{{run_seed}}/evaluation.json",
-    log:
-        f"{TRANSFER}/{{mode}}/s{{run_seed}}/evaluation.log",
-    benchmark:
-        f"{TRANSFER}/{{mode}}/s{{run_seed}}/evaluation.tsv"
-    conda:
-        f"{ENVS}/vision.yaml"
-    threads: DW.compute.threads if DW else 1
-    resources:
-        gpu=1,
-        mem_mb=more(4000),
-        runtime=more(120),
-    params:
-        config=part_of(DW, grid.evaluate_config, "dataset", "run_seed"),
-        stamp=stamp("evaluate"),
-        run=untracked,
-    message:
-        "evaluating {wildcards.pretraining}/{wildcards.ticket} on {wildcards.dataset}, {wildcards.mode} transfer"
-    shell:
-        "python -m winnow.stages.evaluate --config {params.config:q} --best-sa {input.best_sa} --best-ra {input.best_ra} --metrics {output} {params.run} 2> {log}"
-
-
-rule double_win_table:
-    input:
-        grid.table_inputs(DW),
-    output:
-        table=report(
-            "results/tables/double_win.csv",
-            caption="../report/double_win_table.rst",
-            category="Double-win tickets",
-        ),
-        metrics="results/tables/double_win.json",
-    log:
-        "results/tables/logs/double_win.log",
-    benchmark:
-        "results/tables/benchmarks/double_win.tsv"
-    conda:
-        f"{ENVS}/tables.yaml"
-    resources:
-        mem_mb=more(2000),
-        runtime=more(10),
-    params:
-        config=part_of(DW, grid.table_config),
-        stamp=stamp("double_win_table", "tables"),
-        run=untracked,
-    message:
-        "writing the double-win table"
-    shell:
-        "python -m winnow.stages.double_win_table --config {params.config:q} --out {output.table} --metrics {output.metrics} {params.run} 2> {log}"
-
-
-rule double_win_plots:
-    input:
-        "results/tables/double_win.csv",
-    output:
-        svg=report(
-            "results/figures/double_win/{dataset}-{percent}.svg",
-            caption="../report/double_win_figure.rst",
-            category="Double-win tickets",
-            labels={"task": "{dataset}", "training data": "{percent} %"},
-        ),
-        png="results/figures/double_win/{dataset}-{percent}.png",
-    log:
-        "results/figures/double_win/logs/{dataset}-{percent}.log",
-    benchmark:
-        "results/figures/double_win/benchmarks/{dataset}-{percent}.tsv"
-    conda:
-        f"{ENVS}/tables.yaml"
-    resources:
-        mem_mb=more(2000),
-        runtime=more(10),
-    params:
-        config=part_of(DW, grid.plot_config, "dataset", "percent"),
-        stamp=stamp("double_win_plots", "tables"),
-        run=untracked,
-    message:
-        "drawing {wildcards.dataset}, {wildcards.percent} %"
-    shell:
-        "python -m winnow.stages.double_win_plots --config {params.config:q} --table {input} --svg {output.svg} --png {output.png} {params.run} 2> {log}"

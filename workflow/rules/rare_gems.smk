@@ -7,57 +7,10 @@ An iterative search writes the order in which weights went, so one search serves
 """
 
 from winnow.grid import rare_gems as gem_grid
+from winnow.grid import rare_gems_inputs as gem_inputs
 
 RG = CONFIG.rare_gems
-GEMS = "results/rare_gems/{experiment}/{branch}/s{seed}"
-
-
-def rg_config(build, *names):
-    """A params function: `build(section, *wildcards, seed)` as canonical JSON."""
-    return lambda wildcards: canonical_json(build(RG, *(wildcards[n] for n in names), int(wildcards.seed)))
-
-
-def rg_init(wildcards):
-    """The initial weights of a branch."""
-    return gem_grid.init_path(RG, wildcards.experiment, wildcards.branch, wildcards.seed)
-
-
-def rg_ticketed(wildcards):
-    """Initial weights and ticket of one target."""
-    where = (RG, wildcards.experiment, wildcards.branch, wildcards.seed)
-    return {
-        "init": gem_grid.init_path(*where),
-        "mask": gem_grid.ticket_path(*where, wildcards.target),
-    }
-
-
-def rg_checked(wildcards):
-    """The same, and the inverted search where there is one."""
-    inverted = gem_grid.inverted_path(RG, wildcards.experiment, wildcards.branch, wildcards.seed, wildcards.target)
-    return {**rg_ticketed(wildcards), "inverted": inverted or []}
-
-
-def rg_order(wildcards):
-    """The prune order that a target is drawn from."""
-    e, b = gem_grid.find(RG, wildcards.experiment, wildcards.branch)
-    return f"{GEMS}/search/{gem_grid.search_target(e, b, wildcards.target)}.order.safetensors".format(**wildcards)
-
-
-def rg_last_round(wildcards):
-    """What IMP round k starts from: what round k-1 trained, its ticket (k > 1) and the weights to go back to."""
-    folder, last = f"{GEMS}/imp".format(**wildcards), int(wildcards.round) - 1
-    rewind = gem_grid.find(RG, wildcards.experiment, wildcards.branch)[1].imp.rewind
-    back = {
-        "warm": f"{folder}/round0-rewind.safetensors",
-        "cold": rg_init(wildcards),
-        "renda": [],
-    }[rewind]
-    mask = f"{folder}/round{last}.mask.safetensors" if last else []
-    return {
-        "trained": f"{folder}/round{last}.safetensors",
-        "mask": mask,
-        "rewind": back,
-    }
+GEMS = gem_inputs.FOLDER
 
 
 wildcard_constraints:
@@ -82,7 +35,7 @@ rule gem_init:
         mem_mb=more(2000),
         runtime=more(10),
     params:
-        config=rg_config(gem_grid.init_config, "experiment", "init"),
+        config=part_of(RG, gem_grid.init_config, "experiment", "init", "seed"),
         stamp=stamp("gem_init"),
         run=untracked,
     message:
@@ -118,7 +71,7 @@ rule gem_import:
 
 rule gem_search:
     input:
-        rg_init,
+        lambda w: gem_inputs.init(RG, w),
     output:
         ticket=f"{GEMS}/search/{{target}}.mask.safetensors",
         order=f"{GEMS}/search/{{target}}.order.safetensors",
@@ -147,7 +100,7 @@ rule gem_search:
 
 rule gem_search_inverted:
     input:
-        rg_init,
+        lambda w: gem_inputs.init(RG, w),
     output:
         ticket=f"{GEMS}/inverted/{{target}}.mask.safetensors",
         order=f"{GEMS}/inverted/{{target}}.order.safetensors",
@@ -176,7 +129,7 @@ rule gem_search_inverted:
 
 rule gem_ticket:
     input:
-        rg_order,
+        lambda w: gem_inputs.order(RG, w),
     output:
         f"{GEMS}/drawn/{{target}}.mask.safetensors",
     log:
@@ -189,7 +142,7 @@ rule gem_ticket:
         mem_mb=more(2000),
         runtime=more(10),
     params:
-        config=rg_config(gem_grid.ticket_config, "experiment", "branch", "target"),
+        config=part_of(RG, gem_grid.ticket_config, "experiment", "branch", "target", "seed"),
         stamp=stamp("gem_ticket"),
         run=untracked,
     message:
@@ -198,135 +151,9 @@ rule gem_ticket:
         "python -m winnow.stages.gem_ticket --config {params.config:q} --order {input} --out {output} {params.run} 2> {log}"
 
 
-rule gem_smart_ratio:
-    input:
-        rg_init,
-    output:
-        f"{GEMS}/smart_ratio/{{target}}.mask.safetensors",
-    log:
-        f"{GEMS}/logs/smart_ratio-{{target}}.log",
-    benchmark:
-        f"{GEMS}/benchmarks/smart_ratio-{{target}}.tsv"
-    conda:
-        f"{ENVS}/vision.yaml"
-    resources:
-        mem_mb=more(2000),
-        runtime=more(10),
-    params:
-        config=rg_config(gem_grid.ticket_config, "experiment", "branch", "target"),
-        stamp=stamp("smart_ratio"),
-        run=untracked,
-    message:
-        "smart ratio: {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
-    shell:
-        "python -m winnow.stages.smart_ratio --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
-
-
-rule gem_random:
-    input:
-        rg_init,
-    output:
-        f"{GEMS}/random/{{target}}.mask.safetensors",
-    log:
-        f"{GEMS}/logs/random-{{target}}.log",
-    benchmark:
-        f"{GEMS}/benchmarks/random-{{target}}.tsv"
-    conda:
-        f"{ENVS}/vision.yaml"
-    resources:
-        mem_mb=more(2000),
-        runtime=more(10),
-    params:
-        config=rg_config(gem_grid.ticket_config, "experiment", "branch", "target"),
-        stamp=stamp("random_ticket"),
-        run=untracked,
-    message:
-        "random ticket: {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
-    shell:
-        "python -m winnow.stages.random_ticket --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
-
-
-rule gem_snip:
-    input:
-        rg_init,
-    output:
-        f"{GEMS}/snip/{{target}}.mask.safetensors",
-    log:
-        f"{GEMS}/logs/snip-{{target}}.log",
-    benchmark:
-        f"{GEMS}/benchmarks/snip-{{target}}.tsv"
-    conda:
-        f"{ENVS}/vision.yaml"
-    threads: RG.compute.threads if RG else 1
-    resources:
-        gpu=1,
-        mem_mb=more(4000),
-        runtime=more(10),
-    params:
-        config=rg_config(gem_grid.ticket_config, "experiment", "branch", "target"),
-        stamp=stamp("snip"),
-        run=untracked,
-    message:
-        "snip: {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
-    shell:
-        "python -m winnow.stages.snip --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
-
-
-rule gem_grasp:
-    input:
-        rg_init,
-    output:
-        f"{GEMS}/grasp/{{target}}.mask.safetensors",
-    log:
-        f"{GEMS}/logs/grasp-{{target}}.log",
-    benchmark:
-        f"{GEMS}/benchmarks/grasp-{{target}}.tsv"
-    conda:
-        f"{ENVS}/vision.yaml"
-    threads: RG.compute.threads if RG else 1
-    resources:
-        gpu=1,
-        mem_mb=more(4000),
-        runtime=more(10),
-    params:
-        config=rg_config(gem_grid.ticket_config, "experiment", "branch", "target"),
-        stamp=stamp("grasp"),
-        run=untracked,
-    message:
-        "grasp: {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
-    shell:
-        "python -m winnow.stages.grasp --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
-
-
-rule gem_synflow:
-    input:
-        rg_init,
-    output:
-        f"{GEMS}/synflow/{{target}}.mask.safetensors",
-    log:
-        f"{GEMS}/logs/synflow-{{target}}.log",
-    benchmark:
-        f"{GEMS}/benchmarks/synflow-{{target}}.tsv"
-    conda:
-        f"{ENVS}/vision.yaml"
-    threads: RG.compute.threads if RG else 1
-    resources:
-        gpu=1,
-        mem_mb=more(4000),
-        runtime=more(10),
-    params:
-        config=rg_config(gem_grid.ticket_config, "experiment", "branch", "target"),
-        stamp=stamp("synflow"),
-        run=untracked,
-    message:
-        "synflow: {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
-    shell:
-        "python -m winnow.stages.synflow --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
-
-
 rule gem_finetune:
     input:
-        unpack(rg_ticketed),
+        unpack(lambda w: gem_inputs.ticketed(RG, w)),
     output:
         weights=f"{GEMS}/tuned/{{target}}.safetensors",
         metrics=f"{GEMS}/tuned/{{target}}.json",
@@ -342,7 +169,7 @@ rule gem_finetune:
         mem_mb=more(4000),
         runtime=more(60),
     params:
-        config=rg_config(gem_grid.finetune_config, "experiment", "branch"),
+        config=part_of(RG, gem_grid.finetune_config, "experiment", "branch", "seed"),
         stamp=stamp("gem_finetune"),
         run=untracked,
     message:
@@ -353,7 +180,7 @@ rule gem_finetune:
 
 rule gem_sanity:
     input:
-        unpack(rg_checked),
+        unpack(lambda w: gem_inputs.checked(RG, w)),
     output:
         f"{GEMS}/sanity/{{target}}.json",
     log:
@@ -368,128 +195,10 @@ rule gem_sanity:
         mem_mb=more(4000),
         runtime=more(180),
     params:
-        config=rg_config(gem_grid.sanity_config, "experiment", "branch", "target"),
+        config=part_of(RG, gem_grid.sanity_config, "experiment", "branch", "target", "seed"),
         stamp=stamp("gem_sanity"),
         run=untracked,
     message:
         "sanity checks of {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
         "python -m winnow.stages.gem_sanity --config {params.config:q} --init {input.init} --mask {input.mask} --inverted {input.inverted} --metrics {output} {params.run} 2> {log}"
-
-
-rule weight_training:
-    input:
-        rg_init,
-    output:
-        weights=f"{GEMS}/imp/round0.safetensors",
-        rewind=f"{GEMS}/imp/round0-rewind.safetensors",
-        metrics=f"{GEMS}/imp/round0.json",
-    log:
-        f"{GEMS}/logs/imp-0.log",
-    benchmark:
-        f"{GEMS}/benchmarks/imp-0.tsv"
-    conda:
-        f"{ENVS}/vision.yaml"
-    threads: RG.compute.threads if RG else 1
-    resources:
-        gpu=1,
-        mem_mb=more(4000),
-        runtime=more(60),
-    params:
-        config=rg_config(gem_grid.dense_config, "experiment", "branch"),
-        stamp=stamp("weight_training"),
-        run=untracked,
-    message:
-        "dense training: {wildcards.experiment}/{wildcards.branch}, seed {wildcards.seed}"
-    shell:
-        "python -m winnow.stages.weight_training --config {params.config:q} --init {input} --out {output.weights} --rewind {output.rewind} --metrics {output.metrics} {params.run} 2> {log}"
-
-
-rule imp_rewind:
-    input:
-        unpack(rg_last_round),
-    output:
-        ticket=f"{GEMS}/imp/round{{round}}.mask.safetensors",
-        weights=f"{GEMS}/imp/round{{round}}.safetensors",
-        metrics=f"{GEMS}/imp/round{{round}}.json",
-    log:
-        f"{GEMS}/logs/imp-{{round}}.log",
-    benchmark:
-        f"{GEMS}/benchmarks/imp-{{round}}.tsv"
-    wildcard_constraints:
-        round=r"[1-9]\d*",
-    conda:
-        f"{ENVS}/vision.yaml"
-    threads: RG.compute.threads if RG else 1
-    resources:
-        gpu=1,
-        mem_mb=more(4000),
-        runtime=more(60),
-    params:
-        config=lambda w: canonical_json(gem_grid.imp_config(RG, w.experiment, w.branch, int(w.round), int(w.seed))),
-        stamp=stamp("imp_rewind"),
-        run=untracked,
-    message:
-        "IMP round {wildcards.round}: {wildcards.experiment}/{wildcards.branch}, seed {wildcards.seed}"
-    shell:
-        "python -m winnow.stages.imp_rewind --config {params.config:q} --trained {input.trained} --mask {input.mask} --rewind {input.rewind} --ticket {output.ticket} --out {output.weights} --metrics {output.metrics} {params.run} 2> {log}"
-
-
-rule rare_gems_table:
-    input:
-        metrics=sorted({c.metrics for c in gem_grid.grid_of(RG).cells()}) if RG else [],
-        checks=(sorted({c.checks for c in gem_grid.grid_of(RG).cells() if c.checks}) if RG else []),
-    output:
-        table=report(
-            "results/tables/rare_gems.csv",
-            caption="../report/rare_gems_table.rst",
-            category="Rare gems",
-        ),
-        metrics="results/tables/rare_gems.json",
-    log:
-        "results/tables/logs/rare_gems.log",
-    benchmark:
-        "results/tables/benchmarks/rare_gems.tsv"
-    conda:
-        f"{ENVS}/tables.yaml"
-    resources:
-        mem_mb=more(2000),
-        runtime=more(10),
-    params:
-        config=lambda wildcards: canonical_json(gem_grid.table_config(RG)),
-        stamp=stamp("rare_gems_table", "tables"),
-        run=untracked,
-    message:
-        "writing the rare-gems table"
-    shell:
-        "python -m winnow.stages.rare_gems_table --config {params.config:q} --out {output.table} --metrics {output.metrics} {params.run} 2> {log}"
-
-
-rule rare_gems_plots:
-    input:
-        "results/tables/rare_gems.csv",
-    output:
-        svg=report(
-            "results/figures/rare_gems/{experiment}.svg",
-            caption="../report/rare_gems_figure.rst",
-            category="Rare gems",
-            labels={"experiment": "{experiment}"},
-        ),
-        png="results/figures/rare_gems/{experiment}.png",
-    log:
-        "results/figures/rare_gems/logs/{experiment}.log",
-    benchmark:
-        "results/figures/rare_gems/benchmarks/{experiment}.tsv"
-    conda:
-        f"{ENVS}/tables.yaml"
-    resources:
-        mem_mb=more(2000),
-        runtime=more(10),
-    params:
-        config=lambda w: canonical_json({"experiment": w.experiment}),
-        stamp=stamp("rare_gems_plots", "tables"),
-        run=untracked,
-    message:
-        "drawing {wildcards.experiment}"
-    shell:
-        "python -m winnow.stages.rare_gems_plots --config {params.config:q} --table {input} --svg {output.svg} --png {output.png} {params.run} 2> {log}"

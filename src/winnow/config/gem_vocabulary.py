@@ -16,6 +16,7 @@ from winnow.errors import WinnowError
 from winnow.schema import key, parse, part
 
 Policy = Literal["cosine_lr", "constant_lr", "multistep_lr"]
+PROJECT = Path(__file__).resolve().parents[3]  # paths of released files may be relative to it
 CIFAR = {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 ARCHS = {"vgg16": "vgg16_cifar", "MobileNetV2": "mobilenet_v2_cifar", "WideResNet28": "wideresnet-28-2", "Conv4": "conv4"}
@@ -141,9 +142,9 @@ def read_published(path: str) -> Experiment:
     """The experiment of a released YAML file, named after the file."""
     import yaml
 
-    file = Path(path)
+    file = next((p for p in (Path(path), PROJECT / path) if p.is_file()), Path(path))
     if not file.is_file():
-        raise WinnowError(f"config.rare_gems.from_files: {path}: no such file")
+        raise WinnowError(f"config.rare_gems.from_files: {path}: no such file, neither here nor below {PROJECT}")
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

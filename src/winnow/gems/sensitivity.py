@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,10 +10,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from winnow.config.gems import Sensitivity
+from winnow.gems.scores import scorable
 from winnow.prune import keep_largest
+from winnow.stage import Job
+from winnow.ticket import Ticket
+from winnow.vision import models, sources
+from winnow.vision.batches import Loader
+from winnow.vision.training import place, start
 
 TEMPERATURE = 200.0  # divides GraSP's logits
 SYNFLOW_ROUNDS = 100
+
+
+Scorer = Callable[[nn.Module, list[str], Tensor, Tensor], dict[str, Tensor]]
+
+
+def ticket(job: Job[Sensitivity], scorer: Scorer) -> Ticket:
+    """The job's ticket: `scorer` on the first images of the shuffled training split, the largest scores of all layers kept."""
+    cfg = job.config
+    device = start(cfg.compute, job, cfg.seed)
+    sets = sources.load(cfg.data, job.data_root, job.download)
+    model = place(models.load_pretrained(job["weights"])[0], cfg.compute, device)
+    x, y = next(iter(Loader(sets.train, cfg.data, cfg.images, device, cfg.seed, job.workers).epoch(0)))
+    scores = {name: score.cpu().numpy() for name, score in scorer(model, scorable(model), x, y).items()}
+    count = round(sum(s.size for s in scores.values()) * cfg.target_sparsity / 100.0)
+    return Ticket(keep_largest(scores, count))
 
 
 def snip_scores(model: nn.Module, names: list[str], x: Tensor, y: Tensor) -> dict[str, Tensor]:

@@ -193,14 +193,14 @@ def inverted_path(section: RareGems, experiment: str, branch: str, seed: object,
     return f"{ROOT}/{experiment}/{branch}/s{seed}/inverted/{search_target(e, b, target)}.order.safetensors"
 
 
-def init_config(section: RareGems, experiment: str, init: str, seed: int) -> dict[str, Any]:
+def init_config(section: RareGems, experiment: str, init: str, seed: int | str) -> dict[str, Any]:
     """Configuration of gem_init for one spelled init."""
     e = named(section.experiments, experiment)
     if init.startswith("from-"):
-        return {"data": plain(e.data), "seed": seed}
+        return {"data": plain(e.data), "seed": int(seed)}
     name, _, fan = init.partition("-fan")
     drawn = WeightInit(init=name, scale_fan=bool(fan), target_sparsity=float(fan or 100.0))  # type: ignore[arg-type]
-    return {"data": plain(e.data), "model": plain(e.model), "init": plain(drawn), "seed": seed}
+    return {"data": plain(e.data), "model": plain(e.model), "init": plain(drawn), "seed": int(seed)}
 
 
 def init_source(section: RareGems, experiment: str, init: str, seed: object) -> str | None:
@@ -219,53 +219,55 @@ def import_config(section: RareGems, experiment: str, branch: str) -> dict[str, 
     return {"weights": plain(b.imported), "model": plain(e.model), "num_classes": b.imported_classes}
 
 
-def _training(section: RareGems, e: Experiment, b: Branch, train: Any, seed: int) -> dict[str, Any]:
+def _training(section: RareGems, e: Experiment, b: Branch, train: Any, seed: int | str) -> dict[str, Any]:
     attack = {"attack": plain(b.attack)} if b.attack else {}
-    return {"data": plain(e.data), "train": plain(train), "compute": plain(section.compute), "seed": seed, **attack}
+    return {"data": plain(e.data), "train": plain(train), "compute": plain(section.compute), "seed": int(seed), **attack}
 
 
-def search_config(section: RareGems, experiment: str, branch: str, target: str, invert: bool, seed: int) -> dict[str, Any]:
+def search_config(
+    section: RareGems, experiment: str, branch: str, target: str, invert: bool, seed: int | str
+) -> dict[str, Any]:
     """Configuration of gem_search."""
     e, b = find(section, experiment, branch)
     search = {**plain(b.search), "algo": b.algo, "target_sparsity": float(target), "invert": invert}
     return {"search": search, **_training(section, e, b, b.train, seed)}
 
 
-def finetune_config(section: RareGems, experiment: str, branch: str, seed: int) -> dict[str, Any]:
+def finetune_config(section: RareGems, experiment: str, branch: str, seed: int | str) -> dict[str, Any]:
     """Configuration of gem_finetune; the target is not in it, for the ticket tells."""
     e, b = find(section, experiment, branch)
     return _training(section, e, b, b.finetune or e.finetune, seed)
 
 
-def sanity_config(section: RareGems, experiment: str, branch: str, target: str, seed: int) -> dict[str, Any]:
+def sanity_config(section: RareGems, experiment: str, branch: str, target: str, seed: int | str) -> dict[str, Any]:
     """Configuration of gem_sanity."""
     checks = [c for c in section.checks if c != "invert"]
     return {**finetune_config(section, experiment, branch, seed), "target_sparsity": float(target), "checks": checks}
 
 
-def ticket_config(section: RareGems, experiment: str, branch: str, target: str, seed: int) -> dict[str, Any]:
+def ticket_config(section: RareGems, experiment: str, branch: str, target: str, seed: int | str) -> dict[str, Any]:
     """Configuration of the stage that draws a branch's tickets: gem_ticket, smart_ratio, random_ticket, snip, grasp, synflow."""
     e, b = find(section, experiment, branch)
     if b.algo == "random":
-        return {"remaining_fraction": float(target) / 100.0, "seed": seed}
+        return {"remaining_fraction": float(target) / 100.0, "seed": int(seed)}
     if b.algo == "smart_ratio":
-        return {"target_sparsity": float(target), "divide_by_square": e.model.arch.startswith("vgg"), "seed": seed}
+        return {"target_sparsity": float(target), "divide_by_square": e.model.arch.startswith("vgg"), "seed": int(seed)}
     if b.algo == "synflow":
         return {"target_sparsity": float(target), "data": plain(e.data), "compute": plain(section.compute)}
     if b.algo in ("snip", "grasp"):
-        shared = {"data": plain(e.data), "compute": plain(section.compute), "images": b.images, "seed": seed}
+        shared = {"data": plain(e.data), "compute": plain(section.compute), "images": b.images, "seed": int(seed)}
         return {"target_sparsity": float(target), **shared}
     return {"target_sparsity": float(target)}
 
 
-def dense_config(section: RareGems, experiment: str, branch: str, seed: int) -> dict[str, Any]:
+def dense_config(section: RareGems, experiment: str, branch: str, seed: int | str) -> dict[str, Any]:
     """Configuration of weight_training, dense or as round 0 of imp."""
     e, b = find(section, experiment, branch)
     iteration = b.imp.rewind_iteration if b.imp and b.imp.rewind == "warm" else 0
     return {**_training(section, e, b, b.train, seed), "rewind_iteration": iteration}
 
 
-def imp_config(section: RareGems, experiment: str, branch: str, round_number: int, seed: int) -> dict[str, Any]:
+def imp_config(section: RareGems, experiment: str, branch: str, round_number: int, seed: int | str) -> dict[str, Any]:
     """Configuration of one imp_rewind round."""
     e, b = find(section, experiment, branch)
     assert b.imp is not None

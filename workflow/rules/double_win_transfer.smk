@@ -1,0 +1,89 @@
+"""Double-win tickets (ICML 2022), the downstream tasks: transfer standard and adversarially, evaluate on the test split.
+
+REQUIRED INPUTS: dense weights and tickets of double_win.smk
+OUTPUTS: models and evaluation.json below .../transfer/<dataset>/<percent>/<ticket>/<mode>/s<seed>/
+"""
+
+TRANSFER = f"{CHAIN}/transfer/{{dataset}}/{{percent}}/{{ticket}}"
+
+
+rule transfer_std:
+    input:
+        unpack(grid.transferred),
+    output:
+        best_sa=f"{TRANSFER}/std/s{{run_seed}}/best_sa.safetensors",
+        metrics=f"{TRANSFER}/std/s{{run_seed}}/transfer.json",
+    log:
+        f"{TRANSFER}/std/s{{run_seed}}/transfer.log",
+    benchmark:
+        f"{TRANSFER}/std/s{{run_seed}}/transfer.tsv"
+    conda:
+        f"{ENVS}/vision.yaml"
+    threads: DW.compute.threads if DW else 1
+    resources:
+        gpu=1,
+        mem_mb=more(4000),
+        runtime=more(60),
+    params:
+        config=part_of(DW, grid.std_config, "dataset", "percent", "run_seed"),
+        stamp=stamp("transfer"),
+        run=untracked,
+    message:
+        "standard transfer of {wildcards.pretraining}/{wildcards.ticket} to {wildcards.dataset} ({wildcards.percent} %)"
+    shell:
+        "python -m winnow.stages.transfer --config {params.config:q} --init {input.init} --mask {input.mask} --best-sa {output.best_sa} --metrics {output.metrics} {params.run} 2> {log}"
+
+
+rule transfer_adv:
+    input:
+        unpack(grid.transferred),
+    output:
+        best_sa=f"{TRANSFER}/adv/s{{run_seed}}/best_sa.safetensors",
+        best_ra=f"{TRANSFER}/adv/s{{run_seed}}/best_ra.safetensors",
+        metrics=f"{TRANSFER}/adv/s{{run_seed}}/transfer.json",
+    log:
+        f"{TRANSFER}/adv/s{{run_seed}}/transfer.log",
+    benchmark:
+        f"{TRANSFER}/adv/s{{run_seed}}/transfer.tsv"
+    conda:
+        f"{ENVS}/vision.yaml"
+    threads: DW.compute.threads if DW else 1
+    resources:
+        gpu=1,
+        mem_mb=more(4000),
+        runtime=more(240),
+    params:
+        config=part_of(DW, grid.adv_config, "dataset", "percent", "run_seed"),
+        stamp=stamp("transfer"),
+        run=untracked,
+    message:
+        "adversarial transfer of {wildcards.pretraining}/{wildcards.ticket} to {wildcards.dataset} ({wildcards.percent} %)"
+    shell:
+        "python -m winnow.stages.transfer --config {params.config:q} --init {input.init} --mask {input.mask} --best-sa {output.best_sa} --best-ra {output.best_ra} --metrics {output.metrics} {params.run} 2> {log}"
+
+
+rule evaluate:
+    input:
+        best_sa=f"{TRANSFER}/{{mode}}/s{{run_seed}}/best_sa.safetensors",
+        best_ra=grid.best_ra,
+    output:
+        f"{TRANSFER}/{{mode}}/s{{run_seed}}/evaluation.json",
+    log:
+        f"{TRANSFER}/{{mode}}/s{{run_seed}}/evaluation.log",
+    benchmark:
+        f"{TRANSFER}/{{mode}}/s{{run_seed}}/evaluation.tsv"
+    conda:
+        f"{ENVS}/vision.yaml"
+    threads: DW.compute.threads if DW else 1
+    resources:
+        gpu=1,
+        mem_mb=more(4000),
+        runtime=more(120),
+    params:
+        config=part_of(DW, grid.evaluate_config, "dataset", "run_seed"),
+        stamp=stamp("evaluate"),
+        run=untracked,
+    message:
+        "evaluating {wildcards.pretraining}/{wildcards.ticket} on {wildcards.dataset}, {wildcards.mode} transfer"
+    shell:
+        "python -m winnow.stages.evaluate --config {params.config:q} --best-sa {input.best_sa} --best-ra {input.best_ra} --metrics {output} {params.run} 2> {log}"
