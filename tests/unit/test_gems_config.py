@@ -103,7 +103,7 @@ def test_each_stage_takes_its_configuration():
 
     def check(stage, document):
         module = importlib.import_module(f"winnow.stages.{stage}")
-        parse(module.Config, json.loads(json.dumps(document)), stage)
+        parse(module.stage.config, json.loads(json.dumps(document)), stage)
 
     check("gem_init", grid.init_config(s, "e", "kaiming_normal-fan5", 0))
     check("gem_search", grid.search_config(s, "e", "gm", "5", True, 0))
