@@ -34,11 +34,6 @@ def keep_largest(scores: Arrays, count: int) -> dict[str, np.ndarray]:
     return _split(chosen, {n: np.shape(scores[n]) for n in names})
 
 
-def keep_largest_per_layer(scores: Arrays, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Masks that keep exactly `counts[name]` largest scores of each array."""
-    return {name: keep_largest({name: values}, counts[name])[name] for name, values in scores.items()}
-
-
 def magnitude(weights: Arrays, count: int, alive: Arrays | None = None) -> dict[str, np.ndarray]:
     """Global L1 pruning: keep the `count` largest |w| over all arrays together, among the `alive` ones if given.
 

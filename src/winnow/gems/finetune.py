@@ -17,12 +17,13 @@ from winnow.config.parts import Attack, Compute, Data, Train
 from winnow.errors import WinnowError
 from winnow.stage import Job
 from winnow.ticket import Ticket
+from winnow.train.device import start
 from winnow.train.loop import Fit, fit
 from winnow.train.optim import make_optimizer
 from winnow.vision import models, sources
 from winnow.vision.batches import Loader
 from winnow.vision.evaluate import accuracy, robust_accuracy
-from winnow.vision.training import make_step, place, start, train_classifier
+from winnow.vision.training import make_step, place, train_classifier
 
 
 @dataclass

@@ -15,9 +15,10 @@ from winnow.gems.scores import scorable
 from winnow.prune import keep_largest
 from winnow.stage import Job
 from winnow.ticket import Ticket
+from winnow.train.device import start
 from winnow.vision import models, sources
 from winnow.vision.batches import Loader
-from winnow.vision.training import place, start
+from winnow.vision.training import place
 
 TEMPERATURE = 200.0  # divides GraSP's logits
 SYNFLOW_ROUNDS = 100

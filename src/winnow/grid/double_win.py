@@ -17,6 +17,7 @@ from itertools import product
 from typing import Any
 
 from winnow.config.double_win import DoubleWin, Downstream, Pretraining
+from winnow.grid import named, percent
 from winnow.schema import key, part, plain
 
 ROOT = "results/double_win"
@@ -69,11 +70,6 @@ class Run:
         """IMP round; 0 for dense and further tickets."""
         last = self.ticket.rpartition("-")[2]
         return int(last) if self.ticket.split("-")[0] in ("imp", "omp", "random") else 0
-
-
-def percent(fraction: float) -> str:
-    """0.1 -> '10', as in paths."""
-    return f"{100 * fraction:g}"
 
 
 @part
@@ -144,11 +140,6 @@ def grid_of(section: DoubleWin) -> Grid:
         seeds=section.seeds,
         source_seed=section.source_seed,
     )
-
-
-def named(items: list[Any], name: str) -> Any:
-    """The item of that name."""
-    return next(i for i in items if i.name == name)
 
 
 def dense_config(section: DoubleWin, name: str, seed: str) -> dict[str, Any]:

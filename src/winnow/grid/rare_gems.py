@@ -23,7 +23,7 @@ from typing import Any
 
 from winnow.config.gems import ITERATIVE, WeightInit
 from winnow.config.rare_gems import SEARCHED, Branch, Experiment, RareGems
-from winnow.grid.double_win import named
+from winnow.grid import named
 from winnow.schema import key, part, plain
 
 ROOT = "results/rare_gems"

@@ -20,6 +20,7 @@ from typing import Any
 
 from winnow.config.robust_bert import Attacker, RobustBert, Task
 from winnow.config.text import TextAttack, TextData
+from winnow.grid import percent
 from winnow.schema import key, part, plain
 from winnow.text.assets import needed_roles
 
@@ -28,11 +29,6 @@ TASK = f"{ROOT}/{{model}}/{{task}}"
 SEED = f"{TASK}/s{{seed}}"
 FETCHED = "data/attack_assets"  # what fetch_attack_assets fills
 METHODS = {"robust": "robust_ticket", "random": "random_ticket", "magnitude": "magnitude_ticket"}
-
-
-def percent(fraction: float) -> str:
-    """0.3 -> '30', as in paths."""
-    return f"{100 * fraction:g}"
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,11 @@ stage = Stage(
 @stage
 def main(job: Job[Config]) -> None:
     """Load each checkpoint, measure, write."""
+    from winnow.train.device import start
     from winnow.vision import evaluate as ev
     from winnow.vision import models, sources
     from winnow.vision.batches import Loader
-    from winnow.vision.training import place, start
+    from winnow.vision.training import place
 
     cfg, wanted = job.config, job.config.evaluation
     device = start(cfg.compute, job, cfg.seed)

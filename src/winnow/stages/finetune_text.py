@@ -40,12 +40,14 @@ def main(job: Job[Config]) -> None:
 
 def run(job: Job[Config]) -> None:
     """Fine-tune with the job's ticket, if it has one."""
+    from winnow.rng import seed_of
     from winnow.text import models
-    from winnow.text.training import finetune, load, start
+    from winnow.text.training import finetune, load
     from winnow.ticket import Ticket
+    from winnow.train.device import start
 
     cfg = job.config
-    start(cfg.compute, job, cfg.seed)
+    start(cfg.compute, job, seed_of(cfg.seed, "start"))
     model, tokenizer, data = load(job)
     models.reset_head(model, cfg.seed)
     ticket = Ticket.load(job["mask"]) if job.inputs.get("mask") else None

@@ -7,16 +7,13 @@ ICML 2022, section 3.1). Masks are nested; the head is never pruned.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-import numpy as np
-
-from winnow.artifacts import read_arrays, read_metadata
 from winnow.errors import WinnowError
 from winnow.prune import imp_count, magnitude
 from winnow.schema import key, part
 from winnow.stage import Job, Stage
 from winnow.ticket import Ticket
+from winnow.weights import prunable_arrays
 
 
 @part
@@ -36,15 +33,6 @@ stage = Stage(
     },
     outputs={"out": "ticket of this round"},
 )
-
-
-def prunable_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The weights of an artifact that magnitude pruning may remove, by name."""
-    names = read_metadata(path).get("prunable")
-    if not names:
-        raise WinnowError(f"{path}: records no prunable weights; bring it in with winnow.stages.import_weights")
-    weights = read_arrays(path)
-    return {name: weights[name] for name in names}
 
 
 @stage

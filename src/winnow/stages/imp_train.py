@@ -36,9 +36,10 @@ def main(job: Job[Config]) -> None:
     """Rewind, mask, train, write."""
     from winnow.errors import WinnowError
     from winnow.ticket import Ticket
+    from winnow.train.device import start
     from winnow.vision import models, sources
     from winnow.vision.batches import Loader
-    from winnow.vision.training import place, start, train_classifier
+    from winnow.vision.training import place, train_classifier
 
     cfg, ticket = job.config, Ticket.load(job["mask"])
     device = start(cfg.compute, job, cfg.seed)

@@ -42,10 +42,11 @@ def main(job: Job[Config]) -> None:
         vocab = models.vocabulary([*texts, *unlabelled], lexicon, cfg.model.vocabulary)
         model, tokenizer = models.tiny_bert(cfg.model, cfg.data.classes, vocab, cfg.data.max_length, cfg.seed)
         if pretraining is not None:
+            from winnow.rng import seed_of
             from winnow.text.pretraining import pretrain
-            from winnow.text.training import start
+            from winnow.train.device import start
 
-            start(cfg.compute, job, cfg.seed)
+            start(cfg.compute, job, seed_of(cfg.seed, "start"))
             pretrain(model, tokenizer, unlabelled, job, pretraining.train, cfg.data.max_length, cfg.seed)
     else:
         assert cfg.model.path is not None

@@ -7,8 +7,8 @@ import sys
 from winnow.prune import imp_count, magnitude
 from winnow.schema import key, part
 from winnow.stage import Job, Stage
-from winnow.stages.imp_prune import prunable_arrays
 from winnow.ticket import Ticket
+from winnow.weights import prunable_arrays
 
 
 @part

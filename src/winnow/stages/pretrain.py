@@ -44,10 +44,11 @@ stage = Stage(
 @stage
 def main(job: Job[Config]) -> None:
     """Build, train, measure, write."""
+    from winnow.train.device import start
     from winnow.vision import models, sources
     from winnow.vision.batches import Loader
     from winnow.vision.evaluate import accuracy
-    from winnow.vision.training import place, start, train_classifier
+    from winnow.vision.training import place, train_classifier
 
     cfg = job.config
     device = start(cfg.compute, job, seed_of(cfg.seed, "init"))

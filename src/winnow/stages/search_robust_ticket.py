@@ -44,15 +44,17 @@ stage = Stage(
 def main(job: Job[Config]) -> None:
     """Freeze, search, write."""
     from winnow.errors import WinnowError
+    from winnow.rng import seed_of
     from winnow.text.hard_concrete import write_scores
     from winnow.text.models import prunable
     from winnow.text.search import search
-    from winnow.text.training import load, start
+    from winnow.text.training import load
+    from winnow.train.device import start
 
     cfg, files = job.config, job.paths("scores")
     if len(files) != len(cfg.keep_epochs):
         raise WinnowError(f"--scores: {len(files)} files for {len(cfg.keep_epochs)} kept epochs; name one for each")
-    start(cfg.compute, job, cfg.seed)
+    start(cfg.compute, job, seed_of(cfg.seed, "start"))
     model, _, data = load(job)
     shapes = {name: list(model.get_parameter(name).shape) for name in prunable(model)}
     history, kept = search(

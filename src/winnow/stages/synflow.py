@@ -30,9 +30,10 @@ def main(job: Job[Config]) -> None:
     from winnow.gems.scores import scorable
     from winnow.gems.sensitivity import synflow_masks
     from winnow.ticket import Ticket
+    from winnow.train.device import start
     from winnow.vision import models, sources
     from winnow.vision.batches import Loader
-    from winnow.vision.training import place, start
+    from winnow.vision.training import place
 
     cfg = job.config
     device = start(cfg.compute, job, 0)

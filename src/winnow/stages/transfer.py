@@ -38,9 +38,10 @@ def main(job: Job[Config]) -> None:
     """Replace the head, mask, train, write the best."""
     from winnow.rng import seed_of
     from winnow.ticket import Ticket
+    from winnow.train.device import start
     from winnow.vision import models, sources
     from winnow.vision.batches import Loader
-    from winnow.vision.training import place, start, train_classifier
+    from winnow.vision.training import place, train_classifier
 
     cfg = job.config
     device = start(cfg.compute, job, seed_of(cfg.seed, "head"))

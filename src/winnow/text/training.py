@@ -11,7 +11,6 @@ from torch.nn.functional import cross_entropy
 
 from winnow.config.parts import Compute, Train
 from winnow.config.text import FreeLB
-from winnow.rng import seed_of
 from winnow.stage import Job
 from winnow.text.batches import Encoded, TextBatches, encode
 from winnow.text.data import load_text
@@ -19,17 +18,10 @@ from winnow.text.evaluate import accuracy
 from winnow.text.models import check_classes, load_classifier
 from winnow.text.search import AdversarialStep
 from winnow.ticket import Ticket
-from winnow.train.device import autocast, configure
+from winnow.train.device import autocast
 from winnow.train.loop import Fit, fit
 from winnow.train.masking import enforce
 from winnow.train.optim import make_optimizer
-
-
-def start(compute: Compute, job: Job[Any], seed: int) -> torch.device:
-    """Threads, determinism and the seed of whatever is drawn before the first step; returns the device."""
-    configure(compute, job.device)
-    torch.manual_seed(seed_of(seed, "start"))
-    return job.device
 
 
 def load(job: Job[Any]) -> tuple[Any, Any, dict[str, Encoded]]:

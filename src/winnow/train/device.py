@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from winnow.compat import optimizers_without_compiler
 from winnow.config.parts import Compute
 from winnow.errors import WinnowError
+
+if TYPE_CHECKING:
+    from winnow.stage import Job
 
 
 def choose_device(name: str) -> torch.device:
@@ -44,3 +47,10 @@ def autocast(compute: Compute, device: torch.device) -> AbstractContextManager[A
     if compute.precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
+
+
+def start(compute: Compute, job: Job[Any], seed: int) -> torch.device:
+    """Configure the process and seed whatever is drawn before the first training step; returns the job's device."""
+    configure(compute, job.device)
+    torch.manual_seed(seed)
+    return job.device

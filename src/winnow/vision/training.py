@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from winnow.config.parts import Attack, Compute, Train
 from winnow.stage import Job
 from winnow.ticket import Ticket
-from winnow.train.device import autocast, configure
+from winnow.train.device import autocast
 from winnow.train.loop import Fit, fit
 from winnow.train.masking import enforce
 from winnow.train.optim import make_optimizer
@@ -112,10 +112,3 @@ def train_classifier(
         extras={"best": best},
     )
     return fit(run, job), best
-
-
-def start(compute: Compute, job: Job[Any], seed: int) -> torch.device:
-    """Set threads and determinism, seed model initialisation, return the device."""
-    configure(compute, job.device)
-    torch.manual_seed(seed)
-    return job.device
