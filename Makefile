@@ -23,12 +23,12 @@ demo: $(READY)
 	@echo "report: results/report.html"
 
 report: $(READY)
-	@PYTHONPATH=src $(BIN)/python -m winnow.stages.report results --out results/report.html
+	@$(BIN)/python -m winnow.stages.report results --out results/report.html
 
 # the embedded default twice, in two folders, and every artifact of the two compared
 determinism: $(READY)
-	@for run in one two; do $(BIN)/snakemake --cores $(CORES) --quiet rules host reason --directory determinism/$$run; done
-	PYTHONPATH=src $(BIN)/python -m winnow.stages.verify determinism/one/results --same-as determinism/two/results
+	@set -e; for run in one two; do $(BIN)/snakemake --cores $(CORES) --quiet rules host reason --directory determinism/$$run; done
+	$(BIN)/python -m winnow.stages.verify determinism/one/results --same-as determinism/two/results
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TARGET)

@@ -162,6 +162,11 @@ def _triggers(file: Path, vouchers: Mapping[Path, Path]) -> list[Path]:
     return list(dict.fromkeys(f.with_name(MODEL_FILE) if f.with_name(SIDECAR).exists() else f for f in found))
 
 
+def _stands_for(file: Path) -> Path:
+    """What a child names as its parent: the sidecar for the files of a model folder, else the file itself."""
+    return file.with_name(SIDECAR) if file.with_name(SIDECAR).exists() else file
+
+
 def _children(records: list[Record]) -> dict[Path, list[Record]]:
     found: dict[Path, list[Record]] = {}
     for r in records:
@@ -171,15 +176,13 @@ def _children(records: list[Record]) -> dict[Path, list[Record]]:
 
 
 def _followers(file: Path, children: Mapping[Path, list[Record]]) -> dict[str, int]:
-    """Stage -> number of artifacts made from `file`, directly or not."""
+    """Stage -> number of artifacts with a record that were made from `file`, directly or not."""
     waiting, seen = [file], {}
     while waiting:
-        for child in children.get(waiting.pop(), []):
-            own = child.file.with_name(MODEL_FILE) if child.file.name == SIDECAR else child.file
-            for made in (own, *child.vouched):
-                if made not in seen:
-                    seen[made] = child.about["stage"]
-                    waiting.append(made)
+        for child in children.get(_stands_for(waiting.pop()), []):
+            if child.file not in seen:
+                seen[child.file] = child.about["stage"]
+                waiting += [child.file, *child.vouched]
     return {stage: list(seen.values()).count(stage) for stage in sorted(set(seen.values()))}
 
 
@@ -207,6 +210,9 @@ def tree(file: Path) -> Iterator[Node]:
         state = "verified" if expected in (None, sha256(file)) else "changed"
         if about is not None or expected is None or intact(file) is False:  # a file from outside is known by its hash alone
             state = fault(file) or state
+        if about is not None and file.name == SIDECAR:  # it stands for the whole folder
+            torn = (f for f, sha in about.vouched.items() if not f.exists() or sha256(f) != sha)
+            state = next((f"damaged: {f} is not what it vouches for" for f in torn), state)
         seen.add(file)
         yield Node(role, file, depth, state, about, repeated)
         if about is not None and not repeated:

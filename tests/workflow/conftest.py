@@ -33,10 +33,10 @@ def put(config: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return new
 
 
-def copy_of_project(folder: Path) -> Path:
+def copy_of_project(folder: Path, origin: Path = ROOT) -> Path:
     """A copy of everything that decides what runs, with files that are new: what a fresh clone gives. Returns its Snakefile."""
     for name in PROJECT:
-        source = ROOT / name
+        source = origin / name
         if source.is_dir():
             shutil.copytree(source, folder / name, copy_function=shutil.copyfile, ignore=shutil.ignore_patterns("__pycache__"))
         else:

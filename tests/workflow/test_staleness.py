@@ -46,12 +46,12 @@ def moved(finished: Workflow, tmp: Path) -> dict[str, str]:
     for file in sorted(copy.folder.rglob("*"), reverse=True):
         if ".snakemake" not in file.parts:
             os.utime(file)
-    return copy.request(snakefile=copy_of_project(tmp / "clone"))
+    return copy.request(snakefile=copy_of_project(tmp / "clone", finished.snakefile.parent))
 
 
 def commented(finished: Workflow, tmp: Path) -> dict[str, str]:
     """Sources with another comment, docstring and formatting, an environment with another comment."""
-    snakefile = copy_of_project(tmp / "commented")
+    snakefile = copy_of_project(tmp / "commented", finished.snakefile.parent)
     for name in ("artifacts.py", "ticket.py", "prune.py", "train/loop.py", "stages/imp_train.py"):
         file = snakefile.parent / "src/winnow" / name
         text = file.read_text().replace('"""', '"""Another word. ', 1).replace(" = ", "  =  ", 1)
@@ -76,7 +76,7 @@ def answers(finished, tmp_path_factory):
     requests |= {"grown": grown.request(config)} | {edit.name: grown.request(edit.apply(config)) for edit in LESS}
     requests["paper"] = finished.request(finished.config | yaml.safe_load(PAPER.read_text()))
     for number, source in enumerate(SOURCE_EDITS):
-        snakefile = copy_of_project(tmp / f"edited{number}")
+        snakefile = copy_of_project(tmp / f"edited{number}", finished.snakefile.parent)
         for name in source.files:
             with (snakefile.parent / name).open("a") as file:
                 file.write(f"\n{source.line}\n")
