@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from winnow.artifacts import atomic_path, local, read_json, seal_holds, sha256_file, sha256_text, write_record
+from winnow.artifacts import MODEL_FILE, atomic_path, local, read_json, seal_holds, sha256_file, sha256_text, write_record
 from winnow.errors import WinnowError
 from winnow.schema import canonical_json
 
@@ -74,7 +74,8 @@ def _manifest(entry: Path, job: Job[Any]) -> dict[str, str]:
     if not file.exists() or not seal_holds(file):
         raise _DamagedError("its manifest does not hold")
     files: dict[str, str] = read_json(file)["files"]
-    own = [folder for name in job.outputs for path in job.paths(name) for folder in (path.absolute(), path.absolute().parent)]
+    outputs = [path.absolute() for name in job.outputs for path in job.paths(name)]
+    own = [path.parent if path.name == MODEL_FILE else path for path in outputs]
     for path in files:
         if ".." in Path(path).parts or not any(Path(path).absolute().is_relative_to(o) for o in own):
             raise _DamagedError(f"{path} is no output of this job")

@@ -58,6 +58,18 @@ def all_of(*edits: Callable[[Config], Config]) -> Callable[[Config], Config]:
 DW, RB, RG = "double_win", "robust_bert", "rare_gems.experiments.0"
 TASK, TEXT = f"{DW}.downstreams.0", f"{RB}.tasks.0"
 EVERY_TRANSFER = {"transfer_std": 8, "transfer_adv": 8, "evaluate": 16, **DW_TABLE}
+GEMS = {
+    "gem_init": 1, "gem_search": 2, "gem_search_inverted": 1, "gem_random": 1, "gem_smart_ratio": 1, "gem_snip": 1,
+    "gem_synflow": 1, "weight_training": 2, "imp_rewind": 2, "gem_finetune": 6, "gem_sanity": 1, **RG_TABLE,
+}  # fmt: skip
+IMAGES = {
+    "pretrain": 2, "import_weights": 1, "imp_prune": 4, "imp_train": 2, "one_shot_prune": 1, "random_prune": 1,
+    "export_ticket": 1, "import_ticket": 1, **EVERY_TRANSFER,
+}  # fmt: skip
+TEXTS = {
+    "import_text_model": 1, "finetune_text": 2, "search_robust_ticket": 1, "draw_ticket": 1, "random_ticket": 1,
+    "magnitude_ticket": 1, "retrain_ticket": 3, "attack_text": 5, **RB_TABLE,
+}  # fmt: skip
 EDITS = [
     Edit(
         "one IMP round more",
@@ -67,14 +79,7 @@ EDITS = [
         new=True,
     ),
     Edit("one IMP round less", all_of(sets(f"{DW}.imp.rounds", 1), sets(f"{DW}.transfer.rounds", [])), DW_TABLE),
-    Edit(
-        "one seed more",
-        sets(f"{DW}.seeds", [0, 1]),
-        {"pretrain": 2, "import_weights": 1, "imp_prune": 4, "imp_train": 2, "one_shot_prune": 1, "random_prune": 1,
-         "export_ticket": 1, "import_ticket": 1, **EVERY_TRANSFER},
-        new=True,
-        within="/s1/",
-    ),
+    Edit("one seed more", sets(f"{DW}.seeds", [0, 1]), IMAGES, new=True, within="/s1/"),
     Edit("one downstream task more", more(f"{DW}.downstreams", name="more"), EVERY_TRANSFER | {"double_win_plots": 2}, new=True,
          within="/transfer/more/"),
     Edit("one data fraction more", sets(f"{TASK}.fractions", [1.0, 0.5]), EVERY_TRANSFER | {"double_win_plots": 2}, new=True,
@@ -91,6 +96,7 @@ EDITS = [
          {"imp_train": 2, "imp_prune": 2, "random_prune": 1, "export_ticket": 1, "import_weights": 1, "import_ticket": 1,
           "transfer_std": 5, "transfer_adv": 5, "evaluate": 10, **DW_TABLE}),
     Edit("tolerance of a match", sets(f"{DW}.tolerance", 2.0), DW_TABLE),
+    Edit("threads of the text pipeline: they are part of what fixes the bytes", sets(f"{RB}.compute.threads", 2), TEXTS),
     Edit("one removed fraction of text tickets more", sets(f"{RB}.removed_fractions", [0.3, 0.6]),
          {"draw_ticket": 1, "random_ticket": 1, "magnitude_ticket": 1, "retrain_ticket": 3, "attack_text": 3, **RB_TABLE},
          new=True, within="-60"),
@@ -132,19 +138,6 @@ NOTHING = {
     "sources": ["a comment in code", "a docstring", "formatting of code", "a comment in an environment"],
 }
 
-GEMS = {
-    "gem_init": 1, "gem_search": 2, "gem_search_inverted": 1, "gem_random": 1, "gem_smart_ratio": 1, "gem_snip": 1,
-    "gem_synflow": 1, "weight_training": 2, "imp_rewind": 2, "gem_finetune": 6, "gem_sanity": 1, **RG_TABLE,
-}  # fmt: skip
-IMAGES = {
-    "pretrain": 2, "import_weights": 1, "imp_prune": 4, "imp_train": 2, "one_shot_prune": 1, "random_prune": 1,
-    "export_ticket": 1, "import_ticket": 1, **EVERY_TRANSFER,
-}  # fmt: skip
-TEXTS = {
-    "import_text_model": 1, "finetune_text": 2, "search_robust_ticket": 1, "draw_ticket": 1, "random_ticket": 1,
-    "magnitude_ticket": 1, "retrain_ticket": 3, "attack_text": 5, **RB_TABLE,
-}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class SourceEdit:
@@ -174,7 +167,7 @@ def table() -> str:
     """The matrix in Markdown, as ARCHITECTURE.md shows it."""
 
     def shown(jobs: dict[str, int]) -> str:
-        whole = {"all jobs": IMAGES | TEXTS | GEMS, "all jobs of the text pipeline": TEXTS,
+        whole = {"all jobs": IMAGES | TEXTS | GEMS, "all jobs of the text pipeline": TEXTS, "all jobs of double_win": IMAGES,
                  "all jobs of the two image pipelines": IMAGES | GEMS}  # fmt: skip
         name = next((n for n, all_ in whole.items() if jobs == all_), None)
         return name or ", ".join(f"{rule} {count}" for rule, count in jobs.items()) or "nothing"
