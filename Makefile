@@ -1,5 +1,6 @@
 # make demo    set up, run the embedded default, print the tables, write the report
 # make test    set up, run the whole test suite
+# make report  results/report.html: tables, figures, tickets by layer, run times
 # make check   what pre-commit and the tests check: formatting, lint, types
 VENV ?= .venv
 CORES ?= 2
@@ -8,7 +9,7 @@ TARGET ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat requirements/lock.txt pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: demo test check format docs report lock clean
+.PHONY: demo test check format docs report determinism lock clean
 .DEFAULT_GOAL := demo
 
 # An installed environment is reused; one without its mark (half built, or of older pins) is completed, and made anew if it is broken.
@@ -22,8 +23,12 @@ demo: $(READY)
 	@echo "report: results/report.html"
 
 report: $(READY)
-	@test -e results/report.html -a -z "$$(find results/tables results/figures -newer results/report.html -type f 2>/dev/null | head -n 1)" \
-	|| $(BIN)/snakemake --cores 1 --quiet all --report results/report.html
+	@$(BIN)/python -m winnow.stages.report results --out results/report.html
+
+# the embedded default twice, in two folders, and every artifact of the two compared
+determinism: $(READY)
+	@set -e; for run in one two; do $(BIN)/snakemake --cores $(CORES) --quiet rules host reason --directory determinism/$$run; done
+	$(BIN)/python -m winnow.stages.verify determinism/one/results --same-as determinism/two/results
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TARGET)
@@ -41,4 +46,4 @@ lock:
 	sh requirements/lock.sh
 
 clean:
-	rm -rf results .snakemake .winnow
+	rm -rf results determinism .snakemake .winnow

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from winnow.artifacts import read_arrays, read_metadata
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -25,6 +27,13 @@ def shared() -> Path:
     if folder is None:
         pytest.skip("the reference data (WINNOW_SHARED, or ../shared) is not there")
     return folder
+
+
+def same_artifact(one: Path, other: Path) -> bool:
+    """Whether two safetensors artifacts are the same but for the names that they were written under."""
+    records = [{k: v for k, v in read_metadata(p).items() if k not in ("path", "seal")} for p in (one, other)]
+    arrays = [{k: (str(v.dtype), v.shape, v.tobytes()) for k, v in read_arrays(p).items()} for p in (one, other)]
+    return records[0] == records[1] and arrays[0] == arrays[1]
 
 
 DIGITS = {

@@ -1,10 +1,15 @@
-"""The one way in and out of files: atomic writes, byte-stable safetensors with one metadata key, checked reads."""
+"""The one way in and out of files: atomic writes, byte-stable safetensors with one metadata key, seals, checked reads.
+
+A seal is the sha256 of the whole file with the seal itself read as zeros. It stands inside the file (in the `winnow` metadata
+of a safetensors file, as a key of a JSON record), so any flipped, lost or added byte of the file shows, wherever it lies.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +25,12 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT_VERSION = 1
+SIDECAR = "winnow.json"  # the record of a Hugging Face folder
+MODEL_FILE = "model.safetensors"  # what names such a folder
 METADATA_KEY = "winnow"  # exactly one: with two, safetensors' byte order depends on hash order
+_UNSEALED = "0" * 64
+_SEAL = re.compile(rb'\\?"seal\\?": ?\\?"([0-9a-f]{64})\\?"')  # as JSON, and as JSON inside a JSON string
+_LONGEST_HEADER = 100 << 20  # safetensors' own limit
 
 
 @contextmanager
@@ -65,6 +75,34 @@ def write_json(path: str | Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False, default=_scalar) + "\n").encode())
 
 
+def write_record(path: str | Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON artifact under a seal."""
+    text = json.dumps({**value, "seal": _UNSEALED}, indent=1, sort_keys=True, allow_nan=False, default=_scalar) + "\n"
+    write_bytes(path, _sealed(text.encode()))
+
+
+def _sealed(data: bytes) -> bytes:
+    found = _SEAL.search(data)
+    assert found is not None and found[1] == _UNSEALED.encode()
+    return data[: found.start(1)] + hashlib.sha256(data).hexdigest().encode() + data[found.end(1) :]
+
+
+def seal_holds(path: str | Path) -> bool | None:
+    """Whether every byte of a safetensors or JSON artifact is as it was written; None when it carries no seal."""
+    digest = hashlib.sha256()
+    with _existing(path).open("rb") as f:
+        head = f.read(8)
+        size = int.from_bytes(head, "little")  # of a safetensors header; the first bytes of a JSON text make a huge number
+        head += f.read(size if size < _LONGEST_HEADER else -1)
+        found = _SEAL.search(head)
+        if found is None:
+            return None
+        digest.update(head[: found.start(1)] + _UNSEALED.encode() + head[found.end(1) :])
+        while block := f.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest() == found[1].decode()
+
+
 def _scalar(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
@@ -77,6 +115,14 @@ def read_json(path: str | Path) -> Any:
         return json.loads(_existing(path).read_text())
     except ValueError as error:
         raise WinnowError(f"{path}: not a complete JSON file ({error}); delete it and rerun its stage") from None
+
+
+def local(path: Path) -> str:
+    """`path` as artifacts record it: relative to the working folder when it lies there, so that a moved project still verifies."""
+    try:
+        return path.absolute().relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return str(path.absolute())
 
 
 def sha256_file(path: str | Path) -> str:
@@ -106,8 +152,8 @@ def _existing(path: str | Path) -> Path:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor | np.ndarray], metadata: Mapping[str, Any]) -> None:
-    """Write tensors (torch or NumPy) as safetensors with `metadata` as one key of canonical JSON; atomic, byte-stable."""
-    text = {METADATA_KEY: canonical_json({"format": FORMAT_VERSION, **metadata})}
+    """Write tensors (torch or NumPy) as safetensors with `metadata` as one key of canonical JSON; atomic, byte-stable, sealed."""
+    text = {METADATA_KEY: canonical_json({"format": FORMAT_VERSION, **metadata, "seal": _UNSEALED})}
     arrays = all(isinstance(t, np.ndarray) for t in tensors.values())
     save: Callable[..., bytes]
     if arrays:
@@ -118,7 +164,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor | np.ndar
         from safetensors.torch import save
 
         ready = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}  # type: ignore[union-attr]
-    write_bytes(path, save(ready, metadata=text))
+    write_bytes(path, _sealed(save(ready, metadata=text)))
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.metadata
+import platform
 from functools import cache
 from pathlib import Path
 
@@ -76,3 +78,14 @@ def source_hash(stage: str) -> str:
     for module in closure(f"winnow.stages.{stage}"):
         digest.update(f"{module}\0{_read(module)[0]}\0".encode())
     return digest.hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    found = {"python": platform.python_version()}
+    for package in ("winnow", "numpy", "torch", "transformers", "textattack"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -7,10 +7,8 @@ A stage file declares a `Stage` and decorates one function with it. Exit codes: 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import logging
-import platform
 import shutil
 import signal
 import sys
@@ -21,9 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from winnow.artifacts import sha256_file, sha256_text, write_json, write_tensors
+from winnow import store
+from winnow.artifacts import MODEL_FILE, SIDECAR, local, sha256_file, sha256_text, write_record, write_tensors
 from winnow.errors import WinnowError
-from winnow.fingerprint import source_hash
+from winnow.fingerprint import source_hash, versions
 from winnow.schema import canonical_json, parse, plain
 from winnow.ticket import Ticket
 
@@ -51,6 +50,7 @@ class Job(Generic[C]):
     data_root: Path = Path("data")
     download: bool = False
     scratch: Path = Path(".winnow/scratch")
+    store: Path | None = None
     checkpoint_seconds: float = 30.0
     phase: str = ""  # a stage that trains several models one after the other names each, for its checkpoint
     checkpoints: bool = False  # set by whoever can save the state: SIGTERM then waits for it instead of ending the process
@@ -69,6 +69,15 @@ class Job(Generic[C]):
         """The paths of an input or output that takes several files."""
         value = self.inputs[name] if name in self.inputs else self.outputs[name]
         return value if isinstance(value, list) else [value] if value else []
+
+    def files(self, output: str) -> list[Path]:
+        """The files that an output consists of: itself, or those in it (a folder, named by itself or by its model.safetensors)."""
+        found: list[Path] = []
+        for path in self.paths(output):
+            folder = path.parent if path.name == MODEL_FILE and path.with_name(SIDECAR).exists() else path
+            inside = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+            found += inside if folder.is_dir() else [path]
+        return found
 
     def read(self, role: str, paths: list[Path]) -> None:
         """Declare files that the configuration, not the command line, names: they are parents too. Raises WinnowError."""
@@ -89,19 +98,22 @@ class Job(Generic[C]):
         return self._device
 
     def parents(self) -> dict[str, Any]:
-        """Role -> {path, sha256} of every input."""
+        """Role -> {path, sha256} of every input; a model folder is named by its sidecar, which vouches for its other files."""
         record: dict[str, Any] = {}
         for role, value in sorted(self.inputs.items()):
             for i, path in enumerate(value if isinstance(value, list) else [value] if value else []):
                 label = f"{role}[{i}]" if isinstance(value, list) else role
+                if path.name == MODEL_FILE and path.with_name(SIDECAR).exists():
+                    path = path.with_name(SIDECAR)
                 if path not in self._digests:
                     self._digests[path] = sha256_file(path)
-                record[label] = {"path": str(path), "sha256": self._digests[path]}
+                record[label] = {"path": local(path), "sha256": self._digests[path]}
         return record
 
-    def provenance(self) -> dict[str, Any]:
-        """What an artifact says of its making; nothing in it differs between two runs of the same job."""
+    def provenance(self, path: Path) -> dict[str, Any]:
+        """What the artifact at `path` says of itself and its making; nothing in it differs between two runs of the same job."""
         return {
+            "path": local(path),
             "stage": self.stage,
             "config": plain(self.config),
             "parents": self.parents(),
@@ -122,32 +134,26 @@ class Job(Generic[C]):
 
     def write_ticket(self, name: str, ticket: Ticket, **metadata: Any) -> None:
         """Write a ticket output with this job's provenance."""
-        ticket.save(self[name], **metadata, **self.provenance())
+        ticket.save(self[name], **metadata, **self.provenance(self[name]))
         log.info("%s: %d of %d weights remain (%.3f %%)", self[name], ticket.kept, ticket.total, ticket.remaining_percent)
 
     def write_weights(self, name: str, state: Mapping[str, Any], **metadata: Any) -> None:
         """Write a state dict output with this job's provenance."""
-        write_tensors(self[name], state, {"kind": "weights", **metadata, **self.provenance()})
+        write_tensors(self[name], state, {"kind": "weights", **metadata, **self.provenance(self[name])})
         log.info("%s written", self[name])
 
     def write_metrics(self, name: str, metrics: Mapping[str, Any]) -> None:
-        """Write a metrics JSON with this job's provenance and, apart from it, what differs from run to run."""
+        """Write a metrics JSON: the job's provenance, the sha256 of its other outputs, and apart what differs from run to run.
+
+        Called last: it vouches for outputs that cannot hold a seal of their own (tables, figures, rows, released formats).
+        """
         run = {
             "wall_seconds": round(time.time() - self.started, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-        write_json(self[name], {**metrics, "provenance": self.provenance(), "run": run})
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
-    found = {"python": platform.python_version()}
-    for package in ("winnow", "numpy", "torch", "transformers", "textattack"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        others = [f for key in self.outputs if key != name for f in self.files(key)]
+        outputs = {local(f): sha256_file(f) for f in others}
+        write_record(self[name], {**metrics, "outputs": outputs, "provenance": self.provenance(self[name]), "run": run})
 
 
 @dataclass
@@ -158,6 +164,7 @@ class Stage(Generic[C]):
     config: type[C]
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
+    stored: bool = False  # worth keeping for other working folders
     doc: str = ""
     body: Callable[[Job[C]], None] | None = None
 
@@ -195,6 +202,7 @@ class Stage(Generic[C]):
         run.add_argument("--data-root", type=Path, default=Path("data"), help="folder with the datasets (data)")
         run.add_argument("--download", action="store_true", help="allow downloads of datasets and models")
         run.add_argument("--scratch", type=Path, default=Path(".winnow/scratch"), help="folder for checkpoints")
+        run.add_argument("--store", type=Path, help="folder of finished artifacts that other working folders share (none)")
         run.add_argument("--checkpoint-seconds", type=float, default=30.0, help="time between checkpoints, in seconds (30)")
         run.add_argument(
             "--log-level", default="info", choices=["debug", "info", "warning", "error"], help="what the log holds (info)"
@@ -209,8 +217,7 @@ class Stage(Generic[C]):
         try:
             job = self._job(args)
             with _sigterm_sets(job):
-                assert self.body is not None
-                self.body(job)
+                self._work(job)
             job.phase = ""
             shutil.rmtree(job.checkpoint_folder, ignore_errors=True)
         except WinnowError as error:
@@ -220,6 +227,16 @@ class Stage(Generic[C]):
             log.warning("stopped by SIGTERM%s", "; the next run goes on from the checkpoint" if job.checkpoints else "")
             return int(stopped.code or 143)
         return 0
+
+    def _work(self, job: Job[C]) -> None:
+        assert self.body is not None
+        if not self.stored or job.store is None:
+            return self.body(job)
+        entry = store.entry_of(job.store, job)
+        if not store.take(entry, job):
+            self.body(job)
+            store.publish(entry, job)
+        return None
 
     def _job(self, args: dict[str, Any]) -> Job[C]:
         config = parse(self.config, _load_config(args["config"]), "config")
@@ -239,7 +256,7 @@ class Stage(Generic[C]):
             inputs=files["inputs"],
             outputs=files["outputs"],
             device_name=args["device"],
-            **{k: args[k] for k in ("workers", "data_root", "download", "scratch", "checkpoint_seconds")},
+            **{k: args[k] for k in ("workers", "data_root", "download", "scratch", "store", "checkpoint_seconds")},
         )
 
 

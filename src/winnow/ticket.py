@@ -87,7 +87,7 @@ class Ticket:
                 )
         return cls(arrays, metadata)
 
-    def save(self, path: str | Path, **metadata: Any) -> None:
+    def save(self, path: str | Path, /, **metadata: Any) -> None:
         """Write the ticket (atomic, byte-stable). `metadata` adds to the ticket's own, e.g. method=..., parents=..."""
         packed = {name: np.packbits(mask.reshape(-1)) for name, mask in self.arrays.items()}
         record = {

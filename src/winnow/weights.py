@@ -11,11 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from winnow.artifacts import read_arrays, read_json, read_metadata
+from winnow.artifacts import MODEL_FILE, SIDECAR, read_arrays, read_json, read_metadata
 from winnow.errors import WinnowError, nearest
-
-SIDECAR = "winnow.json"
-MODEL_FILE = "model.safetensors"
 
 
 def model_folder(path: str | Path) -> Path:

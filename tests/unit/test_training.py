@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.utils.prune
-from conftest import ATTACK, DIGITS, TRAIN
+from conftest import ATTACK, DIGITS, TRAIN, same_artifact
 
 from winnow import Ticket
-from winnow.artifacts import read_json, read_tensors, sha256_file
+from winnow.artifacts import read_json, read_tensors
 from winnow.config.parts import Train
 from winnow.schema import parse
 from winnow.stages import imp_train, transfer
@@ -91,7 +91,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(dense, tmp_path, how)
     again = subprocess.run(command(dense, killed, config), capture_output=True, text=True)
     assert again.returncode == 0 and "resumed at step" in again.stderr, again.stderr
     for name in ("sa.safetensors", "ra.safetensors"):
-        assert sha256_file(whole / name) == sha256_file(killed / name)
+        assert same_artifact(whole / name, killed / name)
     assert read_json(whole / "m.json")["epochs"] == read_json(killed / "m.json")["epochs"]
     assert not list((killed / "scratch").rglob("*.ckpt"))
 

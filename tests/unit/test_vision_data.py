@@ -135,46 +135,6 @@ def test_tar_folder_and_npz_pack_to_the_same_arrays(tmp_path):
     assert len(folder.train) == len(sets[0].train) and np.array_equal(folder.test.labels, sets[0].test.labels)
 
 
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        ({"dataset": "npz"}, "data.path: required for dataset npz"),
-        ({"dataset": "npz", "path": "no.npz"}, "no.npz: no such file; data.path names an .npz with train_images"),
-        ({"dataset": "imagefolder", "path": "none"}, "expected the folders train/<class>/ and test/<class>/"),
-        ({"dataset": "imagenet"}, "must be placed there by hand"),
-        ({"dataset": "cifar10"}, "cifar-10-batches-py is missing or damaged; put them there, or set download: true"),
-        ({"dataset": "svhn"}, "train_32x32.mat and test_32x32.mat is missing or damaged"),
-        ({"classes": [0, 12]}, "data.classes: digits has no images of class 12; labels run to 9"),
-        ({"val_images": 5000}, "5000 images wanted"),
-    ],
-)
-def test_missing_data_is_named(tmp_path, keys, message):
-    with pytest.raises(WinnowError) as error:
-        load(data(**keys), tmp_path)
-    assert message in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"train_images": np.zeros((2, 4, 4, 3), np.uint8)}, "holds no array 'train_labels'"),
-        ({"train_images": np.zeros((2, 4, 4, 3))}, "images must be uint8"),
-        ({"train_images": np.zeros((0, 4, 4, 3), np.uint8), "train_labels": np.zeros(0, int)}, "the dataset is empty"),
-        ({"train_images": np.array([{}], dtype=object)}, "not a readable .npz of plain arrays"),
-    ],
-)
-def test_bad_arrays_are_named(tmp_path, arrays, message):
-    if "must be" in message or "empty" in message or "plain" in message:
-        arrays = {
-            "train_labels": np.zeros(2, int),
-            "test_images": np.zeros((2, 4, 4, 3), np.uint8),
-            "test_labels": np.zeros(2, int),
-        } | arrays
-    np.savez(tmp_path / "x.npz", **arrays)
-    with pytest.raises(WinnowError, match=message):
-        load(data(dataset="npz", path="x.npz", val_images=1), tmp_path)
-
-
 def test_an_image_that_cannot_be_decoded_is_named(tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"not an image")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import csv
+import fcntl
 import io
+import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +19,83 @@ import yaml
 from conftest import ROOT
 
 TABLE = "results/tables/double_win.csv"
+PROJECT = ("Snakefile", "config", "envs", "profiles", "src", "workflow")
+
+
+def put(config: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy of the configuration with the value at a dotted path replaced; YAML's aliases are separate values in it."""
+    new = json.loads(json.dumps(config))
+    *way, last = path.split(".")
+    inner = new
+    for step in way:
+        inner = inner[int(step)] if isinstance(inner, list) else inner[step]
+    inner[int(last) if isinstance(inner, list) else last] = value
+    return new
+
+
+def copy_of_project(folder: Path, origin: Path = ROOT) -> Path:
+    """A copy of everything that decides what runs, with files that are new: what a fresh clone gives. Returns its Snakefile."""
+    for name in PROJECT:
+        source = origin / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, copy_function=shutil.copyfile, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, folder / name)
+    return folder / "Snakefile"
 
 
 class Workflow:
     """The workflow in one working folder. `config` is what --configfile gets."""
 
-    def __init__(self, folder: Path, config: dict[str, Any]):
-        self.folder, self.config = folder, config
+    def __init__(self, folder: Path, config: dict[str, Any], snakefile: Path = ROOT / "Snakefile"):
+        self.folder, self.config, self.snakefile = folder, config, snakefile
+
+    def request(self, config: dict[str, Any] | str | None = None, snakefile: Path | None = None) -> dict[str, str]:
+        """The arguments of a call; the configuration (or the text of one) goes through a file."""
+        with tempfile.NamedTemporaryFile("w", dir=self.folder, suffix=".yaml", delete=False) as file:
+            file.write(config if isinstance(config, str) else yaml.safe_dump(config or self.config))
+        return {"snakefile": str(snakefile or self.snakefile), "directory": str(self.folder), "configfile": file.name}
 
     def snakemake(self, *arguments: str, config: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
-        """snakemake with these arguments; the configuration goes through a file."""
-        path = self.folder / "tiny.yaml"
-        path.write_text(yaml.safe_dump(config or self.config))
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder)]
+        """snakemake with these arguments."""
+        options = [f"--{name}={value}" for name, value in self.request(config).items()]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.run(
-            [*command, *arguments, "--configfile", str(path)], capture_output=True, text=True, cwd=self.folder, env=environment
-        )
+            [sys.executable, "-m", "snakemake", *arguments, *options],
+            capture_output=True, text=True, cwd=self.folder, env=environment,
+        )  # fmt: skip
 
     def run(self, *targets: str) -> None:
         """Run to the end or fail with the log."""
         done = self.snakemake("--cores", "2", *targets)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
 
-    def pending(self, *targets: str, config: dict[str, Any] | None = None) -> set[str]:
-        """Outputs that a run would write now."""
-        done = self.snakemake("--summary", *targets, config=config)
+    def mark_finished(self, config: dict[str, Any]) -> None:
+        """Make this folder that of a larger finished configuration: what it lacks stands empty and is marked as done."""
+        listed = self.snakemake("--summary", config=config)
+        for row in csv.DictReader(io.StringIO(listed.stdout), delimiter="\t"):
+            path = self.folder / row["output_file"]
+            if path.suffix == ".levels":
+                path.mkdir(parents=True, exist_ok=True)
+            elif not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+        done = self.snakemake("--touch", "--cores", "1", config=config)
         assert done.returncode == 0, done.stderr[-3000:]
-        rows = csv.DictReader(io.StringIO(done.stdout), delimiter="\t")
-        return {r["output_file"] for r in rows if r["plan"] == "update pending"}
 
-    def changed(self, **section: Any) -> dict[str, Any]:
-        """A copy of the configuration with keys of double_win replaced."""
-        new = copy.deepcopy(self.config)
-        new["double_win"].update(section)
-        return new
+    def copy(self, folder: Path) -> Workflow:
+        """The same in another folder, with everything that Snakemake remembers."""
+        shutil.copytree(self.folder, folder)
+        return Workflow(folder, self.config, self.snakefile)
+
+
+def plans(requests: list[dict[str, str]]) -> list[list[list[str]]]:
+    """For each request the [rule, log file, output] that a run would write now."""
+    script = [sys.executable, str(Path(__file__).with_name("plan.py"))]
+    done = subprocess.run(script, input=json.dumps(requests), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout[done.stdout.rindex("\n[[") + 1 :] if "\n[[" in done.stdout else done.stdout)
 
 
 @pytest.fixture(scope="session")
@@ -58,9 +103,17 @@ def tiny_config() -> dict[str, Any]:
     return yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_config: dict[str, Any]) -> Workflow:
-    """The tiny workflow, run once for the tests of a module."""
-    workflow = Workflow(tmp_path_factory.mktemp("workflow"), tiny_config)
-    workflow.run("double_win")
+    """The tiny workflow of the three pipelines, run once for all test processes. Nobody changes it: `copy` is for that."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    workflow = Workflow(shared / "finished", tiny_config, shared / "project/Snakefile")
+    with (shared / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # whoever comes first runs it, the others wait
+        if not (shared / "finished.done").exists():
+            workflow.folder.mkdir()
+            copy_of_project(shared / "project")
+            workflow.run()
+            (shared / "finished.done").touch()
     return workflow

@@ -84,6 +84,13 @@ def test_snakemake_lint(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_tests_that_keep_the_promises_exist():
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs/reliability.md").read_text(encoding="utf-8"))
+    assert len(named) > 25
+    for path, test in named:
+        assert f"def {test}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{test}"
+
+
 def lock() -> dict[str, str]:
     lines = (ROOT / "requirements/lock.txt").read_text().splitlines()
     return dict(line.lower().replace("_", "-").split("==") for line in lines if "==" in line)

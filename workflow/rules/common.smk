@@ -6,8 +6,8 @@ changes. What does not change a result (data folder, workers, device, log level)
 """
 
 import os
+import shlex
 import sys
-from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
@@ -15,12 +15,12 @@ from snakemake.exceptions import WorkflowError
 SOURCES = os.path.join(workflow.basedir, "src")
 sys.path.insert(0, SOURCES)
 # Jobs find winnow without installing it, and, unless an environment is deployed for them, the Python that runs Snakemake.
-PREFIX = f"export PYTHONPATH='{SOURCES}'; "
+PREFIX = f"export PYTHONPATH={shlex.quote(SOURCES)}; "
 if not workflow.deployment_settings.deployment_method:
-    PREFIX += f"export PATH='{os.path.dirname(sys.executable)}':\"$PATH\"; "
+    PREFIX += f'export PATH={shlex.quote(os.path.dirname(sys.executable))}:"$PATH"; '
 shell.prefix(PREFIX)
 
-from winnow.artifacts import sha256_file
+from winnow.artifacts import sha256_text
 from winnow.config.root import lay_over, load, run_arguments
 from winnow.errors import WinnowError
 from winnow.fingerprint import source_hash
@@ -48,8 +48,9 @@ def part_of(section, build, *names):
 
 
 def stamp(stage, env="vision"):
-    """Code and environment of a stage: a rule is stale when its stamp changes."""
-    return f"{source_hash(stage)}-{sha256_file(Path(workflow.basedir) / 'envs' / f'{env}.yaml')[:12]}"
+    """Code and environment of a stage, both without comments: a rule is stale when its stamp changes."""
+    with open(os.path.join(workflow.basedir, "envs", f"{env}.yaml")) as stream:
+        return f"{source_hash(stage)}-{sha256_text(canonical_json(yaml.safe_load(stream)))[:12]}"
 
 
 def more(amount, unit=1):

@@ -37,7 +37,7 @@ rule pretrain:
     message:
         "pre-training {wildcards.pretraining} on {wildcards.source}, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.pretrain --config {params.config:q} --out {output.weights} --metrics {output.metrics} {params.run} 2> {log}"
+        "python -m winnow.stages.pretrain --config {params.config:q} --out {output.weights:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
 rule import_weights:
@@ -64,7 +64,7 @@ rule import_weights:
     message:
         "importing {wildcards.pretraining}"
     shell:
-        "python -m winnow.stages.import_weights --config {params.config:q} --file {input} --out {output.weights} --metrics {output.metrics} {params.run} 2> {log}"
+        "python -m winnow.stages.import_weights --config {params.config:q} --file {input:q} --out {output.weights:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
 rule imp_prune:
@@ -88,7 +88,7 @@ rule imp_prune:
     message:
         "pruning: {wildcards.pretraining}, IMP {wildcards.regime}, round {wildcards.round}, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.imp_prune --config {params.config:q} --weights {input.weights} --mask {input.mask} --out {output} {params.run} 2> {log}"
+        "python -m winnow.stages.imp_prune --config {params.config:q} --weights {input.weights:q} --mask {input.mask:q} --out {output:q} {params.run} 2> {log:q}"
 
 
 rule imp_train:
@@ -116,7 +116,7 @@ rule imp_train:
     message:
         "training: {wildcards.pretraining}, IMP {wildcards.regime}, round {wildcards.round}, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.imp_train --config {params.config:q} --init {input.init} --mask {input.mask} --out {output.weights} --metrics {output.metrics} {params.run} 2> {log}"
+        "python -m winnow.stages.imp_train --config {params.config:q} --init {input.init:q} --mask {input.mask:q} --out {output.weights:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
 rule one_shot_prune:
@@ -140,7 +140,7 @@ rule one_shot_prune:
     message:
         "one-shot pruning: {wildcards.pretraining}, as round {wildcards.round}, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.one_shot_prune --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
+        "python -m winnow.stages.one_shot_prune --config {params.config:q} --weights {input:q} --out {output:q} {params.run} 2> {log:q}"
 
 
 rule random_prune:
@@ -164,7 +164,7 @@ rule random_prune:
     message:
         "random pruning: {wildcards.pretraining}, as IMP {wildcards.regime} round {wildcards.round}, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.random_prune --config {params.config:q} --like {input} --out {output} {params.run} 2> {log}"
+        "python -m winnow.stages.random_prune --config {params.config:q} --like {input:q} --out {output:q} {params.run} 2> {log:q}"
 
 
 rule export_ticket:
@@ -172,7 +172,8 @@ rule export_ticket:
         mask=f"{CHAIN}/tickets/{{ticket}}.mask.safetensors",
         weights=f"{CHAIN}/dense.safetensors",
     output:
-        f"{CHAIN}/exported/{{ticket}}.pth.tar",
+        ticket=f"{CHAIN}/exported/{{ticket}}.pth.tar",
+        metrics=f"{CHAIN}/exported/{{ticket}}.json",
     log:
         f"{CHAIN}/logs/export_ticket-{{ticket}}.log",
     benchmark:
@@ -191,7 +192,7 @@ rule export_ticket:
     message:
         "exporting {wildcards.ticket}"
     shell:
-        "python -m winnow.stages.export_ticket --config {params.config:q} --mask {input.mask} --weights {input.weights} --out {output} {params.run} 2> {log}"
+        "python -m winnow.stages.export_ticket --config {params.config:q} --mask {input.mask:q} --weights {input.weights:q} --out {output.ticket:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
 rule import_ticket:
@@ -218,4 +219,4 @@ rule import_ticket:
     message:
         "importing the ticket {wildcards.name}"
     shell:
-        "python -m winnow.stages.import_ticket --config {params.config:q} --file {input.file} --weights {input.weights} --out {output} {params.run} 2> {log}"
+        "python -m winnow.stages.import_ticket --config {params.config:q} --file {input.file:q} --weights {input.weights:q} --out {output:q} {params.run} 2> {log:q}"

@@ -31,7 +31,7 @@ rule transfer_std:
     message:
         "standard transfer of {wildcards.pretraining}/{wildcards.ticket} to {wildcards.dataset} ({wildcards.percent} %)"
     shell:
-        "python -m winnow.stages.transfer --config {params.config:q} --init {input.init} --mask {input.mask} --best-sa {output.best_sa} --metrics {output.metrics} {params.run} 2> {log}"
+        "python -m winnow.stages.transfer --config {params.config:q} --init {input.init:q} --mask {input.mask:q} --best-sa {output.best_sa:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
 rule transfer_adv:
@@ -59,7 +59,7 @@ rule transfer_adv:
     message:
         "adversarial transfer of {wildcards.pretraining}/{wildcards.ticket} to {wildcards.dataset} ({wildcards.percent} %)"
     shell:
-        "python -m winnow.stages.transfer --config {params.config:q} --init {input.init} --mask {input.mask} --best-sa {output.best_sa} --best-ra {output.best_ra} --metrics {output.metrics} {params.run} 2> {log}"
+        "python -m winnow.stages.transfer --config {params.config:q} --init {input.init:q} --mask {input.mask:q} --best-sa {output.best_sa:q} --best-ra {output.best_ra:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
 rule evaluate:
@@ -86,4 +86,4 @@ rule evaluate:
     message:
         "evaluating {wildcards.pretraining}/{wildcards.ticket} on {wildcards.dataset}, {wildcards.mode} transfer"
     shell:
-        "python -m winnow.stages.evaluate --config {params.config:q} --best-sa {input.best_sa} --best-ra {input.best_ra} --metrics {output} {params.run} 2> {log}"
+        "python -m winnow.stages.evaluate --config {params.config:q} --best-sa {input.best_sa:q} --best-ra {input.best_ra:q} --metrics {output:q} {params.run} 2> {log:q}"

@@ -41,7 +41,7 @@ rule gem_init:
     message:
         "initial weights for {wildcards.experiment}: {wildcards.init}, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.gem_init --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
+        "python -m winnow.stages.gem_init --config {params.config:q} --weights {input:q} --out {output:q} {params.run} 2> {log:q}"
 
 
 rule gem_import:
@@ -66,7 +66,7 @@ rule gem_import:
     message:
         "importing the weights of {wildcards.experiment}/{wildcards.branch}"
     shell:
-        "python -m winnow.stages.import_weights --config {params.config:q} --file {input} --out {output.weights} --metrics {output.metrics} {params.run} 2> {log}"
+        "python -m winnow.stages.import_weights --config {params.config:q} --file {input:q} --out {output.weights:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
 rule gem_search:
@@ -95,7 +95,7 @@ rule gem_search:
     message:
         "searching: {wildcards.experiment}/{wildcards.branch} down to {wildcards.target} %, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.gem_search --config {params.config:q} --init {input} --out {output.ticket} --order {output.order} --levels {output.levels} --metrics {output.metrics} {params.run} 2> {log}"
+        "python -m winnow.stages.gem_search --config {params.config:q} --init {input:q} --out {output.ticket:q} --order {output.order:q} --levels {output.levels:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
 rule gem_search_inverted:
@@ -124,7 +124,7 @@ rule gem_search_inverted:
     message:
         "inverted search: {wildcards.experiment}/{wildcards.branch} down to {wildcards.target} %, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.gem_search --config {params.config:q} --init {input} --out {output.ticket} --order {output.order} --levels {output.levels} --metrics {output.metrics} {params.run} 2> {log}"
+        "python -m winnow.stages.gem_search --config {params.config:q} --init {input:q} --out {output.ticket:q} --order {output.order:q} --levels {output.levels:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
 rule gem_ticket:
@@ -148,7 +148,7 @@ rule gem_ticket:
     message:
         "drawing {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.gem_ticket --config {params.config:q} --order {input} --out {output} {params.run} 2> {log}"
+        "python -m winnow.stages.gem_ticket --config {params.config:q} --order {input:q} --out {output:q} {params.run} 2> {log:q}"
 
 
 rule gem_finetune:
@@ -175,7 +175,7 @@ rule gem_finetune:
     message:
         "fine-tuning {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.gem_finetune --config {params.config:q} --init {input.init} --mask {input.mask} --out {output.weights} --metrics {output.metrics} {params.run} 2> {log}"
+        "python -m winnow.stages.gem_finetune --config {params.config:q} --init {input.init:q} --mask {input.mask:q} --out {output.weights:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
 rule gem_sanity:
@@ -201,4 +201,4 @@ rule gem_sanity:
     message:
         "sanity checks of {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.gem_sanity --config {params.config:q} --init {input.init} --mask {input.mask} --inverted {input.inverted} --metrics {output} {params.run} 2> {log}"
+        "python -m winnow.stages.gem_sanity --config {params.config:q} --init {input.init:q} --mask {input.mask:q} --inverted {input.inverted:q} --metrics {output:q} {params.run} 2> {log:q}"

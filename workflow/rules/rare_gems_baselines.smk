@@ -26,7 +26,7 @@ rule gem_smart_ratio:
     message:
         "smart ratio: {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.smart_ratio --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
+        "python -m winnow.stages.smart_ratio --config {params.config:q} --weights {input:q} --out {output:q} {params.run} 2> {log:q}"
 
 
 rule gem_random:
@@ -50,7 +50,7 @@ rule gem_random:
     message:
         "random ticket: {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.random_ticket --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
+        "python -m winnow.stages.random_ticket --config {params.config:q} --weights {input:q} --out {output:q} {params.run} 2> {log:q}"
 
 
 rule gem_snip:
@@ -76,7 +76,7 @@ rule gem_snip:
     message:
         "snip: {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.snip --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
+        "python -m winnow.stages.snip --config {params.config:q} --weights {input:q} --out {output:q} {params.run} 2> {log:q}"
 
 
 rule gem_grasp:
@@ -102,7 +102,7 @@ rule gem_grasp:
     message:
         "grasp: {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.grasp --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
+        "python -m winnow.stages.grasp --config {params.config:q} --weights {input:q} --out {output:q} {params.run} 2> {log:q}"
 
 
 rule gem_synflow:
@@ -128,7 +128,7 @@ rule gem_synflow:
     message:
         "synflow: {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.synflow --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
+        "python -m winnow.stages.synflow --config {params.config:q} --weights {input:q} --out {output:q} {params.run} 2> {log:q}"
 
 
 rule weight_training:
@@ -156,7 +156,7 @@ rule weight_training:
     message:
         "dense training: {wildcards.experiment}/{wildcards.branch}, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.weight_training --config {params.config:q} --init {input} --out {output.weights} --rewind {output.rewind} --metrics {output.metrics} {params.run} 2> {log}"
+        "python -m winnow.stages.weight_training --config {params.config:q} --init {input:q} --out {output.weights:q} --rewind {output.rewind:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
 rule imp_rewind:
@@ -186,4 +186,4 @@ rule imp_rewind:
     message:
         "IMP round {wildcards.round}: {wildcards.experiment}/{wildcards.branch}, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.imp_rewind --config {params.config:q} --trained {input.trained} --mask {input.mask} --rewind {input.rewind} --ticket {output.ticket} --out {output.weights} --metrics {output.metrics} {params.run} 2> {log}"
+        "python -m winnow.stages.imp_rewind --config {params.config:q} --trained {input.trained:q} --mask {input.mask:q} --rewind {input.rewind:q} --ticket {output.ticket:q} --out {output.weights:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"

@@ -31,7 +31,7 @@ rule fetch_attack_assets:
     message:
         "fetching attack assets into data/attack_assets"
     shell:
-        "python -m winnow.stages.fetch_attack_assets --config {params.config:q} --manifest {output} {params.run} 2> {log}"
+        "python -m winnow.stages.fetch_attack_assets --config {params.config:q} --manifest {output:q} {params.run} 2> {log:q}"
 
 
 rule import_text_model:
@@ -54,7 +54,7 @@ rule import_text_model:
     message:
         "bringing in {wildcards.model} for {wildcards.task}"
     shell:
-        "python -m winnow.stages.import_text_model --config {params.config:q} --out {output} {params.run} 2> {log}"
+        "python -m winnow.stages.import_text_model --config {params.config:q} --out {output:q} {params.run} 2> {log:q}"
 
 
 rule finetune_text:
@@ -83,7 +83,7 @@ rule finetune_text:
     message:
         "fine-tuning {wildcards.model} on {wildcards.task} ({wildcards.network}), seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.finetune_text --config {params.config:q} --model {input} --out {output.model} --metrics {output.metrics} {params.run} 2> {log}"
+        "python -m winnow.stages.finetune_text --config {params.config:q} --model {input:q} --out {output.model:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
 rule search_robust_ticket:
@@ -110,7 +110,7 @@ rule search_robust_ticket:
     message:
         "searching robust tickets of {wildcards.model} on {wildcards.task}, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.search_robust_ticket --config {params.config:q} --model {input} --scores {output.scores} --metrics {output.metrics} {params.run} 2> {log}"
+        "python -m winnow.stages.search_robust_ticket --config {params.config:q} --model {input:q} --scores {output.scores:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
 rule draw_ticket:
@@ -137,7 +137,7 @@ rule draw_ticket:
     message:
         "drawing: {wildcards.task}, epoch {wildcards.epoch}, {wildcards.percent} % removed, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.draw_ticket --config {params.config:q} --scores {input} --out {output} {params.run} 2> {log}"
+        "python -m winnow.stages.draw_ticket --config {params.config:q} --scores {input:q} --out {output:q} {params.run} 2> {log:q}"
 
 
 rule magnitude_ticket:
@@ -163,7 +163,7 @@ rule magnitude_ticket:
     message:
         "magnitude ticket: {wildcards.task}, {wildcards.percent} % removed, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.magnitude_ticket --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
+        "python -m winnow.stages.magnitude_ticket --config {params.config:q} --weights {input:q} --out {output:q} {params.run} 2> {log:q}"
 
 
 rule random_ticket:
@@ -189,7 +189,7 @@ rule random_ticket:
     message:
         "random ticket: {wildcards.task}, {wildcards.percent} % removed, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.random_ticket --config {params.config:q} --weights {input} --out {output} {params.run} 2> {log}"
+        "python -m winnow.stages.random_ticket --config {params.config:q} --weights {input:q} --out {output:q} {params.run} 2> {log:q}"
 
 
 rule retrain_ticket:
@@ -219,7 +219,7 @@ rule retrain_ticket:
     message:
         "retraining {wildcards.network} of {wildcards.model} on {wildcards.task}, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.retrain_ticket --config {params.config:q} --model {input.model} --mask {input.mask} --out {output.model} --metrics {output.metrics} {params.run} 2> {log}"
+        "python -m winnow.stages.retrain_ticket --config {params.config:q} --model {input.model:q} --mask {input.mask:q} --out {output.model:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
 rule attack_text:
@@ -251,4 +251,4 @@ rule attack_text:
     message:
         "attacking {wildcards.network} of {wildcards.task} with {wildcards.attacker}, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.attack_text --config {params.config:q} --model {input.model} {params.assets} --out {output.rows} --metrics {output.metrics} {params.run} 2> {log}"
+        "python -m winnow.stages.attack_text --config {params.config:q} --model {input.model:q} {params.assets} --out {output.rows:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"

@@ -31,7 +31,7 @@ rule double_win_table:
     message:
         "writing the double-win table"
     shell:
-        "python -m winnow.stages.double_win_table --config {params.config:q} --out {output.table} --metrics {output.metrics} {params.run} 2> {log}"
+        "python -m winnow.stages.double_win_table --config {params.config:q} --out {output.table:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
 rule double_win_plots:
@@ -45,6 +45,7 @@ rule double_win_plots:
             labels={"task": "{dataset}", "training data": "{percent} %"},
         ),
         png="results/figures/double_win/{dataset}-{percent}.png",
+        metrics="results/figures/double_win/{dataset}-{percent}.json",
     log:
         "results/figures/double_win/logs/{dataset}-{percent}.log",
     benchmark:
@@ -61,7 +62,7 @@ rule double_win_plots:
     message:
         "drawing {wildcards.dataset}, {wildcards.percent} %"
     shell:
-        "python -m winnow.stages.double_win_plots --config {params.config:q} --table {input} --svg {output.svg} --png {output.png} {params.run} 2> {log}"
+        "python -m winnow.stages.double_win_plots --config {params.config:q} --table {input:q} --svg {output.svg:q} --png {output.png:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
 rule robust_bert_table:
@@ -91,7 +92,7 @@ rule robust_bert_table:
     message:
         "writing the robust-ticket table"
     shell:
-        "python -m winnow.stages.robust_bert_table --config {params.config:q} --out {output.table} --metrics {output.metrics} {params.run} 2> {log}"
+        "python -m winnow.stages.robust_bert_table --config {params.config:q} --out {output.table:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
 rule robust_bert_plots:
@@ -105,6 +106,7 @@ rule robust_bert_plots:
             labels={"task": "{task}"},
         ),
         png="results/figures/robust_bert/{task}.png",
+        metrics="results/figures/robust_bert/{task}.json",
     log:
         "results/figures/robust_bert/logs/{task}.log",
     benchmark:
@@ -121,7 +123,7 @@ rule robust_bert_plots:
     message:
         "drawing {wildcards.task}"
     shell:
-        "python -m winnow.stages.robust_bert_plots --config {params.config:q} --table {input} --svg {output.svg} --png {output.png} {params.run} 2> {log}"
+        "python -m winnow.stages.robust_bert_plots --config {params.config:q} --table {input:q} --svg {output.svg:q} --png {output.png:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
 rule rare_gems_table:
@@ -151,7 +153,7 @@ rule rare_gems_table:
     message:
         "writing the rare-gems table"
     shell:
-        "python -m winnow.stages.rare_gems_table --config {params.config:q} --out {output.table} --metrics {output.metrics} {params.run} 2> {log}"
+        "python -m winnow.stages.rare_gems_table --config {params.config:q} --out {output.table:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
 rule rare_gems_plots:
@@ -165,6 +167,7 @@ rule rare_gems_plots:
             labels={"experiment": "{experiment}"},
         ),
         png="results/figures/rare_gems/{experiment}.png",
+        metrics="results/figures/rare_gems/{experiment}.json",
     log:
         "results/figures/rare_gems/logs/{experiment}.log",
     benchmark:
@@ -181,4 +184,4 @@ rule rare_gems_plots:
     message:
         "drawing {wildcards.experiment}"
     shell:
-        "python -m winnow.stages.rare_gems_plots --config {params.config:q} --table {input} --svg {output.svg} --png {output.png} {params.run} 2> {log}"
+        "python -m winnow.stages.rare_gems_plots --config {params.config:q} --table {input:q} --svg {output.svg:q} --png {output.png:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"

@@ -21,6 +21,7 @@ class Root:
     device: str = key("auto, cpu, cuda or cuda:N", "auto")
     workers: int = key("data loading processes for data that is read from files", 2, ge=0)
     scratch: str = key("folder for checkpoints; on a cluster, one that all nodes see", ".winnow/scratch")
+    store: str | None = key("folder of finished artifacts that several working folders share; null: none", None)
     checkpoint_seconds: float = key("time between checkpoints, in seconds", 60.0, gt=0)
     log_level: Literal["debug", "info", "warning", "error"] = key("what the logs hold", "info")
     double_win: DoubleWin | None = key("the double-win pipeline", None)
@@ -76,4 +77,6 @@ def run_arguments(root: Root) -> str:
         "--checkpoint-seconds": f"{root.checkpoint_seconds:g}",
         "--log-level": root.log_level,
     }
+    if root.store is not None:
+        values["--store"] = root.store
     return " ".join([f"{k} {shlex.quote(str(v))}" for k, v in values.items()] + (["--download"] if root.download else []))

@@ -18,7 +18,10 @@ class Config:
 
 
 stage = Stage(
-    "double_win_plots", Config, inputs={"table": "double_win.csv"}, outputs={"svg": "the figure", "png": "the figure"}
+    "double_win_plots",
+    Config,
+    inputs={"table": "double_win.csv"},
+    outputs={"svg": "the figure", "png": "the figure", "metrics": "what was drawn"},
 )
 ROWS = {
     "std_sa": "SA (%)\nstandard transfer",
@@ -51,6 +54,7 @@ def main(job: Job[Config]) -> None:
     figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=4, bbox_to_anchor=(0.5, -0.05))
     figure.suptitle(f"{job.config.dataset}, {100 * job.config.fraction:g} % of the training data")
     save(figure, job["svg"], job["png"])
+    job.write_metrics("metrics", {"rows": len(rows)})
 
 
 def draw(axis: Any, rows: Any, metric: str, methods: list[str]) -> None:

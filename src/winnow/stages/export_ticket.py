@@ -20,7 +20,7 @@ stage = Stage(
     "export_ticket",
     Config,
     inputs={"mask": "ticket", "weights?": "dense weights to put beside the masks"},
-    outputs={"out": "the .pth.tar file"},
+    outputs={"out": "the .pth.tar file", "metrics": "what was exported"},
 )
 
 
@@ -36,6 +36,7 @@ def main(job: Job[Config]) -> None:
     if weights is not None:
         ticket.check_fits({k: tuple(v.shape) for k, v in weights.items()}, str(job["weights"]))
     write_released(job["out"], ticket, weights)
+    job.write_metrics("metrics", {"remaining_percent": ticket.remaining_percent})
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ stage = Stage(
     Config,
     inputs={"model": "pre-trained model folder, named by its model.safetensors"},
     outputs={"out": "the fine-tuned model folder, named by its model.safetensors", "metrics": "accuracy of every epoch"},
+    stored=True,
 )
 
 
@@ -54,7 +55,7 @@ def run(job: Job[Config]) -> None:
     history = finetune(
         model, data, job, train=cfg.train, compute=cfg.compute, seed=cfg.seed, adversary=cfg.adversary, ticket=ticket
     )
-    models.save_classifier(job["out"], model, tokenizer, job.provenance())
+    models.save_classifier(job["out"], model, tokenizer, job.provenance(job["out"]))
     job.write_metrics("metrics", {"epochs": history, "remaining_percent": ticket.remaining_percent if ticket else 100.0})
 
 

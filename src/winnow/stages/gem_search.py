@@ -36,6 +36,7 @@ stage = Stage(
         "levels?": "folder of one ticket a hard prune",
         "metrics": "remaining percentage and held-out accuracy of every epoch",
     },
+    stored=True,
 )
 
 
@@ -62,8 +63,8 @@ def main(job: Job[Config]) -> None:
         levels = {n.removesuffix(".level"): v for n, v in order.items() if n.endswith(".level")}
         for k in range(1, gem.prunes + 1):
             path = job["levels"] / f"level{k:03d}.mask.safetensors"
-            Ticket(level_masks(levels, k)).save(path, level=k, **about, **job.provenance())
-    write_tensors(job["order"], order, {"kind": KIND, **about, **job.provenance()})
+            Ticket(level_masks(levels, k)).save(path, level=k, **about, **job.provenance(path))
+    write_tensors(job["order"], order, {"kind": KIND, **about, **job.provenance(job["order"])})
     ticket = Ticket(gem.ticket())
     job.write_ticket("out", ticket, level=gem.prunes, **about)
     found = {"epochs": history, "remaining_percent": ticket.remaining_percent, "prunes": gem.prunes, "collapsed": gem.collapsed}

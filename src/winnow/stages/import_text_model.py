@@ -52,7 +52,7 @@ def main(job: Job[Config]) -> None:
         assert cfg.model.path is not None
         model, tokenizer = models.load_pretrained(cfg.model.path, cfg.data.classes, job.data_root, job.download)
     models.reset_head(model, cfg.seed)
-    models.save_classifier(job["out"], model, tokenizer, job.provenance())
+    models.save_classifier(job["out"], model, tokenizer, job.provenance(job["out"]))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,12 @@ class Config:
     experiment: str = key("experiment to draw")
 
 
-stage = Stage("rare_gems_plots", Config, inputs={"table": "rare_gems.csv"}, outputs={"svg": "the figure", "png": "the figure"})
+stage = Stage(
+    "rare_gems_plots",
+    Config,
+    inputs={"table": "rare_gems.csv"},
+    outputs={"svg": "the figure", "png": "the figure", "metrics": "what was drawn"},
+)
 CHECKS = {"reinit_acc": "^", "shuffle_acc": "v", "invert_acc": "x"}
 
 
@@ -51,6 +56,7 @@ def main(job: Job[Config]) -> None:
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axis.set_title(f"{job.config.experiment}: {rows['arch'].iloc[0]}, {rows['dataset'].iloc[0]}")
     save(figure, job["svg"], job["png"])
+    job.write_metrics("metrics", {"rows": len(rows)})
 
 
 if __name__ == "__main__":

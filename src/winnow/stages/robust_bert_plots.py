@@ -16,7 +16,10 @@ class Config:
 
 
 stage = Stage(
-    "robust_bert_plots", Config, inputs={"table": "robust_bert.csv"}, outputs={"svg": "the figure", "png": "the figure"}
+    "robust_bert_plots",
+    Config,
+    inputs={"table": "robust_bert.csv"},
+    outputs={"svg": "the figure", "png": "the figure", "metrics": "what was drawn"},
 )
 
 
@@ -29,7 +32,9 @@ def main(job: Job[Config]) -> None:
     from winnow.tables.robust_bert import plot
 
     rows = pd.read_csv(job["table"])
-    save(plot(rows[rows["task"] == job.config.task], job.config.task), job["svg"], job["png"])
+    rows = rows[rows["task"] == job.config.task]
+    save(plot(rows, job.config.task), job["svg"], job["png"])
+    job.write_metrics("metrics", {"rows": len(rows)})
 
 
 if __name__ == "__main__":

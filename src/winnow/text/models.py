@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from winnow.artifacts import write_json
+from winnow.artifacts import MODEL_FILE, SIDECAR, sha256_file, write_json, write_record
 from winnow.config.text import TextModel
 from winnow.errors import WinnowError
 from winnow.rng import seed_of
 from winnow.text import compat
-from winnow.weights import MODEL_FILE, SIDECAR, model_folder
+from winnow.weights import model_folder
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -125,7 +125,7 @@ def reset_head(model: Any, seed: int) -> None:
 def save_classifier(file: Path, model: Any, tokenizer: Any, record: Mapping[str, Any]) -> None:
     """Write the folder around `file` (.../model.safetensors): under a temporary name, then renamed.
 
-    `record` (provenance) goes into winnow.json.
+    `record` (provenance) goes into winnow.json, with the sha256 of every other file.
     """
     if file.name != MODEL_FILE:
         raise WinnowError(f"{file}: a model folder is named by its {MODEL_FILE}; write to .../{MODEL_FILE}")
@@ -137,7 +137,9 @@ def save_classifier(file: Path, model: Any, tokenizer: Any, record: Mapping[str,
         model.save_pretrained(made, safe_serialization=True)
         tokenizer.save_pretrained(made)
         _strip_paths(made / "tokenizer_config.json")
-        write_json(made / SIDECAR, {"format": 1, "kind": "text_model", "prunable": prunable(model), **record})
+        about = {"format": 1, "kind": "text_model", "prunable": prunable(model), **record}
+        files = {p.name: sha256_file(p) for p in sorted(made.iterdir())}
+        write_record(made / SIDECAR, {**about, "files": files})
         for file in made.iterdir():
             with file.open("rb") as f:
                 os.fsync(f.fileno())

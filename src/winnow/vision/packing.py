@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -81,7 +82,7 @@ def _jpeg_arrays(source: Path) -> Iterator[Item]:
                 data, offsets, labels = stored[f"{name}_jpeg"], stored[f"{name}_offsets"], stored[f"y_{name}"]
                 for i, label in enumerate(labels):
                     yield SPLITS[name], str(label), data[offsets[i] : offsets[i + 1]].tobytes()
-    except (KeyError, ValueError, OSError, EOFError) as error:
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise WinnowError(f"{source}: no <split>_jpeg, <split>_offsets and y_<split> arrays to read ({error})") from None
 
 

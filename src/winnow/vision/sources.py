@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def _npz(data: Data, root: Path, download: bool) -> tuple[Split, Split]:
             if missing:
                 raise WinnowError(f"{path}: holds no array {missing[0]!r}; expected {', '.join(wanted)}")
             arrays = {k: stored[k] for k in wanted}
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise WinnowError(f"{path}: not a readable .npz of plain arrays ({error})") from None
     return tuple(_as_split(arrays[f"{s}_images"], arrays[f"{s}_labels"], path) for s in ("train", "test"))  # type: ignore[return-value]
 

@@ -1,0 +1,57 @@
+"""Check every artifact below a folder: seals, places, and that each was made from what lies there now.
+
+Each bad artifact is one line on stdout with what to delete; `snakemake` then runs its job and those that follow. With
+--same-as, compare the artifacts of two runs byte by byte (of metrics: all but run times). Exit codes: 0 all is well, 2 not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from winnow import records
+from winnow.errors import WinnowError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, check, print; returns the exit code."""
+    summary, _, details = (__doc__ or "").partition("\n\n")
+    p = argparse.ArgumentParser(prog="python -m winnow.stages.verify", description=summary, epilog=details)
+    p.add_argument("folder", type=Path, nargs="?", default=Path("results"), help="folder with the artifacts (results)")
+    p.add_argument("--same-as", type=Path, metavar="FOLDER", help="artifacts of another run, which must be the same")
+    args = p.parse_args(argv)
+    try:
+        return _compare(args.folder, args.same_as) if args.same_as else _check(args.folder)
+    except WinnowError as error:
+        print(f"winnow verify: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _check(folder: Path) -> int:
+    bad, notes, count = records.verify(folder)
+    for b in bad:
+        follow = ", ".join(f"{n} of {stage}" for stage, n in b.followers.items())
+        print(f"{b.file}: {b.reason}; delete {_quoted(b.delete)}" + (f"; what follows from it: {follow}" if follow else ""))
+    for note in notes:
+        print(f"note: {note}")
+    print(f"{folder}: {count} artifacts, {len(bad)} bad")
+    if bad:
+        print("to mend, run snakemake again after: rm -f " + _quoted(sorted({f for b in bad for f in b.delete})))
+    return 2 if bad else 0
+
+
+def _compare(folder: Path, other: Path) -> int:
+    found, count = records.differences(folder, other)
+    print(*found, f"{folder} and {other}: {count} artifacts in both, {len(found)} differences", sep="\n")
+    return 2 if found or not count else 0
+
+
+def _quoted(files: list[Path]) -> str:
+    return " ".join(shlex.quote(str(f)) for f in files)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

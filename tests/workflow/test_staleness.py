@@ -1,0 +1,126 @@
+"""The staleness matrix: for each edit of a finished project, exactly which jobs would run. The rows stand in staleness.py."""
+
+from __future__ import annotations
+
+import collections
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from .conftest import Workflow, copy_of_project, plans
+from .staleness import EDITS, GROWN, LESS, NOTHING, SOURCE_EDITS, table
+
+pytestmark = pytest.mark.slow
+PAPER = ROOT / "config/paper/rare_gems_from_file.yaml"
+
+
+def spelled(finished: Workflow, tmp: Path) -> dict[str, str]:
+    """Keys in another order, comments, a default written out, a fraction for a decimal number."""
+
+    def turned(value):
+        if isinstance(value, dict):
+            return {k: turned(v) for k, v in reversed(value.items())}
+        return [turned(v) for v in value] if isinstance(value, list) else value
+
+    config = turned(finished.config | {"rare_gems": finished.config["rare_gems"] | {"gem_before": 10.0}})
+    text = yaml.safe_dump(config, sort_keys=False).replace("eps: 0.1\n", "eps: 1/10   # of the pixel range\n")
+    assert "1/10" in text and list(config) != list(finished.config)
+    return finished.request(text)
+
+
+def run_otherwise(finished: Workflow, tmp: Path) -> dict[str, str]:
+    """Everything that says how to run and not what."""
+    config = finished.config | {
+        "log_level": "debug", "workers": 7, "device": "cpu", "data_root": "elsewhere", "scratch": "/elsewhere",
+        "store": "/shared/store", "checkpoint_seconds": 7, "download": True,
+    }  # fmt: skip
+    return finished.request(config) | {"set-resources": "pretrain:gpu=4"}
+
+
+def moved(finished: Workflow, tmp: Path) -> dict[str, str]:
+    """The folder elsewhere, every file of it newer than it was, inputs newer than outputs, beside a fresh clone."""
+    copy = finished.copy(tmp / "moved")
+    for file in sorted(copy.folder.rglob("*"), reverse=True):
+        if ".snakemake" not in file.parts:
+            os.utime(file)
+    return copy.request(snakefile=copy_of_project(tmp / "clone", finished.snakefile.parent))
+
+
+def commented(finished: Workflow, tmp: Path) -> dict[str, str]:
+    """Sources with another comment, docstring and formatting, an environment with another comment."""
+    snakefile = copy_of_project(tmp / "commented", finished.snakefile.parent)
+    for name in ("artifacts.py", "ticket.py", "prune.py", "train/loop.py", "stages/imp_train.py"):
+        file = snakefile.parent / "src/winnow" / name
+        text = file.read_text().replace('"""', '"""Another word. ', 1).replace(" = ", "  =  ", 1)
+        file.write_text(text + "\n\n# a comment\n")
+    for file in (snakefile.parent / "envs").iterdir():
+        file.write_text("# a comment\n" + file.read_text())
+    return finished.request(snakefile=snakefile)
+
+
+UNTOUCHED = {"spelling": spelled, "how to run": run_otherwise, "places and times": moved, "sources": commented}
+
+
+@pytest.fixture(scope="module")
+def answers(finished, tmp_path_factory):
+    """What would run after each edit: name -> [rule, log file, output]; all asked in one process."""
+    tmp = tmp_path_factory.mktemp("edits")
+    requests = {name: make(finished, tmp) for name, make in UNTOUCHED.items()}
+    requests |= {edit.name: finished.request(edit.apply(finished.config)) for edit in EDITS}
+    grown = finished.copy(tmp / "grown")
+    config = GROWN(finished.config)
+    grown.mark_finished(config)
+    requests |= {"grown": grown.request(config)} | {edit.name: grown.request(edit.apply(config)) for edit in LESS}
+    requests["paper"] = finished.request(finished.config | yaml.safe_load(PAPER.read_text()))
+    for number, source in enumerate(SOURCE_EDITS):
+        snakefile = copy_of_project(tmp / f"edited{number}", finished.snakefile.parent)
+        for name in source.files:
+            with (snakefile.parent / name).open("a") as file:
+                file.write(f"\n{source.line}\n")
+        requests[source.name] = finished.request(snakefile=snakefile)
+    return dict(zip(requests, plans(list(requests.values())), strict=True))
+
+
+def jobs(rows) -> dict[str, int]:
+    """Rule -> number of jobs; each job has a log file of its own."""
+    return dict(collections.Counter(rule for rule, _ in {(rule, log) for rule, log, _ in rows}))
+
+
+def results(rows) -> list[str]:
+    """The outputs that are no tables and figures."""
+    return [output for _, _, output in rows if not output.startswith(("results/tables/", "results/figures/"))]
+
+
+@pytest.mark.parametrize("group", NOTHING)
+def test_nothing_reruns_for(answers, group):
+    assert answers[group] == []
+
+
+@pytest.mark.parametrize("edit", [*EDITS, *LESS], ids=lambda e: e.name)
+def test_what_reruns_for(answers, finished, edit):
+    assert jobs(answers[edit.name]) == edit.jobs
+    assert all(edit.within in output for output in results(answers[edit.name]))
+    if edit.new:
+        assert not [output for output in results(answers[edit.name]) if (finished.folder / output).exists()]
+
+
+@pytest.mark.parametrize("edit", SOURCE_EDITS, ids=lambda e: e.name)
+def test_what_reruns_for_an_edit_of(answers, edit):
+    assert jobs(answers[edit.name]) == edit.jobs
+
+
+def test_a_paper_grid_beside_it_runs_its_own_jobs_alone(answers, finished):
+    new = results(answers["paper"])
+    assert len(new) > 10 and not [output for output in new if (finished.folder / output).exists()]
+    assert {rule for rule, _, output in answers["paper"] if output not in new} == {"rare_gems_table", "rare_gems_plots"}
+
+
+def test_the_larger_grid_is_finished_before_it_shrinks(answers):
+    assert answers["grown"] == []
+
+
+def test_architecture_shows_this_matrix():
+    assert table() in (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), f"put this there:\n{table()}"
