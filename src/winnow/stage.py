@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from winnow import launch
 from winnow.artifacts import sha256_file, sha256_text, write_json, write_tensors
 from winnow.errors import WinnowError
 from winnow.fingerprint import source_hash
@@ -53,6 +54,9 @@ class Job(Generic[C]):
     scratch: Path = Path(".winnow/scratch")
     checkpoint_seconds: float = 30.0
     phase: str = ""  # a stage that trains several models one after the other names each, for its checkpoint
+    processes: list[int] = field(
+        default_factory=list
+    )  # how many trained together, in order when a resumed run has another number
     checkpoints: bool = False  # set by whoever can save the state: SIGTERM then waits for it instead of ending the process
     stop_requested: bool = False
     started: float = field(default_factory=time.time)
@@ -85,8 +89,18 @@ class Job(Generic[C]):
         if self._device is None:
             from winnow.train.device import choose_device
 
-            self._device = choose_device(self.device_name)
+            self._device = choose_device(launch.device_name(self.device_name))
         return self._device
+
+    @property
+    def writes(self) -> bool:
+        """False in all but the first of several processes: what they would write is the same."""
+        return launch.rank() == 0
+
+    def took_part(self, processes: int) -> None:
+        """Remember that the result is of so many processes: sums in another order make other bytes."""
+        if self.processes[-1:] != [processes]:
+            self.processes.append(processes)
 
     def parents(self) -> dict[str, Any]:
         """Role -> {path, sha256} of every input."""
@@ -107,7 +121,8 @@ class Job(Generic[C]):
             "parents": self.parents(),
             "source": source_hash(self.stage),
             "versions": versions(),
-            "device": str(self._device) if self._device is not None else "cpu",
+            "device": self._device.type if self._device is not None else "cpu",
+            **({"processes": self.processes} if max(self.processes, default=1) > 1 else {}),
         }
 
     def key(self) -> str:
@@ -122,16 +137,22 @@ class Job(Generic[C]):
 
     def write_ticket(self, name: str, ticket: Ticket, **metadata: Any) -> None:
         """Write a ticket output with this job's provenance."""
+        if not self.writes:
+            return
         ticket.save(self[name], **metadata, **self.provenance())
         log.info("%s: %d of %d weights remain (%.3f %%)", self[name], ticket.kept, ticket.total, ticket.remaining_percent)
 
     def write_weights(self, name: str, state: Mapping[str, Any], **metadata: Any) -> None:
         """Write a state dict output with this job's provenance."""
+        if not self.writes:
+            return
         write_tensors(self[name], state, {"kind": "weights", **metadata, **self.provenance()})
         log.info("%s written", self[name])
 
     def write_metrics(self, name: str, metrics: Mapping[str, Any]) -> None:
         """Write a metrics JSON with this job's provenance and, apart from it, what differs from run to run."""
+        if not self.writes:
+            return
         run = {
             "wall_seconds": round(time.time() - self.started, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -158,6 +179,7 @@ class Stage(Generic[C]):
     config: type[C]
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
+    trains: bool = False  # through train.loop.fit, and so by several processes if asked
     doc: str = ""
     body: Callable[[Job[C]], None] | None = None
 
@@ -191,6 +213,7 @@ class Stage(Generic[C]):
                 )
         run = p.add_argument_group("run (nothing here changes the result)")
         run.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+        run.add_argument("--processes", type=int, default=1, help="processes that train together, on a GPU each (1)")
         run.add_argument("--workers", type=int, default=0, help="data loading processes for data that is read from files (0)")
         run.add_argument("--data-root", type=Path, default=Path("data"), help="folder with the datasets (data)")
         run.add_argument("--download", action="store_true", help="allow downloads of datasets and models")
@@ -204,21 +227,29 @@ class Stage(Generic[C]):
     def run(self, argv: Sequence[str] | None = None) -> int:
         """Parse the command line, run the body, translate errors; returns the exit code."""
         args = vars(self.parser().parse_args(argv))
-        level = getattr(logging, args["log_level"].upper())
+        level = getattr(logging, args["log_level"].upper()) if launch.rank() == 0 else logging.ERROR
         logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True)
+        job = None
         try:
             job = self._job(args)
-            with _sigterm_sets(job):
+            launch.check(self.name, self.trains, args["processes"], args["device"])
+            if args["processes"] > 1 and not launch.launched():
+                return launch.run(f"winnow.stages.{self.name}", sys.argv[1:] if argv is None else argv, args["processes"])
+            with _sigterm_sets(job), launch.group(lambda: job.device):
                 assert self.body is not None
                 self.body(job)
             job.phase = ""
-            shutil.rmtree(job.checkpoint_folder, ignore_errors=True)
+            if job.writes:
+                shutil.rmtree(job.checkpoint_folder, ignore_errors=True)
         except WinnowError as error:
-            print(f"winnow {self.name}: error: {error}", file=sys.stderr)
-            return 2
+            return launch.report(f"winnow {self.name}: error: {error}", 2)
         except Stopped as stopped:
-            log.warning("stopped by SIGTERM%s", "; the next run goes on from the checkpoint" if job.checkpoints else "")
+            log.warning("stopped by SIGTERM%s", "; the next run goes on from the checkpoint" if job and job.checkpoints else "")
             return int(stopped.code or 143)
+        except Exception as error:
+            if not launch.launched():
+                raise
+            launch.leave_at_once(error, job is not None and job.stop_requested)
         return 0
 
     def _job(self, args: dict[str, Any]) -> Job[C]:
@@ -265,7 +296,7 @@ def _sigterm_sets(job: Job[Any]) -> Iterator[None]:
     """Within: SIGTERM asks a loop that checkpoints to stop at its next step; without one, or asked twice, the process ends."""
 
     def request(_signal: int, _frame: Any) -> None:
-        if job.stop_requested or not job.checkpoints:
+        if not job.checkpoints or (job.stop_requested and not launch.launched()):  # several processes may be told twice
             raise Stopped
         job.stop_requested = True
 

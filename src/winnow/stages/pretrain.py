@@ -38,6 +38,7 @@ stage = Stage(
     Config,
     inputs={},
     outputs={"out": "dense weights", "metrics": "validation accuracy of every epoch and test accuracy"},
+    trains=True,
 )
 
 
