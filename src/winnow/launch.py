@@ -1,6 +1,6 @@
-"""Starting one stage as several processes on one machine, under torchrun's agent, and making one report of theirs.
+"""How a stage's process starts and ends: signals, exit codes, and several processes on one machine under torchrun's agent.
 
-The first process parses and checks, starts the others and waits; it imports torch for that alone. Each of the others runs the
+Of several, the first process parses and checks, starts the others and waits; it imports torch for that alone. Each of the others runs the
 stage; what one has to say of its end goes through a file, so that one line comes out whatever number of processes fails.
 """
 
@@ -23,6 +23,13 @@ from typing import Any
 from winnow.errors import WinnowError
 
 _REPORTS = "WINNOW_REPORTS"
+
+
+class Stopped(SystemExit):
+    """SIGTERM arrived and the state is safe: the process leaves with 143, as a terminated process would."""
+
+    def __init__(self) -> None:
+        super().__init__(143)
 
 
 def launched() -> bool:
@@ -72,6 +79,26 @@ def report(text: str, code: int, consequence: bool = False) -> int:
     else:
         print(text, file=sys.stderr)
     return code
+
+
+@contextmanager
+def sigterm_sets(job: Any) -> Iterator[None]:
+    """Within: SIGTERM asks a loop that checkpoints to stop at its next step; without one, or asked twice, the process ends."""
+
+    def request(_signal: int, _frame: Any) -> None:
+        if not job.checkpoints or (job.stop_requested and not launched()):  # several processes may be told twice
+            raise Stopped
+        job.stop_requested = True
+
+    try:
+        previous = signal.signal(signal.SIGTERM, request)
+    except ValueError:  # not the main thread (a test calling the stage as a function)
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 @contextmanager

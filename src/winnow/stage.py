@@ -12,11 +12,9 @@ import json
 import logging
 import platform
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -25,18 +23,12 @@ from winnow import launch
 from winnow.artifacts import sha256_file, sha256_text, write_json, write_tensors
 from winnow.errors import WinnowError
 from winnow.fingerprint import source_hash
+from winnow.launch import Stopped
 from winnow.schema import canonical_json, parse, plain
 from winnow.ticket import Ticket
 
 log = logging.getLogger("winnow")
 C = TypeVar("C")
-
-
-class Stopped(SystemExit):
-    """SIGTERM arrived and the state is safe: the process leaves with 143, as a terminated process would."""
-
-    def __init__(self) -> None:
-        super().__init__(143)
 
 
 @dataclass
@@ -235,7 +227,7 @@ class Stage(Generic[C]):
             launch.check(self.name, self.trains, args["processes"], args["device"])
             if args["processes"] > 1 and not launch.launched():
                 return launch.run(f"winnow.stages.{self.name}", sys.argv[1:] if argv is None else argv, args["processes"])
-            with _sigterm_sets(job), launch.group(lambda: job.device):
+            with launch.sigterm_sets(job), launch.group(lambda: job.device):
                 assert self.body is not None
                 self.body(job)
             job.phase = ""
@@ -289,23 +281,3 @@ def _keys(config: type) -> str:
     import dataclasses
 
     return "\n".join(f"  {f.name}: {f.metadata.get('doc', '')}" for f in dataclasses.fields(config))
-
-
-@contextmanager
-def _sigterm_sets(job: Job[Any]) -> Iterator[None]:
-    """Within: SIGTERM asks a loop that checkpoints to stop at its next step; without one, or asked twice, the process ends."""
-
-    def request(_signal: int, _frame: Any) -> None:
-        if not job.checkpoints or (job.stop_requested and not launch.launched()):  # several processes may be told twice
-            raise Stopped
-        job.stop_requested = True
-
-    try:
-        previous = signal.signal(signal.SIGTERM, request)
-    except ValueError:  # not the main thread (a test calling the stage as a function)
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

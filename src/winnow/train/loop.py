@@ -21,9 +21,11 @@ from tqdm import tqdm
 from winnow.compat import optimizer_step
 from winnow.config.parts import Train
 from winnow.errors import WinnowError
-from winnow.stage import Job, Stopped
+from winnow.launch import Stopped
+from winnow.stage import Job
 from winnow.train import ranks
 from winnow.train.checkpoint import Checkpoints
+from winnow.train.device import explained
 from winnow.train.optim import lr_factor
 
 log = logging.getLogger("winnow")
@@ -146,7 +148,7 @@ def _one_step(run: Fit, batch: Any, examples: int, trainable: list[Tensor]) -> N
     for group in run.optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
     run.optimizer.zero_grad(set_to_none=True)
-    with ranks.step(run.seed, run.global_step, examples):
+    with ranks.step(run.seed, run.global_step, examples), explained():
         loss = run.step(batch).detach()
     if ranks.size() > 1:
         gradients = [p.grad for p in trainable if p.grad is not None]
