@@ -10,31 +10,23 @@ import argparse
 import json
 import logging
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from winnow import store
+from winnow import launch, store
 from winnow.artifacts import MODEL_FILE, SIDECAR, local, sha256_file, sha256_text, write_record, write_tensors
 from winnow.errors import WinnowError
 from winnow.fingerprint import source_hash, versions
+from winnow.launch import Stopped
 from winnow.schema import canonical_json, parse, plain
 from winnow.ticket import Ticket
 
 log = logging.getLogger("winnow")
 C = TypeVar("C")
-
-
-class Stopped(SystemExit):
-    """SIGTERM arrived and the state is safe: the process leaves with 143, as a terminated process would."""
-
-    def __init__(self) -> None:
-        super().__init__(143)
 
 
 @dataclass
@@ -53,6 +45,9 @@ class Job(Generic[C]):
     store: Path | None = None
     checkpoint_seconds: float = 30.0
     phase: str = ""  # a stage that trains several models one after the other names each, for its checkpoint
+    processes: list[int] = field(
+        default_factory=list
+    )  # how many trained together, in order when a resumed run has another number
     checkpoints: bool = False  # set by whoever can save the state: SIGTERM then waits for it instead of ending the process
     stop_requested: bool = False
     started: float = field(default_factory=time.time)
@@ -94,8 +89,18 @@ class Job(Generic[C]):
         if self._device is None:
             from winnow.train.device import choose_device
 
-            self._device = choose_device(self.device_name)
+            self._device = choose_device(launch.device_name(self.device_name))
         return self._device
+
+    @property
+    def writes(self) -> bool:
+        """False in all but the first of several processes: what they would write is the same."""
+        return launch.rank() == 0
+
+    def took_part(self, processes: int) -> None:
+        """Remember that the result is of so many processes: sums in another order make other bytes."""
+        if self.processes[-1:] != [processes]:
+            self.processes.append(processes)
 
     def parents(self) -> dict[str, Any]:
         """Role -> {path, sha256} of every input; a model folder is named by its sidecar, which vouches for its other files."""
@@ -119,7 +124,8 @@ class Job(Generic[C]):
             "parents": self.parents(),
             "source": source_hash(self.stage),
             "versions": versions(),
-            "device": str(self._device) if self._device is not None else "cpu",
+            "device": self._device.type if self._device is not None else "cpu",
+            **({"processes": self.processes} if max(self.processes, default=1) > 1 else {}),
         }
 
     def key(self) -> str:
@@ -134,11 +140,15 @@ class Job(Generic[C]):
 
     def write_ticket(self, name: str, ticket: Ticket, **metadata: Any) -> None:
         """Write a ticket output with this job's provenance."""
+        if not self.writes:
+            return
         ticket.save(self[name], **metadata, **self.provenance(self[name]))
         log.info("%s: %d of %d weights remain (%.3f %%)", self[name], ticket.kept, ticket.total, ticket.remaining_percent)
 
     def write_weights(self, name: str, state: Mapping[str, Any], **metadata: Any) -> None:
         """Write a state dict output with this job's provenance."""
+        if not self.writes:
+            return
         write_tensors(self[name], state, {"kind": "weights", **metadata, **self.provenance(self[name])})
         log.info("%s written", self[name])
 
@@ -147,6 +157,8 @@ class Job(Generic[C]):
 
         Called last: it vouches for outputs that cannot hold a seal of their own (tables, figures, rows, released formats).
         """
+        if not self.writes:
+            return
         run = {
             "wall_seconds": round(time.time() - self.started, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -164,7 +176,7 @@ class Stage(Generic[C]):
     config: type[C]
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
-    stored: bool = False  # worth keeping for other working folders
+    trains: bool = False  # through train.loop.fit: by several processes if asked, and worth keeping in a store
     doc: str = ""
     body: Callable[[Job[C]], None] | None = None
 
@@ -198,6 +210,7 @@ class Stage(Generic[C]):
                 )
         run = p.add_argument_group("run (nothing here changes the result)")
         run.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+        run.add_argument("--processes", type=int, default=1, help="processes that train together, on a GPU each (1)")
         run.add_argument("--workers", type=int, default=0, help="data loading processes for data that is read from files (0)")
         run.add_argument("--data-root", type=Path, default=Path("data"), help="folder with the datasets (data)")
         run.add_argument("--download", action="store_true", help="allow downloads of datasets and models")
@@ -212,31 +225,43 @@ class Stage(Generic[C]):
     def run(self, argv: Sequence[str] | None = None) -> int:
         """Parse the command line, run the body, translate errors; returns the exit code."""
         args = vars(self.parser().parse_args(argv))
-        level = getattr(logging, args["log_level"].upper())
+        level = getattr(logging, args["log_level"].upper()) if launch.rank() == 0 else logging.ERROR
         logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True)
+        job = None
         try:
             job = self._job(args)
-            with _sigterm_sets(job):
-                self._work(job)
+            launch.check(self.name, self.trains, args["processes"], args["device"])
+            code = self._work(job, sys.argv[1:] if argv is None else argv, args["processes"])
             job.phase = ""
-            shutil.rmtree(job.checkpoint_folder, ignore_errors=True)
+            if job.writes and code == 0:
+                shutil.rmtree(job.checkpoint_folder, ignore_errors=True)
+            return code
         except WinnowError as error:
-            print(f"winnow {self.name}: error: {error}", file=sys.stderr)
-            return 2
+            return launch.report(f"winnow {self.name}: error: {error}", 2)
         except Stopped as stopped:
-            log.warning("stopped by SIGTERM%s", "; the next run goes on from the checkpoint" if job.checkpoints else "")
+            log.warning("stopped by SIGTERM%s", "; the next run goes on from the checkpoint" if job and job.checkpoints else "")
             return int(stopped.code or 143)
-        return 0
+        except Exception as error:
+            if not launch.launched():
+                raise
+            launch.leave_at_once(error, job is not None and job.stop_requested)
 
-    def _work(self, job: Job[C]) -> None:
+    def _work(self, job: Job[C], argv: Sequence[str], processes: int) -> int:
+        """Take the outputs from the store, or do the work, in this process or in several; returns the exit code."""
         assert self.body is not None
-        if not self.stored or job.store is None:
-            return self.body(job)
-        entry = store.entry_of(job.store, job)
-        if not store.take(entry, job):
-            self.body(job)
+        several, code = processes > 1 and not launch.launched(), 0
+        entry = store.entry_of(job.store, job, processes) if self.trains and job.store and not launch.launched() else None
+        with launch.sigterm_sets(job):
+            if entry is not None and store.take(entry, job):
+                return 0
+            if not several:
+                with launch.group(lambda: job.device):
+                    self.body(job)
+        if several:
+            code = launch.run(f"winnow.stages.{self.name}", argv, processes)
+        if entry is not None and code == 0:
             store.publish(entry, job)
-        return None
+        return code
 
     def _job(self, args: dict[str, Any]) -> Job[C]:
         config = parse(self.config, _load_config(args["config"]), "config")
@@ -275,23 +300,3 @@ def _keys(config: type) -> str:
     import dataclasses
 
     return "\n".join(f"  {f.name}: {f.metadata.get('doc', '')}" for f in dataclasses.fields(config))
-
-
-@contextmanager
-def _sigterm_sets(job: Job[Any]) -> Iterator[None]:
-    """Within: SIGTERM asks a loop that checkpoints to stop at its next step; without one, or asked twice, the process ends."""
-
-    def request(_signal: int, _frame: Any) -> None:
-        if job.stop_requested or not job.checkpoints:
-            raise Stopped
-        job.stop_requested = True
-
-    try:
-        previous = signal.signal(signal.SIGTERM, request)
-    except ValueError:  # not the main thread (a test calling the stage as a function)
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

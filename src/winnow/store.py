@@ -31,11 +31,11 @@ class _DamagedError(Exception):
     """An entry is not what was put in."""
 
 
-def entry_of(store: Path, job: Job[Any]) -> Path:
-    """Where this job's outputs lie in the store, if they do."""
+def entry_of(store: Path, job: Job[Any], processes: int) -> Path:
+    """Where this job's outputs lie in the store, if they do. As many processes must have made them: they decide the bytes."""
     assert job.device is not None  # chosen now, for provenance names it
     says = [canonical_json(job.provenance(path)) for name in job.outputs for path in job.paths(name)]
-    key = sha256_text(*says, *_data(job))
+    key = sha256_text(str(processes), *says, *_data(job))
     return store / key[:2] / key
 
 

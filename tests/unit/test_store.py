@@ -35,7 +35,7 @@ CONFIG = {"data": {"dataset": "npz", "path": "d.npz"}, "seed": 0}
 def work(tmp_path, monkeypatch, capsys):
     """work(folder, config) runs a stage with a store there; returns how often its body ran. work.log() is the log since then."""
     calls = []
-    stage = Stage("pretrain", Config, {}, {"out": "weights", "levels": "folder", "metrics": "m"}, stored=True)
+    stage = Stage("pretrain", Config, {}, {"out": "weights", "levels": "folder", "metrics": "m"}, trains=True)
 
     def body(job: Job[Config]) -> None:
         """Work."""

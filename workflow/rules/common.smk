@@ -37,9 +37,13 @@ RUN = run_arguments(CONFIG)
 ENVS = "../../envs"
 
 
-def untracked(wildcards, input):
-    """The arguments that change no result. Snakemake does not compare params whose function takes `input`."""
-    return RUN
+def untracked(wildcards, input, resources):
+    """The arguments that change no result. Snakemake does not compare params whose function takes `input`.
+
+    A job that gets several GPUs starts as many processes, which share its batches.
+    """
+    gpus = resources.get("gpu", 0)
+    return f"{RUN} --processes {gpus}" if isinstance(gpus, int) and gpus > 1 else RUN
 
 
 def part_of(section, build, *names):

@@ -14,6 +14,7 @@ class Compute:
     threads: int = key("CPU threads of torch; part of what fixes the bytes", 1, ge=1)
     precision: Literal["float32", "bf16"] = key("bf16: autocast to bfloat16 in forward and backward passes", "float32")
     compile: bool = key("compile the model with torch.compile", False)
+    sync_batchnorm: bool = key("batch statistics over the batches of all GPUs together (papers: of each by itself)", False)
     deterministic: bool = key("refuse nondeterministic kernels (same bytes from run to run, on a GPU too)", True)
 
 

@@ -22,6 +22,7 @@ from winnow.gems.inits import draw_scores, generator
 from winnow.gems.regularizers import add_gradient, penalty
 from winnow.gems.scores import ScoredWeights, scorable
 from winnow.stage import Job
+from winnow.train import ranks
 from winnow.train.device import autocast
 from winnow.train.loop import Batches, Fit, fit
 from winnow.train.optim import make_optimizer
@@ -77,7 +78,8 @@ class GemSearch:
         elif not self.config.hc_quantized:
             self.scored.mask_weights(scores)
         elif training and self.config.round == "prob":
-            self.scored.mask_weights(torch.rand_like(scores) < scores)
+            drawn = torch.rand(scores.shape, device=scores.device, generator=ranks.generator(scores.device))
+            self.scored.mask_weights(drawn < scores)
         else:
             self.scored.mask_weights(scores > self.config.quantize_threshold)
 

@@ -29,7 +29,7 @@ stage = Stage(
     Config,
     inputs={"model": "pre-trained model folder, named by its model.safetensors"},
     outputs={"out": "the fine-tuned model folder, named by its model.safetensors", "metrics": "accuracy of every epoch"},
-    stored=True,
+    trains=True,
 )
 
 
@@ -55,6 +55,8 @@ def run(job: Job[Config]) -> None:
     history = finetune(
         model, data, job, train=cfg.train, compute=cfg.compute, seed=cfg.seed, adversary=cfg.adversary, ticket=ticket
     )
+    if not job.writes:
+        return
     models.save_classifier(job["out"], model, tokenizer, job.provenance(job["out"]))
     job.write_metrics("metrics", {"epochs": history, "remaining_percent": ticket.remaining_percent if ticket else 100.0})
 

@@ -28,7 +28,7 @@ stage = Stage(
     Config,
     inputs={"init": "the weights that the ticket was found for", "mask": "ticket"},
     outputs={"out": "fine-tuned weights, zero wherever the mask is", "metrics": "test accuracy before and after"},
-    stored=True,
+    trains=True,
 )
 
 

@@ -36,7 +36,7 @@ stage = Stage(
         "levels?": "folder of one ticket a hard prune",
         "metrics": "remaining percentage and held-out accuracy of every epoch",
     },
-    stored=True,
+    trains=True,
 )
 
 
@@ -57,6 +57,8 @@ def main(job: Job[Config]) -> None:
         config=cfg.search, train=cfg.train, compute=cfg.compute, seed=cfg.seed, attack=cfg.attack,
         evaluate=lambda: {"val_sa": task.held_out(model)},
     )  # fmt: skip
+    if not job.writes:
+        return
     about = {"method": cfg.search.algo, "seed": cfg.seed, "collapsed": gem.collapsed}
     order = gem.order()
     if job.outputs["levels"]:

@@ -37,7 +37,7 @@ stage = Stage(
         "rewind?": "weights to go back to (not for renda)",
     },
     outputs={"ticket": "ticket of this round", "out": "trained weights", "metrics": "test accuracy before and after"},
-    stored=True,
+    trains=True,
 )
 
 

@@ -28,7 +28,7 @@ stage = Stage(
     Config,
     inputs={"init": "dense weights to rewind to", "mask": "ticket of this round"},
     outputs={"out": "trained weights, zero wherever the mask is", "metrics": "validation accuracy of every epoch"},
-    stored=True,
+    trains=True,
 )
 
 

@@ -38,7 +38,7 @@ stage = Stage(
     Config,
     inputs={},
     outputs={"out": "dense weights", "metrics": "validation accuracy of every epoch and test accuracy"},
-    stored=True,
+    trains=True,
 )
 
 

@@ -16,7 +16,7 @@ stage = Stage(
     Config,
     inputs={"model": "pre-trained model folder, named by its model.safetensors", "mask": "the ticket"},
     outputs={"out": "the retrained model folder, named by its model.safetensors", "metrics": "accuracy of every epoch"},
-    stored=True,
+    trains=True,
 )
 
 

@@ -37,7 +37,7 @@ stage = Stage(
     Config,
     inputs={"model": "fine-tuned model folder, named by its model.safetensors"},
     outputs={"scores*": "one scores file for each of keep_epochs, in that order", "metrics": "accuracy of every epoch"},
-    stored=True,
+    trains=True,
 )
 
 
@@ -62,6 +62,8 @@ def main(job: Job[Config]) -> None:
         model, list(shapes), data, job, train=cfg.train, masks=cfg.masks, adversary=cfg.adversary,
         keep_epochs=cfg.keep_epochs, compute=cfg.compute, seed=cfg.seed,
     )  # fmt: skip
+    if not job.writes:
+        return
     for epoch, file in zip(cfg.keep_epochs, files, strict=True):
         write_scores(file, kept[epoch], {"shapes": shapes, "search_epoch": epoch, "seed": cfg.seed, **job.provenance(file)})
     job.write_metrics("metrics", {"epochs": history})

@@ -30,7 +30,7 @@ stage = Stage(
     Config,
     inputs={"init": "pre-trained dense weights", "mask?": "ticket; none for the dense model"},
     outputs={"best_sa": "weights of the best validation SA", "best_ra?": "of the best validation RA", "metrics": "every epoch"},
-    stored=True,
+    trains=True,
 )
 
 

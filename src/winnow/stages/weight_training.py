@@ -33,7 +33,7 @@ stage = Stage(
         "rewind?": "weights at rewind_iteration",
         "metrics": "test accuracy before and after",
     },
-    stored=True,
+    trains=True,
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,10 +69,15 @@ class TextBatches:
             batches += [members[i : i + self.batch_size] for i in range(0, len(members), self.batch_size)]
         return [batches[i] for i in rng.permutation(len(batches))]
 
-    def epoch(self, epoch: int, first: int = 0) -> Iterator[dict[str, Tensor]]:
-        """Batches first, first+1, ... of the epoch."""
+    def sizes(self, epoch: int) -> list[int]:
+        """Examples in each batch of the epoch."""
+        return [len(index) for index in self.order(epoch)]
+
+    def epoch(self, epoch: int, first: int = 0, share: Callable[[int], slice] = slice) -> Iterator[dict[str, Tensor]]:
+        """Batches first, first+1, ... of the epoch; of n examples those in `share(n)`, padded like the whole batch."""
         for index in self.order(epoch)[first:]:
-            yield self.data.batch(index, self.device)
+            whole = self.data.batch(index, self.device)
+            yield {name: tensor[share(len(index))] for name, tensor in whole.items()}
 
 
 def by_length(data: Encoded, batch_size: int, device: torch.device) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:

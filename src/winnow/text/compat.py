@@ -196,7 +196,7 @@ def local_model(kind: str, folder: Path) -> tuple[Any, Any]:
     """A model of transformers class `kind` and its tokenizer from a local folder; WinnowError when they do not load."""
     module = transformers()
     try:
-        model = getattr(module, kind).from_pretrained(folder, local_files_only=True)
+        model = getattr(module, kind).from_pretrained(folder, local_files_only=True, dtype="float32")
         return model, module.AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:160]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from winnow.config.text import FreeLB
+from winnow.train import ranks
 
 
 def initial_delta(uniform: Tensor, attention_mask: Tensor, config: FreeLB) -> Tensor:
@@ -55,7 +56,7 @@ def freelb_step(
     """
     clean = embeddings.detach()
     if uniform is None:
-        uniform = torch.empty_like(clean, dtype=torch.float32).uniform_(-1.0, 1.0)
+        uniform = ranks.noise(clean.float(), lambda t, common: t.uniform_(-1.0, 1.0, generator=common))
     delta = initial_delta(uniform, attention_mask, config)
     total, losses = torch.zeros_like(clean), []
     for step in range(config.steps):

@@ -23,6 +23,7 @@ from torch.nn.utils import parametrize
 from winnow.artifacts import write_tensors
 from winnow.config.text import HardConcrete
 from winnow.errors import WinnowError
+from winnow.train import ranks
 
 U_MIN = 1e-4  # u is kept in [U_MIN, 1 - U_MIN]
 _BLOCK = 1 << 16
@@ -72,14 +73,14 @@ def add_l0_gradient(scores: Mapping[str, Tensor], weight: float, config: HardCon
 
 
 def uniform_noise(shape: torch.Size, device: torch.device) -> Tensor:
-    """u of `shape`, a fresh draw from torch's default generator.
+    """u of `shape`, a fresh draw from torch's default generator; the same in all of several processes.
 
     On the CPU it lies on a grid of 2^-16 (a quarter of the random bits, a third of the time; the clamp at 1e-4 is 6 cells).
     """
     if device.type != "cpu":
-        return torch.rand(shape, device=device)
+        return torch.rand(shape, device=device, generator=ranks.generator(device))
     count = shape.numel()
-    seed = int(torch.randint(0, 2**62, (1,)))
+    seed = int(torch.randint(0, 2**62, (1,), generator=ranks.generator(device)))
     raw = np.random.SFC64(seed).random_raw(-(-count // 4)).view(np.uint16)[:count]
     return torch.from_numpy(raw.view(np.int16)).to(torch.float32).add_(32768.5).mul_(2.0**-16).view(shape)
 

@@ -78,11 +78,12 @@ def load_pretrained(path: str, classes: int, data_root: Path, download: bool) ->
     """A sequence classifier on a pre-trained encoder: a folder (as given, or below `data_root`) or a hub name."""
     transformers = compat.transformers()
     folder = next((p for p in (Path(path), data_root / path) if (p / "config.json").exists()), None)
-    options: dict[str, Any] = {"local_files_only": folder is not None or not download}
+    local = folder is not None or not download
     source = str(folder or path)
     try:
-        model = transformers.AutoModelForSequenceClassification.from_pretrained(source, num_labels=classes, **options)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, use_fast=True, **options)
+        kind = transformers.AutoModelForSequenceClassification  # version 5 would take the dtype of the file, 4 float32
+        model = kind.from_pretrained(source, num_labels=classes, local_files_only=local, dtype=torch.float32)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, use_fast=True, local_files_only=local)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise WinnowError(
@@ -96,7 +97,8 @@ def load_classifier(path: Path) -> tuple[nn.Module, Any]:
     """The model and tokenizer of a folder (or its model.safetensors) that `save_classifier` wrote."""
     transformers, folder = compat.transformers(), model_folder(path)
     try:
-        model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
+        kind = transformers.AutoModelForSequenceClassification
+        model = kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True)
     except Exception as error:  # safetensors, json and transformers all have kinds of their own for a broken folder
         reason = " ".join(str(error).split())[:160]
@@ -134,7 +136,7 @@ def save_classifier(file: Path, model: Any, tokenizer: Any, record: Mapping[str,
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
     try:
         model.config._name_or_path = ""  # where it was loaded from must not be in the bytes
-        model.save_pretrained(made, safe_serialization=True)
+        model.save_pretrained(made)
         tokenizer.save_pretrained(made)
         _strip_paths(made / "tokenizer_config.json")
         about = {"format": 1, "kind": "text_model", "prunable": prunable(model), **record}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,6 +41,17 @@ def configure(compute: Compute, device: torch.device) -> None:
         torch.backends.cudnn.benchmark = not compute.deterministic
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Within: a kernel that has no deterministic form (a VGG's pooling on a GPU) ends in the line that says what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error) or not torch.are_deterministic_algorithms_enabled():
+            raise
+        raise WinnowError(f"compute.deterministic: {str(error).partition('.')[0]}; set it to false") from None
 
 
 def autocast(compute: Compute, device: torch.device) -> AbstractContextManager[Any]:

@@ -1,7 +1,7 @@
 """The one training loop: every stage that trains anything (weights, scores, text or images) runs through `fit`.
 
 All randomness of a step is seeded from (seed, step), so a resumed run needs only the model, the optimiser and the position,
-and ends with the bytes of an uninterrupted one.
+and ends with the bytes of an uninterrupted one. With several processes each works on its part of the same global batches.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,12 +21,15 @@ from tqdm import tqdm
 from winnow.compat import optimizer_step
 from winnow.config.parts import Train
 from winnow.errors import WinnowError
-from winnow.rng import seed_of
-from winnow.stage import Job, Stopped
+from winnow.launch import Stopped
+from winnow.stage import Job
+from winnow.train import ranks
 from winnow.train.checkpoint import Checkpoints
+from winnow.train.device import explained
 from winnow.train.optim import lr_factor
 
 log = logging.getLogger("winnow")
+CHECK_STEPS = 100  # on a GPU the loss is read this often: reading it waits for all work that is queued
 
 
 class Batches(Protocol):
@@ -34,8 +37,12 @@ class Batches(Protocol):
 
     steps_per_epoch: int
 
-    def epoch(self, epoch: int, first: int = 0) -> Iterator[Any]:
-        """Batches first, first+1, ... of the epoch."""
+    def sizes(self, epoch: int) -> Sequence[int]:
+        """Examples in each batch of the epoch."""
+        ...
+
+    def epoch(self, epoch: int, first: int = 0, share: Callable[[int], slice] = ...) -> Iterator[Any]:
+        """Batches first, first+1, ... of the epoch; of n examples those in `share(n)`."""
         ...
 
 
@@ -75,7 +82,7 @@ class Fit:
     extras: Mapping[str, Stateful] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     global_step: int = 0
-    epoch_loss: float = 0.0
+    epoch_loss: float | Tensor = 0.0  # sum over the epoch's steps so far; stays on the device
 
 
 def fit(run: Fit, job: Job[Any]) -> list[dict[str, Any]]:
@@ -84,37 +91,41 @@ def fit(run: Fit, job: Job[Any]) -> list[dict[str, Any]]:
     Raises WinnowError on a loss that is not finite, Stopped after SIGTERM (the state is saved first).
     """
     checkpoints, job.checkpoints = Checkpoints(job.checkpoint_folder), True
-    _restore(run, checkpoints.load())
+    _restore(run, job, checkpoints.load())
     per_epoch = run.batches.steps_per_epoch
     base_rates = [group["lr"] for group in run.optimizer.param_groups] if run.global_step == 0 else _base_rates(run)
     for group, rate in zip(run.optimizer.param_groups, base_rates, strict=True):
         group["base_lr"] = rate
+    job.took_part(ranks.size())
     saved = time.monotonic()
     trainable = [p for group in run.optimizer.param_groups for p in group["params"]]
     for epoch in range(run.global_step // per_epoch, run.train.epochs):
         if run.finished is not None and run.finished():
             break
-        first = run.global_step % per_epoch
+        first, sizes = run.global_step % per_epoch, run.batches.sizes(epoch)
+        ranks.check_batches(sizes)
         run.model.train()
         begun = time.monotonic()
         bar = tqdm(
-            run.batches.epoch(epoch, first), total=per_epoch, initial=first, desc=f"epoch {epoch + 1}/{run.train.epochs}",
-            unit="step", leave=False, disable=not sys.stderr.isatty(),
+            run.batches.epoch(epoch, first, ranks.share), total=per_epoch, initial=first, unit="step", leave=False,
+            desc=f"epoch {epoch + 1}/{run.train.epochs}", disable=not (sys.stderr.isatty() and job.writes),
         )  # fmt: skip
-        for batch in bar:
+        for examples, batch in zip(sizes[first:], bar, strict=True):
             if run.global_step == run.max_steps:
-                job.checkpoints = False
-                return run.history
-            loss = _one_step(run, batch, trainable, per_epoch)
-            run.epoch_loss += loss
-            run.global_step += 1
+                break
+            _one_step(run, batch, examples, trainable)
+            stop = ranks.any_of(job.stop_requested)
             due = time.monotonic() - saved >= max(job.checkpoint_seconds, 1e-9) * 10
-            if (job.stop_requested or due) and run.global_step % per_epoch:
-                checkpoints.save(_state(run))
+            if (stop or due) and run.global_step % per_epoch:
+                _save(run, job, checkpoints)
                 saved = time.monotonic()
-            if job.stop_requested and run.global_step % per_epoch:
+            if stop and run.global_step % per_epoch:
                 raise Stopped
-        record = {"epoch": epoch + 1, "loss": run.epoch_loss / per_epoch}
+        _check_finite(run)
+        ranks.check_agreement([*trainable, *ranks.statistics(run.model)], run.global_step)
+        if run.global_step == run.max_steps:
+            break
+        record = {"epoch": epoch + 1, "loss": float(run.epoch_loss) / per_epoch}
         run.epoch_loss = 0.0
         if run.after_epoch is not None:
             record.update(run.after_epoch(epoch))
@@ -122,27 +133,30 @@ def fit(run: Fit, job: Job[Any]) -> list[dict[str, Any]]:
         shown = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items() if k != "epoch")
         rate = (per_epoch - first) / max(1e-9, time.monotonic() - begun)
         log.info("epoch %d/%d  %s  (%.1f steps/s)", epoch + 1, run.train.epochs, shown, rate)
-        if job.stop_requested or time.monotonic() - saved >= job.checkpoint_seconds:
-            checkpoints.save(_state(run))
+        stop = ranks.any_of(job.stop_requested)
+        if stop or time.monotonic() - saved >= job.checkpoint_seconds:
+            _save(run, job, checkpoints)
             saved = time.monotonic()
-        if job.stop_requested and epoch + 1 < run.train.epochs:
+        if stop and epoch + 1 < run.train.epochs:
             raise Stopped
     job.checkpoints = False
     return run.history
 
 
-def _one_step(run: Fit, batch: Any, trainable: list[Tensor], per_epoch: int) -> float:
-    torch.manual_seed(seed_of(run.seed, "step", run.global_step))
-    factor = lr_factor(run.train, run.global_step, per_epoch)
+def _one_step(run: Fit, batch: Any, examples: int, trainable: list[Tensor]) -> None:
+    factor = lr_factor(run.train, run.global_step, run.batches.steps_per_epoch)
     for group in run.optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
     run.optimizer.zero_grad(set_to_none=True)
-    loss = float(run.step(batch))
-    if not math.isfinite(loss):
-        raise WinnowError(
-            f"training diverged: the loss is {loss} at step {run.global_step + 1} (epoch {run.global_step // per_epoch + 1}); "
-            f"lower lr ({run.train.lr:g}) or set clip_norm"
-        )
+    with ranks.step(run.seed, run.global_step, examples), explained():
+        loss = run.step(batch).detach()
+    if ranks.size() > 1:
+        gradients = [p.grad for p in trainable if p.grad is not None]
+        ranks.average([loss, *ranks.statistics(run.model), *gradients], examples)
+    run.epoch_loss = run.epoch_loss + loss.double()
+    run.global_step += 1
+    if loss.device.type == "cpu" or run.global_step % CHECK_STEPS == 0:
+        _check_finite(run)
     if run.train.clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(trainable, run.train.clip_norm)
     if run.before_update is not None:
@@ -150,25 +164,38 @@ def _one_step(run: Fit, batch: Any, trainable: list[Tensor], per_epoch: int) -> 
     optimizer_step(run.optimizer)
     if run.after_update is not None:
         run.after_update()
-    return loss
+
+
+def _check_finite(run: Fit) -> None:
+    if not math.isfinite(loss := float(run.epoch_loss)):
+        raise WinnowError(
+            f"training diverged: the loss is {loss} by step {run.global_step} "
+            f"(epoch {1 + (run.global_step - 1) // run.batches.steps_per_epoch}); lower lr ({run.train.lr:g}) or set clip_norm"
+        )
 
 
 def _base_rates(run: Fit) -> list[float]:
     return [group["base_lr"] for group in run.optimizer.param_groups]
 
 
-def _state(run: Fit) -> dict[str, Any]:
-    return {
+def _save(run: Fit, job: Job[Any], checkpoints: Checkpoints) -> None:
+    """Process 0 saves; all are at the same step and hold the same state."""
+    _check_finite(run)
+    if not job.writes:
+        return
+    state = {
         "model": run.model.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "extras": {name: extra.state_dict() for name, extra in run.extras.items()},
         "history": run.history,
         "global_step": run.global_step,
-        "epoch_loss": run.epoch_loss,
+        "epoch_loss": float(run.epoch_loss),
+        "processes": job.processes,
     }
+    checkpoints.save(state)
 
 
-def _restore(run: Fit, state: dict[str, Any] | None) -> None:
+def _restore(run: Fit, job: Job[Any], state: dict[str, Any] | None) -> None:
     if state is None:
         return
     run.model.load_state_dict(state["model"])
@@ -177,4 +204,6 @@ def _restore(run: Fit, state: dict[str, Any] | None) -> None:
         extra.load_state_dict(state["extras"][name])
     run.history[:] = state["history"]
     run.global_step, run.epoch_loss = state["global_step"], state["epoch_loss"]
+    for count in state["processes"]:
+        job.took_part(count)
     log.info("resumed at step %d", run.global_step)

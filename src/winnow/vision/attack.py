@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from winnow.config.parts import Attack
+from winnow.train import ranks
 
 Model = Callable[[Tensor], Tensor]
 
@@ -33,10 +34,11 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 def random_start(x: Tensor, attack: Attack, generator: torch.Generator | None = None) -> Tensor:
     """A uniform perturbation of x in the ball (linf: each pixel; l2: direction uniform, radius by volume), clipped to [0,1]."""
     if attack.norm == "linf":
-        delta = torch.empty_like(x).uniform_(-attack.eps, attack.eps, generator=generator)
+        delta = ranks.noise(x, lambda t, common: t.uniform_(-attack.eps, attack.eps, generator=generator or common))
     else:
-        delta = torch.randn(x.shape, device=x.device, dtype=x.dtype, generator=generator)
-        radius = torch.rand(len(x), device=x.device, dtype=x.dtype, generator=generator) ** (1 / x[0].numel())
+        delta = ranks.noise(x, lambda t, common: t.normal_(generator=generator or common))
+        uniform = ranks.noise(x[:, 0, 0, 0], lambda t, common: t.uniform_(generator=generator or common))
+        radius = uniform ** (1 / x[0].numel())
         delta = delta * (attack.eps * radius / delta.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
     return (x + delta).clamp_(0, 1).sub_(x)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -67,14 +67,22 @@ class Loader:
         parts = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         return parts[:-1] if drop_single and len(parts) > 1 and len(parts[-1]) == 1 else parts
 
-    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Batches first, first+1, ... of training epoch `epoch`, shuffled and augmented by (seed, epoch)."""
-        order = numpy_generator(self.seed, "order", epoch).permutation(len(self.split))
-        return self._iterate(self._cut(order, drop_single=True)[first:], epoch)
+    def sizes(self, epoch: int) -> list[int]:
+        """Images in each batch of a training epoch."""
+        return [len(part) for part in self._cut(np.arange(len(self.split)), drop_single=True)]
 
-    def once(self) -> Iterator[Batch]:
-        """The whole split in order, as at test time."""
-        return self._iterate(self._cut(np.arange(len(self.split)), drop_single=False), None)
+    def epoch(self, epoch: int, first: int = 0, share: Callable[[int], slice] = slice) -> Iterator[Batch]:
+        """Batches first, first+1, ... of training epoch `epoch`, shuffled and augmented by (seed, epoch).
+
+        Of each batch of n images those in `share(n)`, by default all.
+        """
+        order = numpy_generator(self.seed, "order", epoch).permutation(len(self.split))
+        parts = self._cut(order, drop_single=True)[first:]
+        return self._iterate([part[share(len(part))] for part in parts], epoch)
+
+    def once(self, turns: slice = slice(None)) -> Iterator[Batch]:
+        """The whole split in order, as at test time; of its batches those in `turns`."""
+        return self._iterate(self._cut(np.arange(len(self.split)), drop_single=False)[turns], None)
 
     def _iterate(self, parts: list[np.ndarray], epoch: int | None) -> Iterator[Batch]:
         if self.images is None:

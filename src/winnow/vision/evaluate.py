@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from winnow.config.parts import Attack, Compute, Data
 from winnow.config.vision import AutoAttack
 from winnow.errors import WinnowError
 from winnow.rng import seed_of
+from winnow.train import ranks
 from winnow.train.device import autocast
 from winnow.vision.attack import evaluation_mode, perturb
 from winnow.vision.batches import Loader
@@ -25,19 +27,19 @@ def accuracy(model: nn.Module, loader: Loader, compute: Compute, attacked: Trans
     """Percentage of the split that `model` classifies correctly, its images first passed through `attacked(x, y)`."""
     correct = 0
     with evaluation_mode(model):
-        for x, y in loader.once():
+        for x, y in loader.once(ranks.turns()):
             with autocast(compute, loader.device):
                 x = attacked(x, y) if attacked else x
                 with torch.no_grad():
                     correct += int((model(x).argmax(1) == y).sum())
-    return 100.0 * correct / len(loader.split)
+    return 100.0 * ranks.total(correct) / len(loader.split)
 
 
 def robust_accuracy(model: nn.Module, loader: Loader, attack: Attack, compute: Compute, seed: int) -> float:
     """Percentage correct under the worst of `attack.restarts` attacks; what one start fools is not attacked again."""
     survivors = 0
     with evaluation_mode(model):
-        for batch, (x, y) in enumerate(loader.once()):
+        for batch, (x, y) in zip(itertools.count(ranks.rank(), ranks.size()), loader.once(ranks.turns()), strict=False):
             for restart in range(attack.restarts):
                 if len(y) == 0:
                     break
@@ -48,7 +50,7 @@ def robust_accuracy(model: nn.Module, loader: Loader, attack: Attack, compute: C
                         robust = model(adversarial).argmax(1) == y
                 x, y = x[robust], y[robust]
             survivors += len(y)
-    return 100.0 * survivors / len(loader.split)
+    return 100.0 * ranks.total(survivors) / len(loader.split)
 
 
 def autoattack_accuracy(model: nn.Module, loader: Loader, config: AutoAttack, num_classes: int, seed: int) -> float:

@@ -17,6 +17,7 @@ from winnow.train.device import autocast
 from winnow.train.loop import Fit, fit
 from winnow.train.masking import enforce
 from winnow.train.optim import make_optimizer
+from winnow.train.sync_norm import synchronise
 from winnow.vision.attack import perturb
 from winnow.vision.batches import Batch, Loader
 from winnow.vision.evaluate import accuracy, robust_accuracy
@@ -43,6 +44,8 @@ def make_step(
 def place(model: nn.Module, compute: Compute, device: torch.device) -> nn.Module:
     """Move to the device in channels_last; compile when configured (in place, the state dict's names stay)."""
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if compute.sync_batchnorm:
+        synchronise(model)
     if compute.compile:
         model.compile()
     return model

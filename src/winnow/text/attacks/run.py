@@ -19,8 +19,9 @@ import torch
 from tqdm import tqdm
 
 from winnow.errors import WinnowError
+from winnow.launch import Stopped
 from winnow.rng import seed_of
-from winnow.stage import Job, Stopped
+from winnow.stage import Job
 from winnow.text.data import Examples
 
 log = logging.getLogger("winnow")

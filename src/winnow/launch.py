@@ -1,0 +1,167 @@
+"""How a stage's process starts and ends: signals, exit codes, and several processes on one machine under torchrun's agent.
+
+Of several, the first process parses and checks, starts the others and waits; it imports torch for that alone. Each of the others runs the
+stage; what one has to say of its end goes through a file, so that one line comes out whatever number of processes fails.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from winnow.errors import WinnowError
+
+_REPORTS = "WINNOW_REPORTS"
+
+
+class Stopped(SystemExit):
+    """SIGTERM arrived and the state is safe: the process leaves with 143, as a terminated process would."""
+
+    def __init__(self) -> None:
+        super().__init__(143)
+
+
+def launched() -> bool:
+    """True in a process that torchrun started."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def rank() -> int:
+    """This process, counted from 0; 0 when it is alone."""
+    return int(os.environ["RANK"]) if launched() else 0
+
+
+def device_name(name: str) -> str:
+    """The device of this process: of several on GPUs, each takes the one of its number."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if launched() and name in ("cuda", "auto") and _gpus() else name
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def check(stage: str, trains: bool, processes: int, device: str) -> None:
+    """WinnowError when this stage cannot run as so many processes here."""
+    several = processes > 1 or (launched() and int(os.environ["WORLD_SIZE"]) > 1)
+    if not several:
+        return
+    if not trains:
+        raise WinnowError(f"--processes: {stage} does not train and runs as one process; ask for one GPU (gpu=1)")
+    nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
+    if nodes > 1 or (launched() and os.environ["WORLD_SIZE"] != os.environ["LOCAL_WORLD_SIZE"]):
+        raise WinnowError(
+            "--processes: several machines are not supported yet; ask for GPUs of one (nodes=1, or a smaller gpu)"
+        )
+    if device.startswith("cuda:"):
+        raise WinnowError(f"--device: {device} is one GPU for {processes} processes; use cuda or auto")
+    if device != "cpu" and not launched() and 0 < (there := _gpus()) < processes:
+        raise WinnowError(f"--processes: {processes} processes need a GPU each, {there} are visible; lower gpu")
+
+
+def report(text: str, code: int, consequence: bool = False) -> int:
+    """Tell why this process ends with `code`: on stderr, or to the process that started it, which prints the first cause."""
+    if _REPORTS in os.environ:
+        record = {"text": text, "code": code, "order": [consequence, time.time()]}
+        Path(os.environ[_REPORTS], f"{rank()}.json").write_text(json.dumps(record))
+    else:
+        print(text, file=sys.stderr)
+    return code
+
+
+@contextmanager
+def sigterm_sets(job: Any) -> Iterator[None]:
+    """Within: SIGTERM asks a loop that checkpoints to stop at its next step; without one, or asked twice, the process ends."""
+
+    def request(_signal: int, _frame: Any) -> None:
+        if not job.checkpoints or (job.stop_requested and not launched()):  # several processes may be told twice
+            raise Stopped
+        job.stop_requested = True
+
+    try:
+        previous = signal.signal(signal.SIGTERM, request)
+    except ValueError:  # not the main thread (a test calling the stage as a function)
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def group(device: Callable[[], Any]) -> Iterator[None]:
+    """Within: this process trains with the others that torchrun started, if it did."""
+    if not launched():
+        yield
+        return
+    from winnow.train import ranks
+
+    ranks.join(device())
+    yield
+    ranks.leave()
+
+
+def leave_at_once(error: Exception, stopping: bool) -> NoReturn:
+    """End one of several processes with its report, without waiting for what a lost one leaves unfinished on the GPU."""
+    from winnow.train.ranks import PeerLostError
+
+    lost = isinstance(error, PeerLostError)
+    code = 143 if lost and stopping else report("".join(traceback.format_exception(error)).rstrip(), 1, consequence=lost)
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def run(module: str, argv: Sequence[str], processes: int) -> int:
+    """Run `python -m module argv` as `processes` processes to their end; returns the exit code and prints the first cause.
+
+    SIGTERM is passed on, and the processes have half a minute to save their state.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads are set by the configuration
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what it would say of a failure is said below, once
+    logging.getLogger("winnow").info("%d processes", processes)
+    with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
+        os.environ[_REPORTS] = folder
+        config = LaunchConfig(
+            1, 1, processes, run_id=uuid.uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost",
+            max_restarts=0, logs_specs=DefaultLogsSpecs(log_dir=folder),
+        )  # fmt: skip
+        code, killed = 0, None
+        try:
+            elastic_launch(config, sys.executable)("-m", module, *argv)
+        except SignalException as error:
+            code = 128 + error.sigval
+        except ChildFailedError as error:
+            codes = [failure.exitcode for failure in error.failures.values()]
+            killed = next((c for c in codes if c < 0 and c != -signal.SIGTERM), None)
+            code = 128 + signal.SIGTERM if all(abs(c) in (15, 143) for c in codes) else 1
+        finally:
+            del os.environ[_REPORTS]
+        reports = sorted((json.loads(p.read_text()) for p in Path(folder).glob("*.json")), key=lambda r: r["order"])
+    if reports and not reports[0]["order"][0]:
+        print(reports[0]["text"], file=sys.stderr)
+        return int(reports[0]["code"])
+    if killed is not None:
+        print(f"{module}: one of {processes} processes was killed by signal {-killed} (out of memory?)", file=sys.stderr)
+        return 128 - killed
+    if code == 1 and reports:
+        print(reports[0]["text"], file=sys.stderr)
+    return code
