@@ -78,8 +78,8 @@ class Costs:
         return output_bytes([str(o) for o in job.output], model_of(self.root, job.wildcards))
 
 
-def table(root: Root, jobs: list[Any], finished: list[Any]) -> list[list[str]]:
-    """One row a rule, and the total."""
+def table(root: Root, jobs: list[Any], finished: list[Any], local: set[str]) -> list[list[str]]:
+    """One row a rule, and the total. Jobs of the rules in `local` run where snakemake runs."""
     costs, rules = Costs(root, finished), defaultdict(list)
     for job in jobs:
         rules[job.rule.name].append(job)
@@ -96,7 +96,7 @@ def table(root: Root, jobs: list[Any], finished: list[Any]) -> list[list[str]]:
         known = len(costs.recorded.get(name, []))
         source = f"{known} finished jobs" if known else "estimate"
         numbers = [f"{v:.1f}" for v in (cpu, gpu, disk)]
-        rows.append([name, str(len(members)), *numbers, *most, "here" if members[0].is_local else "cluster", source])
+        rows.append([name, str(len(members)), *numbers, *most, "here" if name in local else "cluster", source])
     return [*rows, ["total", str(len(jobs)), *(f"{v:.1f}" for v in sums), *[""] * 6]]
 
 
@@ -114,7 +114,7 @@ def refused(jobs: list[Any]) -> list[str]:
     found = set()
     for job in jobs:
         a = asks(job)
-        if job.is_local or a["slurm_partition"] is None:
+        if a["slurm_partition"] is None:
             continue
         kinds = limits.get(a["slurm_partition"])
         if kinds is None:
@@ -145,13 +145,13 @@ def show(workflow: Any, each: bool) -> None:
         for job in jobs:
             asked = " ".join(f"{name}={value}" for name, value in asks(job).items() if value is not None)
             print(f"{job.rule.name} {job.output[0]} {asked}")
-    rows = table(root, jobs, finished)
+    rows = table(root, jobs, finished, workflow._localrules)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         cells = enumerate(zip(row, widths, strict=True))
         print("  ".join(cell.ljust(w) if i in (0, 9, 10) else cell.rjust(w) for i, (cell, w) in cells).rstrip())
     print("threads, mem_mb, minutes, gpu: the largest request of the rule at its first attempt")
-    for problem in refused(jobs):
+    for problem in refused([j for j in jobs if j.rule.name not in workflow._localrules]):
         print(f"warning: {problem}")
 
 
