@@ -1,15 +1,18 @@
 # make demo    set up, run the embedded default, print the tables, write the report
 # make test    set up, run the whole test suite
 # make report  results/report.html: tables, figures, tickets by layer, run times
+# make plan    what a run would cost before anything is submitted: CONFIG=my.yaml, TARGET=results/tables/... (EACH=1: every job)
 # make check   what pre-commit and the tests check: formatting, lint, types
 VENV ?= .venv
 CORES ?= 2
 JOBS ?= 2
 TARGET ?=
+CONFIG ?=
+EACH ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat requirements/lock.txt pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: demo test check format docs report determinism lock clean
+.PHONY: demo test plan check format docs report determinism lock clean
 .DEFAULT_GOAL := demo
 
 # An installed environment is reused; one without its mark (half built, or of older pins) is completed, and made anew if it is broken.
@@ -32,6 +35,9 @@ determinism: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TARGET)
+
+plan: $(READY)
+	@$(BIN)/python workflow/plan.py $(if $(EACH),--each) --profile slurm $(TARGET) $(if $(CONFIG),--configfile $(CONFIG))
 
 check: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile workflow && $(BIN)/mypy

@@ -5,9 +5,13 @@ A rule's params hold two strings: `config`, the part of the configuration that d
 changes. What does not change a result (data folder, workers, device, log level) is in `run`, which it does not compare.
 """
 
+import gc
+import json
+import math
 import os
 import shlex
 import sys
+from functools import cache
 
 import yaml
 from snakemake.exceptions import WorkflowError
@@ -24,10 +28,18 @@ from winnow.artifacts import sha256_text
 from winnow.config.root import lay_over, load, run_arguments
 from winnow.errors import WinnowError
 from winnow.fingerprint import source_hash
+from winnow.grid.cost import model_of, parameters, work
 from winnow.schema import canonical_json
+
+# The jobs of a paper's grid are a million objects that live to the end: looking for garbage among them again and again took a third
+# of the time of a dry run.
+gc.freeze()
+gc.set_threshold(500_000, 20, 100)
 
 with open(os.path.join(workflow.basedir, "config", "config.yaml")) as stream:
     DEFAULT = yaml.safe_load(stream)
+with open(os.path.join(workflow.basedir, "workflow", "resources.yaml")) as stream:
+    REQUESTS = yaml.safe_load(stream)
 try:
     CONFIG = load(lay_over(DEFAULT, config))
 except WinnowError as error:
@@ -48,7 +60,8 @@ def untracked(wildcards, input, resources):
 
 def part_of(section, build, *names):
     """A params function: the configuration that `build(section, *wildcards)` gives, as canonical JSON."""
-    return lambda wildcards: canonical_json(build(section, *(wildcards[n] for n in names)))
+    made = cache(lambda *values: canonical_json(build(section, *values)))
+    return lambda wildcards: made(*[wildcards[n] for n in names])
 
 
 def stamp(stage, env="vision"):
@@ -57,9 +70,40 @@ def stamp(stage, env="vision"):
         return f"{source_hash(stage)}-{sha256_text(canonical_json(yaml.safe_load(stream)))[:12]}"
 
 
-def more(amount, unit=1):
-    """A resource that grows with every retry."""
-    return lambda wildcards, attempt: int(amount * unit * attempt)
+def memory(rule, workers=0):
+    """Host memory of a rule in MB, from workflow/resources.yaml; it grows with every attempt."""
+    base = REQUESTS[rule]["mem_mb"] + REQUESTS["worker_mb"] * workers
+
+    def asked(wildcards, attempt):
+        model = model_of(CONFIG, wildcards)
+        return attempt * (base + math.ceil(parameters(model) * REQUESTS["weight_bytes"] / 1e6 if model else 0))
+
+    return asked
+
+
+def runtime(rule, config=None):
+    """Minutes that a rule asks for: the table's, and time for the work that the job's configuration stands for.
+
+    They grow with every attempt, up to the longest request of the table.
+    """
+    base, longest = REQUESTS[rule]["minutes"], REQUESTS["longest"]
+    rate = REQUESTS["rates"]["cpu" if CONFIG.device == "cpu" else "gpu"]
+    known = {}
+
+    def asked(wildcards, attempt):
+        text = config(wildcards) if config else None
+        place = (text, wildcards.get("experiment"))
+        if place not in known:
+            tmac = work(json.loads(text), model_of(CONFIG, wildcards)) if text else 0
+            known[place] = base + math.ceil(2 * tmac / rate / 60)
+        return min(longest, known[place] * attempt)
+
+    return asked
+
+
+def gpu_model(wildcards):
+    """The kind of GPU that is asked for; none: any."""
+    return CONFIG.gpu_model
 
 
 wildcard_constraints:

@@ -13,6 +13,9 @@ CHAIN = grid.CHAIN
 IMPORTED = grid.imported_names(DW)
 
 
+pretrain_config = part_of(DW, grid.dense_config, "pretraining", "seed")
+
+
 rule pretrain:
     output:
         weights=f"{CHAIN}/dense.safetensors",
@@ -27,11 +30,13 @@ rule pretrain:
         f"{ENVS}/vision.yaml"
     threads: DW.compute.threads if DW else 1
     resources:
-        gpu=1,
-        mem_mb=more(4000),
-        runtime=more(60),
+        nodes=1,
+        gpu=CONFIG.gpus,
+        gpu_model=gpu_model,
+        mem_mb=memory("pretrain", CONFIG.workers),
+        runtime=runtime("pretrain", pretrain_config),
     params:
-        config=part_of(DW, grid.dense_config, "pretraining", "seed"),
+        config=pretrain_config,
         stamp=stamp("pretrain"),
         run=untracked,
     message:
@@ -55,8 +60,8 @@ rule import_weights:
     conda:
         f"{ENVS}/vision.yaml"
     resources:
-        mem_mb=more(4000),
-        runtime=more(15),
+        mem_mb=memory("import_weights"),
+        runtime=runtime("import_weights"),
     params:
         config=part_of(DW, grid.dense_config, "pretraining", "seed"),
         stamp=stamp("import_weights"),
@@ -76,11 +81,12 @@ rule imp_prune:
         f"{CHAIN}/logs/imp_prune-{{regime}}-{{round}}.log",
     benchmark:
         f"{CHAIN}/benchmarks/imp_prune-{{regime}}-{{round}}.tsv"
+    localrule: True
     conda:
         f"{ENVS}/vision.yaml"
     resources:
-        mem_mb=more(2000),
-        runtime=more(10),
+        mem_mb=memory("imp_prune"),
+        runtime=runtime("imp_prune"),
     params:
         config=part_of(DW, grid.prune_config, "round"),
         stamp=stamp("imp_prune"),
@@ -89,6 +95,9 @@ rule imp_prune:
         "pruning: {wildcards.pretraining}, IMP {wildcards.regime}, round {wildcards.round}, seed {wildcards.seed}"
     shell:
         "python -m winnow.stages.imp_prune --config {params.config:q} --weights {input.weights:q} --mask {input.mask:q} --out {output:q} {params.run} 2> {log:q}"
+
+
+imp_train_config = part_of(DW, grid.imp_train_config, "regime", "seed")
 
 
 rule imp_train:
@@ -106,11 +115,13 @@ rule imp_train:
         f"{ENVS}/vision.yaml"
     threads: DW.compute.threads if DW else 1
     resources:
-        gpu=1,
-        mem_mb=more(4000),
-        runtime=more(60),
+        nodes=1,
+        gpu=CONFIG.gpus,
+        gpu_model=gpu_model,
+        mem_mb=memory("imp_train", CONFIG.workers),
+        runtime=runtime("imp_train", imp_train_config),
     params:
-        config=part_of(DW, grid.imp_train_config, "regime", "seed"),
+        config=imp_train_config,
         stamp=stamp("imp_train"),
         run=untracked,
     message:
@@ -128,11 +139,12 @@ rule one_shot_prune:
         f"{CHAIN}/logs/one_shot_prune-{{round}}.log",
     benchmark:
         f"{CHAIN}/benchmarks/one_shot_prune-{{round}}.tsv"
+    localrule: True
     conda:
         f"{ENVS}/vision.yaml"
     resources:
-        mem_mb=more(2000),
-        runtime=more(10),
+        mem_mb=memory("one_shot_prune"),
+        runtime=runtime("one_shot_prune"),
     params:
         config=part_of(DW, grid.prune_config, "round"),
         stamp=stamp("one_shot_prune"),
@@ -152,11 +164,12 @@ rule random_prune:
         f"{CHAIN}/logs/random_prune-{{regime}}-{{round}}.log",
     benchmark:
         f"{CHAIN}/benchmarks/random_prune-{{regime}}-{{round}}.tsv"
+    localrule: True
     conda:
         f"{ENVS}/vision.yaml"
     resources:
-        mem_mb=more(2000),
-        runtime=more(10),
+        mem_mb=memory("random_prune"),
+        runtime=runtime("random_prune"),
     params:
         config=part_of(DW, grid.random_config, "seed"),
         stamp=stamp("random_prune"),
@@ -183,8 +196,8 @@ rule export_ticket:
     conda:
         f"{ENVS}/vision.yaml"
     resources:
-        mem_mb=more(2000),
-        runtime=more(10),
+        mem_mb=memory("export_ticket"),
+        runtime=runtime("export_ticket"),
     params:
         config="{}",
         stamp=stamp("export_ticket"),
@@ -210,8 +223,8 @@ rule import_ticket:
     conda:
         f"{ENVS}/vision.yaml"
     resources:
-        mem_mb=more(2000),
-        runtime=more(10),
+        mem_mb=memory("import_ticket"),
+        runtime=runtime("import_ticket"),
     params:
         config="{}",
         stamp=stamp("import_ticket"),

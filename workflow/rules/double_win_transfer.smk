@@ -7,6 +7,9 @@ OUTPUTS: models and evaluation.json below .../transfer/<dataset>/<percent>/<tick
 TRANSFER = f"{CHAIN}/transfer/{{dataset}}/{{percent}}/{{ticket}}"
 
 
+transfer_std_config = part_of(DW, grid.std_config, "dataset", "percent", "run_seed")
+
+
 rule transfer_std:
     input:
         unpack(grid.transferred),
@@ -21,17 +24,22 @@ rule transfer_std:
         f"{ENVS}/vision.yaml"
     threads: DW.compute.threads if DW else 1
     resources:
-        gpu=1,
-        mem_mb=more(4000),
-        runtime=more(60),
+        nodes=1,
+        gpu=CONFIG.gpus,
+        gpu_model=gpu_model,
+        mem_mb=memory("transfer_std", CONFIG.workers),
+        runtime=runtime("transfer_std", transfer_std_config),
     params:
-        config=part_of(DW, grid.std_config, "dataset", "percent", "run_seed"),
+        config=transfer_std_config,
         stamp=stamp("transfer"),
         run=untracked,
     message:
         "standard transfer of {wildcards.pretraining}/{wildcards.ticket} to {wildcards.dataset} ({wildcards.percent} %)"
     shell:
         "python -m winnow.stages.transfer --config {params.config:q} --init {input.init:q} --mask {input.mask:q} --best-sa {output.best_sa:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
+
+
+transfer_adv_config = part_of(DW, grid.adv_config, "dataset", "percent", "run_seed")
 
 
 rule transfer_adv:
@@ -49,17 +57,22 @@ rule transfer_adv:
         f"{ENVS}/vision.yaml"
     threads: DW.compute.threads if DW else 1
     resources:
-        gpu=1,
-        mem_mb=more(4000),
-        runtime=more(240),
+        nodes=1,
+        gpu=CONFIG.gpus,
+        gpu_model=gpu_model,
+        mem_mb=memory("transfer_adv", CONFIG.workers),
+        runtime=runtime("transfer_adv", transfer_adv_config),
     params:
-        config=part_of(DW, grid.adv_config, "dataset", "percent", "run_seed"),
+        config=transfer_adv_config,
         stamp=stamp("transfer"),
         run=untracked,
     message:
         "adversarial transfer of {wildcards.pretraining}/{wildcards.ticket} to {wildcards.dataset} ({wildcards.percent} %)"
     shell:
         "python -m winnow.stages.transfer --config {params.config:q} --init {input.init:q} --mask {input.mask:q} --best-sa {output.best_sa:q} --best-ra {output.best_ra:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
+
+
+evaluate_config = part_of(DW, grid.evaluate_config, "dataset", "run_seed")
 
 
 rule evaluate:
@@ -76,11 +89,13 @@ rule evaluate:
         f"{ENVS}/vision.yaml"
     threads: DW.compute.threads if DW else 1
     resources:
+        nodes=1,
         gpu=1,
-        mem_mb=more(4000),
-        runtime=more(120),
+        gpu_model=gpu_model,
+        mem_mb=memory("evaluate", CONFIG.workers),
+        runtime=runtime("evaluate", evaluate_config),
     params:
-        config=part_of(DW, grid.evaluate_config, "dataset", "run_seed"),
+        config=evaluate_config,
         stamp=stamp("evaluate"),
         run=untracked,
     message:

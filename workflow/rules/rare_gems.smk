@@ -32,8 +32,8 @@ rule gem_init:
     conda:
         f"{ENVS}/vision.yaml"
     resources:
-        mem_mb=more(2000),
-        runtime=more(10),
+        mem_mb=memory("gem_init"),
+        runtime=runtime("gem_init"),
     params:
         config=part_of(RG, gem_grid.init_config, "experiment", "init", "seed"),
         stamp=stamp("gem_init"),
@@ -57,8 +57,8 @@ rule gem_import:
     conda:
         f"{ENVS}/vision.yaml"
     resources:
-        mem_mb=more(4000),
-        runtime=more(15),
+        mem_mb=memory("gem_import"),
+        runtime=runtime("gem_import"),
     params:
         config=lambda w: canonical_json(gem_grid.import_config(RG, w.experiment, w.branch)),
         stamp=stamp("import_weights"),
@@ -67,6 +67,9 @@ rule gem_import:
         "importing the weights of {wildcards.experiment}/{wildcards.branch}"
     shell:
         "python -m winnow.stages.import_weights --config {params.config:q} --file {input:q} --out {output.weights:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
+
+
+gem_search_config = lambda w: canonical_json(gem_grid.search_config(RG, w.experiment, w.branch, w.target, False, int(w.seed)))
 
 
 rule gem_search:
@@ -85,17 +88,24 @@ rule gem_search:
         f"{ENVS}/vision.yaml"
     threads: RG.compute.threads if RG else 1
     resources:
-        gpu=1,
-        mem_mb=more(4000),
-        runtime=more(240),
+        nodes=1,
+        gpu=CONFIG.gpus,
+        gpu_model=gpu_model,
+        mem_mb=memory("gem_search", CONFIG.workers),
+        runtime=runtime("gem_search", gem_search_config),
     params:
-        config=lambda w: canonical_json(gem_grid.search_config(RG, w.experiment, w.branch, w.target, False, int(w.seed))),
+        config=gem_search_config,
         stamp=stamp("gem_search"),
         run=untracked,
     message:
         "searching: {wildcards.experiment}/{wildcards.branch} down to {wildcards.target} %, seed {wildcards.seed}"
     shell:
         "python -m winnow.stages.gem_search --config {params.config:q} --init {input:q} --out {output.ticket:q} --order {output.order:q} --levels {output.levels:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
+
+
+gem_search_inverted_config = lambda w: canonical_json(
+    gem_grid.search_config(RG, w.experiment, w.branch, w.target, True, int(w.seed))
+)
 
 
 rule gem_search_inverted:
@@ -114,11 +124,13 @@ rule gem_search_inverted:
         f"{ENVS}/vision.yaml"
     threads: RG.compute.threads if RG else 1
     resources:
-        gpu=1,
-        mem_mb=more(4000),
-        runtime=more(240),
+        nodes=1,
+        gpu=CONFIG.gpus,
+        gpu_model=gpu_model,
+        mem_mb=memory("gem_search_inverted", CONFIG.workers),
+        runtime=runtime("gem_search_inverted", gem_search_inverted_config),
     params:
-        config=lambda w: canonical_json(gem_grid.search_config(RG, w.experiment, w.branch, w.target, True, int(w.seed))),
+        config=gem_search_inverted_config,
         stamp=stamp("gem_search"),
         run=untracked,
     message:
@@ -136,11 +148,12 @@ rule gem_ticket:
         f"{GEMS}/logs/drawn-{{target}}.log",
     benchmark:
         f"{GEMS}/benchmarks/drawn-{{target}}.tsv"
+    localrule: True
     conda:
         f"{ENVS}/vision.yaml"
     resources:
-        mem_mb=more(2000),
-        runtime=more(10),
+        mem_mb=memory("gem_ticket"),
+        runtime=runtime("gem_ticket"),
     params:
         config=part_of(RG, gem_grid.ticket_config, "experiment", "branch", "target", "seed"),
         stamp=stamp("gem_ticket"),
@@ -149,6 +162,9 @@ rule gem_ticket:
         "drawing {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
         "python -m winnow.stages.gem_ticket --config {params.config:q} --order {input:q} --out {output:q} {params.run} 2> {log:q}"
+
+
+gem_finetune_config = part_of(RG, gem_grid.finetune_config, "experiment", "branch", "seed")
 
 
 rule gem_finetune:
@@ -165,17 +181,22 @@ rule gem_finetune:
         f"{ENVS}/vision.yaml"
     threads: RG.compute.threads if RG else 1
     resources:
-        gpu=1,
-        mem_mb=more(4000),
-        runtime=more(60),
+        nodes=1,
+        gpu=CONFIG.gpus,
+        gpu_model=gpu_model,
+        mem_mb=memory("gem_finetune", CONFIG.workers),
+        runtime=runtime("gem_finetune", gem_finetune_config),
     params:
-        config=part_of(RG, gem_grid.finetune_config, "experiment", "branch", "seed"),
+        config=gem_finetune_config,
         stamp=stamp("gem_finetune"),
         run=untracked,
     message:
         "fine-tuning {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
         "python -m winnow.stages.gem_finetune --config {params.config:q} --init {input.init:q} --mask {input.mask:q} --out {output.weights:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
+
+
+gem_sanity_config = part_of(RG, gem_grid.sanity_config, "experiment", "branch", "target", "seed")
 
 
 rule gem_sanity:
@@ -191,11 +212,13 @@ rule gem_sanity:
         f"{ENVS}/vision.yaml"
     threads: RG.compute.threads if RG else 1
     resources:
+        nodes=1,
         gpu=1,
-        mem_mb=more(4000),
-        runtime=more(180),
+        gpu_model=gpu_model,
+        mem_mb=memory("gem_sanity", CONFIG.workers),
+        runtime=runtime("gem_sanity", gem_sanity_config),
     params:
-        config=part_of(RG, gem_grid.sanity_config, "experiment", "branch", "target", "seed"),
+        config=gem_sanity_config,
         stamp=stamp("gem_sanity"),
         run=untracked,
     message:

@@ -14,11 +14,12 @@ rule gem_smart_ratio:
         f"{GEMS}/logs/smart_ratio-{{target}}.log",
     benchmark:
         f"{GEMS}/benchmarks/smart_ratio-{{target}}.tsv"
+    localrule: True
     conda:
         f"{ENVS}/vision.yaml"
     resources:
-        mem_mb=more(2000),
-        runtime=more(10),
+        mem_mb=memory("gem_smart_ratio"),
+        runtime=runtime("gem_smart_ratio"),
     params:
         config=part_of(RG, gem_grid.ticket_config, "experiment", "branch", "target", "seed"),
         stamp=stamp("smart_ratio"),
@@ -38,11 +39,12 @@ rule gem_random:
         f"{GEMS}/logs/random-{{target}}.log",
     benchmark:
         f"{GEMS}/benchmarks/random-{{target}}.tsv"
+    localrule: True
     conda:
         f"{ENVS}/vision.yaml"
     resources:
-        mem_mb=more(2000),
-        runtime=more(10),
+        mem_mb=memory("gem_random"),
+        runtime=runtime("gem_random"),
     params:
         config=part_of(RG, gem_grid.ticket_config, "experiment", "branch", "target", "seed"),
         stamp=stamp("random_ticket"),
@@ -66,9 +68,11 @@ rule gem_snip:
         f"{ENVS}/vision.yaml"
     threads: RG.compute.threads if RG else 1
     resources:
+        nodes=1,
         gpu=1,
-        mem_mb=more(4000),
-        runtime=more(10),
+        gpu_model=gpu_model,
+        mem_mb=memory("gem_snip", CONFIG.workers),
+        runtime=runtime("gem_snip"),
     params:
         config=part_of(RG, gem_grid.ticket_config, "experiment", "branch", "target", "seed"),
         stamp=stamp("snip"),
@@ -92,9 +96,11 @@ rule gem_grasp:
         f"{ENVS}/vision.yaml"
     threads: RG.compute.threads if RG else 1
     resources:
+        nodes=1,
         gpu=1,
-        mem_mb=more(4000),
-        runtime=more(10),
+        gpu_model=gpu_model,
+        mem_mb=memory("gem_grasp", CONFIG.workers),
+        runtime=runtime("gem_grasp"),
     params:
         config=part_of(RG, gem_grid.ticket_config, "experiment", "branch", "target", "seed"),
         stamp=stamp("grasp"),
@@ -118,9 +124,11 @@ rule gem_synflow:
         f"{ENVS}/vision.yaml"
     threads: RG.compute.threads if RG else 1
     resources:
+        nodes=1,
         gpu=1,
-        mem_mb=more(4000),
-        runtime=more(10),
+        gpu_model=gpu_model,
+        mem_mb=memory("gem_synflow", CONFIG.workers),
+        runtime=runtime("gem_synflow"),
     params:
         config=part_of(RG, gem_grid.ticket_config, "experiment", "branch", "target", "seed"),
         stamp=stamp("synflow"),
@@ -129,6 +137,9 @@ rule gem_synflow:
         "synflow: {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
         "python -m winnow.stages.synflow --config {params.config:q} --weights {input:q} --out {output:q} {params.run} 2> {log:q}"
+
+
+weight_training_config = part_of(RG, gem_grid.dense_config, "experiment", "branch", "seed")
 
 
 rule weight_training:
@@ -146,17 +157,22 @@ rule weight_training:
         f"{ENVS}/vision.yaml"
     threads: RG.compute.threads if RG else 1
     resources:
-        gpu=1,
-        mem_mb=more(4000),
-        runtime=more(60),
+        nodes=1,
+        gpu=CONFIG.gpus,
+        gpu_model=gpu_model,
+        mem_mb=memory("weight_training", CONFIG.workers),
+        runtime=runtime("weight_training", weight_training_config),
     params:
-        config=part_of(RG, gem_grid.dense_config, "experiment", "branch", "seed"),
+        config=weight_training_config,
         stamp=stamp("weight_training"),
         run=untracked,
     message:
         "dense training: {wildcards.experiment}/{wildcards.branch}, seed {wildcards.seed}"
     shell:
         "python -m winnow.stages.weight_training --config {params.config:q} --init {input:q} --out {output.weights:q} --rewind {output.rewind:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
+
+
+imp_rewind_config = lambda w: canonical_json(gem_grid.imp_config(RG, w.experiment, w.branch, int(w.round), int(w.seed)))
 
 
 rule imp_rewind:
@@ -176,11 +192,13 @@ rule imp_rewind:
         f"{ENVS}/vision.yaml"
     threads: RG.compute.threads if RG else 1
     resources:
-        gpu=1,
-        mem_mb=more(4000),
-        runtime=more(60),
+        nodes=1,
+        gpu=CONFIG.gpus,
+        gpu_model=gpu_model,
+        mem_mb=memory("imp_rewind", CONFIG.workers),
+        runtime=runtime("imp_rewind", imp_rewind_config),
     params:
-        config=lambda w: canonical_json(gem_grid.imp_config(RG, w.experiment, w.branch, int(w.round), int(w.seed))),
+        config=imp_rewind_config,
         stamp=stamp("imp_rewind"),
         run=untracked,
     message:

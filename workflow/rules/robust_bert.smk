@@ -24,6 +24,9 @@ rule fetch_attack_assets:
     localrule: True
     conda:
         f"{ENVS}/text.yaml"
+    resources:
+        mem_mb=memory("fetch_attack_assets"),
+        runtime=runtime("fetch_attack_assets"),
     params:
         config=part_of(RB, rb_grid.fetch_config),
         stamp=stamp("fetch_attack_assets", "text"),
@@ -32,6 +35,9 @@ rule fetch_attack_assets:
         "fetching attack assets into data/attack_assets"
     shell:
         "python -m winnow.stages.fetch_attack_assets --config {params.config:q} --manifest {output:q} {params.run} 2> {log:q}"
+
+
+import_text_model_config = part_of(RB, rb_grid.import_config, "task")
 
 
 rule import_text_model:
@@ -45,16 +51,19 @@ rule import_text_model:
         f"{ENVS}/text.yaml"
     threads: RB.compute.threads if RB else 1
     resources:
-        mem_mb=more(4000),
-        runtime=more(15),
+        mem_mb=memory("import_text_model"),
+        runtime=runtime("import_text_model", import_text_model_config),
     params:
-        config=part_of(RB, rb_grid.import_config, "task"),
+        config=import_text_model_config,
         stamp=stamp("import_text_model", "text"),
         run=untracked,
     message:
         "bringing in {wildcards.model} for {wildcards.task}"
     shell:
         "python -m winnow.stages.import_text_model --config {params.config:q} --out {output:q} {params.run} 2> {log:q}"
+
+
+finetune_text_config = part_of(RB, rb_grid.finetune_config, "task", "network", "seed")
 
 
 rule finetune_text:
@@ -73,17 +82,22 @@ rule finetune_text:
         f"{ENVS}/text.yaml"
     threads: RB.compute.threads if RB else 1
     resources:
-        gpu=1,
-        mem_mb=more(6000),
-        runtime=more(120),
+        nodes=1,
+        gpu=CONFIG.gpus,
+        gpu_model=gpu_model,
+        mem_mb=memory("finetune_text"),
+        runtime=runtime("finetune_text", finetune_text_config),
     params:
-        config=part_of(RB, rb_grid.finetune_config, "task", "network", "seed"),
+        config=finetune_text_config,
         stamp=stamp("finetune_text", "text"),
         run=untracked,
     message:
         "fine-tuning {wildcards.model} on {wildcards.task} ({wildcards.network}), seed {wildcards.seed}"
     shell:
         "python -m winnow.stages.finetune_text --config {params.config:q} --model {input:q} --out {output.model:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
+
+
+search_robust_ticket_config = part_of(RB, rb_grid.search_config, "task", "seed")
 
 
 rule search_robust_ticket:
@@ -100,11 +114,13 @@ rule search_robust_ticket:
         f"{ENVS}/text.yaml"
     threads: RB.compute.threads if RB else 1
     resources:
-        gpu=1,
-        mem_mb=more(8000),
-        runtime=more(720),
+        nodes=1,
+        gpu=CONFIG.gpus,
+        gpu_model=gpu_model,
+        mem_mb=memory("search_robust_ticket"),
+        runtime=runtime("search_robust_ticket", search_robust_ticket_config),
     params:
-        config=part_of(RB, rb_grid.search_config, "task", "seed"),
+        config=search_robust_ticket_config,
         stamp=stamp("search_robust_ticket", "text"),
         run=untracked,
     message:
@@ -125,11 +141,12 @@ rule draw_ticket:
     wildcard_constraints:
         epoch=r"\d+",
         percent=r"[\d.]+",
+    localrule: True
     conda:
         f"{ENVS}/text.yaml"
     resources:
-        mem_mb=more(4000),
-        runtime=more(10),
+        mem_mb=memory("draw_ticket"),
+        runtime=runtime("draw_ticket"),
     params:
         config=lambda wildcards: canonical_json(rb_grid.draw_config(wildcards.percent)),
         stamp=stamp("draw_ticket", "text"),
@@ -151,11 +168,12 @@ rule magnitude_ticket:
         f"{RB_SEED}/benchmarks/magnitude_ticket-{{percent}}.tsv"
     wildcard_constraints:
         percent=r"[\d.]+",
+    localrule: True
     conda:
         f"{ENVS}/text.yaml"
     resources:
-        mem_mb=more(4000),
-        runtime=more(10),
+        mem_mb=memory("magnitude_ticket"),
+        runtime=runtime("magnitude_ticket"),
     params:
         config=lambda wildcards: canonical_json(rb_grid.keep_config(wildcards.percent)),
         stamp=stamp("magnitude_ticket", "text"),
@@ -177,11 +195,12 @@ rule random_ticket:
         f"{RB_SEED}/benchmarks/random_ticket-{{percent}}.tsv"
     wildcard_constraints:
         percent=r"[\d.]+",
+    localrule: True
     conda:
         f"{ENVS}/text.yaml"
     resources:
-        mem_mb=more(4000),
-        runtime=more(10),
+        mem_mb=memory("random_ticket"),
+        runtime=runtime("random_ticket"),
     params:
         config=lambda wildcards: canonical_json(rb_grid.keep_config(wildcards.percent, int(wildcards.seed))),
         stamp=stamp("random_ticket", "text"),
@@ -190,6 +209,9 @@ rule random_ticket:
         "random ticket: {wildcards.task}, {wildcards.percent} % removed, seed {wildcards.seed}"
     shell:
         "python -m winnow.stages.random_ticket --config {params.config:q} --weights {input:q} --out {output:q} {params.run} 2> {log:q}"
+
+
+retrain_ticket_config = part_of(RB, rb_grid.finetune_config, "task", "network", "seed")
 
 
 rule retrain_ticket:
@@ -209,17 +231,22 @@ rule retrain_ticket:
         f"{ENVS}/text.yaml"
     threads: RB.compute.threads if RB else 1
     resources:
-        gpu=1,
-        mem_mb=more(6000),
-        runtime=more(240),
+        nodes=1,
+        gpu=CONFIG.gpus,
+        gpu_model=gpu_model,
+        mem_mb=memory("retrain_ticket"),
+        runtime=runtime("retrain_ticket", retrain_ticket_config),
     params:
-        config=part_of(RB, rb_grid.finetune_config, "task", "network", "seed"),
+        config=retrain_ticket_config,
         stamp=stamp("retrain_ticket", "text"),
         run=untracked,
     message:
         "retraining {wildcards.network} of {wildcards.model} on {wildcards.task}, seed {wildcards.seed}"
     shell:
         "python -m winnow.stages.retrain_ticket --config {params.config:q} --model {input.model:q} --mask {input.mask:q} --out {output.model:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
+
+
+attack_text_config = part_of(RB, rb_grid.attack_config, "task", "attacker", "seed")
 
 
 rule attack_text:
@@ -240,11 +267,13 @@ rule attack_text:
         f"{ENVS}/text.yaml"
     threads: (RB.compute.threads * RB.attack_processes) if RB else 1
     resources:
+        nodes=1,
         gpu=1,
-        mem_mb=more(6000),
-        runtime=more(720),
+        gpu_model=gpu_model,
+        mem_mb=memory("attack_text"),
+        runtime=runtime("attack_text", attack_text_config),
     params:
-        config=part_of(RB, rb_grid.attack_config, "task", "attacker", "seed"),
+        config=attack_text_config,
         stamp=stamp("attack_text", "text"),
         run=lambda wildcards, input: f"{RUN} --workers {RB.attack_processes}",
         assets=lambda wildcards, input: rb_grid.asset_arguments(RB, wildcards),

@@ -19,11 +19,12 @@ rule double_win_table:
         "results/tables/logs/double_win.log",
     benchmark:
         "results/tables/benchmarks/double_win.tsv"
+    localrule: True
     conda:
         f"{ENVS}/tables.yaml"
     resources:
-        mem_mb=more(2000),
-        runtime=more(10),
+        mem_mb=memory("double_win_table"),
+        runtime=runtime("double_win_table"),
     params:
         config=part_of(DW, grid.table_config),
         stamp=stamp("double_win_table", "tables"),
@@ -50,11 +51,12 @@ rule double_win_plots:
         "results/figures/double_win/logs/{dataset}-{percent}.log",
     benchmark:
         "results/figures/double_win/benchmarks/{dataset}-{percent}.tsv"
+    localrule: True
     conda:
         f"{ENVS}/tables.yaml"
     resources:
-        mem_mb=more(2000),
-        runtime=more(10),
+        mem_mb=memory("double_win_plots"),
+        runtime=runtime("double_win_plots"),
     params:
         config=part_of(DW, grid.plot_config, "dataset", "percent"),
         stamp=stamp("double_win_plots", "tables"),
@@ -80,11 +82,12 @@ rule robust_bert_table:
         "results/tables/logs/robust_bert.log",
     benchmark:
         "results/tables/benchmarks/robust_bert.tsv"
+    localrule: True
     conda:
         f"{ENVS}/tables.yaml"
     resources:
-        mem_mb=more(2000),
-        runtime=more(10),
+        mem_mb=memory("robust_bert_table"),
+        runtime=runtime("robust_bert_table"),
     params:
         config=part_of(RB, rb_grid.table_config),
         stamp=stamp("robust_bert_table", "tables"),
@@ -111,11 +114,12 @@ rule robust_bert_plots:
         "results/figures/robust_bert/logs/{task}.log",
     benchmark:
         "results/figures/robust_bert/benchmarks/{task}.tsv"
+    localrule: True
     conda:
         f"{ENVS}/tables.yaml"
     resources:
-        mem_mb=more(2000),
-        runtime=more(10),
+        mem_mb=memory("robust_bert_plots"),
+        runtime=runtime("robust_bert_plots"),
     params:
         config=lambda wildcards: canonical_json({"task": wildcards.task}),
         stamp=stamp("robust_bert_plots", "tables"),
@@ -141,11 +145,12 @@ rule rare_gems_table:
         "results/tables/logs/rare_gems.log",
     benchmark:
         "results/tables/benchmarks/rare_gems.tsv"
+    localrule: True
     conda:
         f"{ENVS}/tables.yaml"
     resources:
-        mem_mb=more(2000),
-        runtime=more(10),
+        mem_mb=memory("rare_gems_table"),
+        runtime=runtime("rare_gems_table"),
     params:
         config=lambda wildcards: canonical_json(gem_grid.table_config(RG)),
         stamp=stamp("rare_gems_table", "tables"),
@@ -172,11 +177,12 @@ rule rare_gems_plots:
         "results/figures/rare_gems/logs/{experiment}.log",
     benchmark:
         "results/figures/rare_gems/benchmarks/{experiment}.tsv"
+    localrule: True
     conda:
         f"{ENVS}/tables.yaml"
     resources:
-        mem_mb=more(2000),
-        runtime=more(10),
+        mem_mb=memory("rare_gems_plots"),
+        runtime=runtime("rare_gems_plots"),
     params:
         config=lambda w: canonical_json({"experiment": w.experiment}),
         stamp=stamp("rare_gems_plots", "tables"),

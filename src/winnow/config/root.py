@@ -19,6 +19,8 @@ class Root:
     data_root: str = key("folder with the datasets", "data")
     download: bool = key("allow downloads of datasets and models", False)
     device: str = key("auto, cpu, cuda or cuda:N", "auto")
+    gpus: int = key("GPUs of a training job on a cluster, all of one node; changes no result", 1, ge=1)
+    gpu_model: str | None = key("kind of GPU to ask a cluster for, as it spells them (a100); null: any", None)
     workers: int = key("data loading processes for data that is read from files", 2, ge=0)
     scratch: str = key("folder for checkpoints; on a cluster, one that all nodes see", ".winnow/scratch")
     store: str | None = key("folder of finished artifacts that several working folders share; null: none", None)
