@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -30,8 +31,9 @@ def choose_device(name: str) -> torch.device:
 
 
 def configure(compute: Compute, device: torch.device) -> None:
-    """Threads, determinism and matrix precision; call once before any tensor work."""
+    """Threads, memory, determinism and matrix precision; call once before any tensor work."""
     torch.set_num_threads(compute.threads)
+    keep_freed_memory()
     if not compute.compile:
         optimizers_without_compiler()
     if device.type == "cuda":  # the CPU kernels in use here are deterministic at a fixed thread count
@@ -40,6 +42,18 @@ def configure(compute: Compute, device: torch.device) -> None:
         torch.backends.cudnn.benchmark = not compute.deterministic
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+
+
+def keep_freed_memory() -> None:
+    """Let freed tensors be reused instead of returned to the kernel, which zeroes every page of the next one (15 % of a step).
+
+    By default the GNU C library maps and unmaps each block above 128 KiB to 32 MiB. Other C libraries are left as they are.
+    """
+    adjust = getattr(ctypes.CDLL(None), "mallopt", None)
+    if adjust is not None:
+        trim_threshold, mmap_threshold = -1, -3  # malloc.h
+        adjust(trim_threshold, 2**31 - 1)
+        adjust(mmap_threshold, 2**30)
 
 
 def autocast(compute: Compute, device: torch.device) -> AbstractContextManager[Any]:
