@@ -1,14 +1,17 @@
 # make demo    set up, run the embedded default, print the tables, write the report
 # make test    set up, run the whole test suite
+# make bench   measure winnow against the plain libraries, at most 10 minutes; DEVICE=cuda on a GPU (the demo's jobs count if it ran)
 # make check   what pre-commit and the tests check: formatting, lint, types
 VENV ?= .venv
 CORES ?= 2
 JOBS ?= 2
 TARGET ?=
+DEVICE ?= cpu
+THREADS ?= 1
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat requirements/lock.txt pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: demo test check format docs report lock clean
+.PHONY: demo test bench check format docs report lock clean
 .DEFAULT_GOAL := demo
 
 # An installed environment is reused; one without its mark (half built, or of older pins) is completed, and made anew if it is broken.
@@ -27,6 +30,9 @@ report: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TARGET)
+
+bench: $(READY)
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m bench --device $(DEVICE) --threads $(THREADS)
 
 check: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile workflow && $(BIN)/mypy

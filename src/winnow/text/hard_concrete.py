@@ -23,6 +23,7 @@ from torch.nn.utils import parametrize
 from winnow.artifacts import write_tensors
 from winnow.config.text import HardConcrete
 from winnow.errors import WinnowError
+from winnow.train.device import working_dtype
 
 U_MIN = 1e-4  # u is kept in [U_MIN, 1 - U_MIN]
 _BLOCK = 1 << 16
@@ -103,15 +104,18 @@ def _sample(score: Tensor, u: Tensor, config: HardConcrete) -> tuple[Tensor, Ten
 
 
 class _Masked(torch.autograd.Function):
-    """weight * mask(score, u) with the gradient to the score alone: the weights are frozen during the search."""
+    """weight * mask(score, u) with the gradient to the score alone: the weights are frozen during the search.
+
+    Under autocast the result has its dtype already (rounded from float32, once), and no pass over the weights casts it.
+    """
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, score: Tensor, u: Tensor, config: HardConcrete) -> Tensor:
         if score.shape != weight.shape or weight.device.type != "cpu":
             mask, slope = _sample(score, u, config)
             ctx.save_for_backward(slope * weight if score.shape == weight.shape else slope, weight)
-            return weight * mask
-        masked, gain = torch.empty_like(weight), torch.empty_like(weight)
+            return (weight * mask).to(working_dtype(weight))
+        masked, gain = torch.empty_like(weight, dtype=working_dtype(weight)), torch.empty_like(weight)
         flat = [t.reshape(-1) for t in (weight, score, u, masked, gain)]
         for blocks in zip(*(t.split(_BLOCK) for t in flat), strict=True):  # blocks that stay in the processor's cache
             w, block_score, noise, out, out_gain = blocks
@@ -124,7 +128,12 @@ class _Masked(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
         gain, weight = ctx.saved_tensors
-        if weight is None or gain.shape == weight.shape:
+        if weight is None:
+            result = torch.empty_like(gain)
+            for g, factor, out in zip(*(t.reshape(-1).split(_BLOCK) for t in (grad, gain, result)), strict=True):
+                torch.mul(g, factor, out=out)
+            return None, result, None, None
+        if gain.shape == weight.shape:
             return None, grad * gain, None, None
         whole = grad * weight
         dims = [d for d in range(whole.dim()) if gain.shape[d] == 1]

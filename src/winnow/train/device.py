@@ -63,6 +63,12 @@ def autocast(compute: Compute, device: torch.device) -> AbstractContextManager[A
     return nullcontext()
 
 
+def working_dtype(weight: torch.Tensor) -> torch.dtype:
+    """The dtype in which a layer computes with `weight` here: autocast's within it, else its own."""
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+
+
 def start(compute: Compute, job: Job[Any], seed: int) -> torch.device:
     """Configure the process and seed whatever is drawn before the first training step; returns the job's device."""
     configure(compute, job.device)

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node, Tracer
 
+from winnow.train.device import working_dtype
+
 log = logging.getLogger("winnow")
 Pair = tuple[nn.Conv2d, nn.BatchNorm2d]
 _pairs_of: WeakKeyDictionary[nn.Module, list[Pair]] = WeakKeyDictionary()
@@ -56,8 +58,7 @@ def _fold(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     shift = -bn.running_mean if conv.bias is None else conv.bias - bn.running_mean
     bias = shift * gain if bn.bias is None else torch.addcmul(bn.bias, shift, gain)
     weight = conv.weight * gain.view(-1, 1, 1, 1)
-    kind = conv.weight.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    dtype = working_dtype(weight)
     return weight.to(dtype), bias.to(dtype)
 
 
