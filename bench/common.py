@@ -51,14 +51,15 @@ class Timed:
     def answer(self) -> Any:
         return self.path.answer()
 
-    def seconds(self) -> tuple[float, Any]:
-        begun = time.perf_counter()
+    def seconds(self) -> tuple[float, float, Any]:
+        """Wall seconds and CPU seconds of one run, and its value."""
+        begun, cpu = time.perf_counter(), time.process_time()
         value = self.path.run()
         if self.cuda:
             import torch
 
             torch.cuda.synchronize()
-        return time.perf_counter() - begun, value
+        return time.perf_counter() - begun, time.process_time() - cpu, value
 
     def peak_mib(self) -> float:
         """Largest resident memory so far; on a GPU, largest allocation there."""
@@ -96,7 +97,7 @@ class Remote:
     def answer(self) -> Any:
         return self._ask("answer")
 
-    def seconds(self) -> tuple[float, Any]:
+    def seconds(self) -> tuple[float, float, Any]:
         return self._ask("seconds")
 
     def peak_mib(self) -> float:
@@ -137,12 +138,12 @@ def race(
             sides[name] = (Timed if args.tiny else Remote)(make, settings)
         reference = sides[PLAIN].answer()
         same = {name: agree(name, reference, side.answer()) for name, side in sides.items() if name != PLAIN}
-        times: dict[str, list[float]] = {name: [] for name in sides}
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
         for _ in range(args.repeats + 1):
             values = {}
             for name, side in sides.items():
-                seconds, values[name] = side.seconds()
-                times[name].append(seconds)
+                wall, cpu, values[name] = side.seconds()
+                times[name].append((wall, cpu))
             differing = [n for n, v in values.items() if v != values[PLAIN] and n != "bf16"]
             assert not differing, f"{case}: {differing[0]} gives {values[differing[0]]}, plain {values[PLAIN]}"
         peaks = {name: side.peak_mib() for name, side in sides.items()}
@@ -159,18 +160,20 @@ def race(
 def _row(
     case: str,
     name: str,
-    times: Mapping[str, list[float]],
+    times: Mapping[str, list[tuple[float, float]]],
     same: Mapping[str, float],
     goal: float | None,
     peaks: Mapping[str, float],
 ) -> dict[str, Any]:
-    plain, ours = times[PLAIN][1:], times[name][1:]
+    (plain, plain_cpu), (ours, own_cpu) = (zip(*times[n][1:], strict=True) for n in (PLAIN, name))
     ratios = sorted(a / b for a, b in zip(plain, ours, strict=True))
     quartiles = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    # the CPU time's ratio tells little on a GPU, but on a busy machine it moves less than the wall time's
+    cpu_ratio = statistics.median(a / max(b, 1e-9) for a, b in zip(plain_cpu, own_cpu, strict=True))
     return {
         "case": case, "path": name, "value": statistics.median(ratios), "unit": "x", "goal": goal, "at_most": False,
         "low": ratios[0], "high": ratios[-1], "quartiles": [quartiles[0], quartiles[2]], "repeats": len(ratios),
-        "plain_seconds": statistics.median(plain), "seconds": statistics.median(ours),
+        "plain_seconds": statistics.median(plain), "seconds": statistics.median(ours), "cpu_ratio": cpu_ratio,
         "plain_peak_mib": round(peaks[PLAIN]), "peak_mib": round(peaks[name]), "differences": dict(same),
     }  # fmt: skip
 
@@ -195,7 +198,8 @@ def show(row: Mapping[str, Any]) -> None:
     """One line on the terminal."""
     text = f"{row['case']}, {row['path']}: {row['value']:.3g} {row['unit']}"
     if "low" in row:
-        text += f" ({row['low']:.2f}-{row['high']:.2f}; {row['plain_seconds']:.3g} s against {row['seconds']:.3g} s)"
+        text += f" ({row['low']:.2f}-{row['high']:.2f}; {row['plain_seconds']:.3g} s against {row['seconds']:.3g} s"
+        text += f"; CPU time {row['cpu_ratio']:.2f})"
     if row["goal"] is not None:
         text += f", goal {'<=' if row['at_most'] else '>='} {row['goal']:g}: {'met' if met(row) else 'MISSED'}"
     print(text, flush=True)

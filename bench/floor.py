@@ -89,8 +89,9 @@ def steps(tiny, threads):
         common = {"device": "cpu", "threads": threads, "precision": precision}
         step = adversarial_step.Winnow(model, size, batches[0], crop, **common)
         yield f"PGD-10 training step, batch {batches[0]}, {precision}", step.run
-        search = gem_search_epoch.Winnow(gem_search_epoch.BATCH, 4 if tiny else 16, **common)
-        yield f"gem search step, ResNet-20, batch {gem_search_epoch.BATCH}, {precision}", search.run
+        images, width = (16, 4) if tiny else (gem_search_epoch.BATCH, 16)
+        search = gem_search_epoch.Winnow(images, images, width, **common)
+        yield f"gem search step, ResNet-20, batch {images}, {precision}", search.run
         batch, length = (4, 8) if tiny else (16, 64)
         robust = robust_search_step.Winnow(bert, adversarial, batch, length, **common)
         yield f"robust search step, {'tiny' if tiny else 'MiniLM'} size, {batch}x{length} tokens, {precision}", robust.run

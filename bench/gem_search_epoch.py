@@ -73,15 +73,15 @@ class Side:
         self.model.train()
         losses = []
         for _ in range(5):
-            x = torch.rand(BATCH, 3, 32, 32, generator=generator).to(self.device)
-            losses.append(self.step(x, torch.randint(0, 10, (BATCH,), generator=generator).to(self.device)))
+            x = torch.rand(self.batch, 3, 32, 32, generator=generator).to(self.device)
+            losses.append(self.step(x, torch.randint(0, 10, (self.batch,), generator=generator).to(self.device)))
         return np.array(losses), np.concatenate([m.cpu().numpy().reshape(-1) for m in self.rounded()])
 
 
 class Plain(Side):
-    def __init__(self, count, width, device, threads, workers):
+    def __init__(self, count, batch, width, device, threads, workers):
         torch.set_num_threads(threads)
-        self.device = torch.device(device)
+        self.device, self.batch = torch.device(device), batch
         self.model, scores = start(width)
         for name, module in list(self.model.named_modules()):
             if isinstance(module, nn.Conv2d):
@@ -121,15 +121,15 @@ class Plain(Side):
 
 
 class Winnow(Side):
-    def __init__(self, count, width, device, threads, precision):
+    def __init__(self, count, batch, width, device, threads, precision):
         self.compute = Compute(threads=threads, precision=precision, deterministic=False)
-        self.device = torch.device(device)
+        self.device, self.batch = torch.device(device), batch
         configure(self.compute, self.device)
         self.model, scores = start(width)
         place(self.model, self.compute, self.device)
         self.gem = GemSearch(self.model, scores, SEARCH, epochs=10)
         self.optimizer = make_optimizer(TRAIN, [self.gem.scored.scores])
-        self.loader = Loader(images.split(count, 32), DATA, BATCH, self.device)
+        self.loader = Loader(images.split(count, 32), DATA, batch, self.device)
         self.epochs = 0
 
     def step(self, x, y):
@@ -161,13 +161,13 @@ def agree(path, plain, ours):
 def main(argv=None):
     workers = {"type": int, "default": 0, "help": "worker processes of the plain loader (0: they would share the cores)"}
     args = arguments(__doc__, argv, workers=workers, images={"type": int, "default": 1024})
-    count, width = (BATCH, 4) if args.tiny else (args.images, 16)
-    settings = {"count": count, "width": width, "device": args.device, "threads": args.threads}
+    count, batch, width = (16, 16, 4) if args.tiny else (args.images, BATCH, 16)
+    settings = {"count": count, "batch": batch, "width": width, "device": args.device, "threads": args.threads}
     paths = {PLAIN: (Plain, {**settings, "workers": args.workers})}
     paths |= {p: (Winnow, {**settings, "precision": p}) for p in ("float32", "bf16")}
     run = Run("gem_search_epoch", args)
     goals = GOALS[torch.device(args.device).type]
-    run.add(*race(f"gem search epoch, ResNet-20, {count} images, batch {BATCH}", paths, agree, goals, args))
+    run.add(*race(f"gem search epoch, ResNet-20, {count} images, batch {batch}", paths, agree, goals, args))
     run.write()
 
 

@@ -69,7 +69,7 @@ def images(repeats, tiny, threads):
     """A gem search epoch against the number of images."""
     points = []
     for n in (128, 256) if tiny else (256, 512, 1024, 2048, 4096):
-        path = Timed(gem_search_epoch.Winnow, {"count": n, "width": 4 if tiny else 16, "device": "cpu", "threads": threads,
+        path = Timed(gem_search_epoch.Winnow, {"count": n, "batch": gem_search_epoch.BATCH, "width": 4 if tiny else 16, "device": "cpu", "threads": threads,
                                                "precision": "float32"})  # fmt: skip
         points.append((n, statistics.median([path.seconds()[0] for _ in range(repeats + 1)][1:])))
     return line("gem search epoch, ResNet-20", "images", "s", points)

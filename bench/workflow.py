@@ -39,10 +39,12 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 TRAINS = "import winnow.train.loop as m; m._one_step = end"
 EVALUATES = "import winnow.vision.evaluate as m; m.evaluation_mode = end"
 ATTACKS = "import winnow.text.attacks.run as m; m.attack_one = end"
-HEAVY = {  # stage -> (the stage whose start stands for its own, where its first step is)
+HEAVY = {  # stage -> (the stage whose start stands for its own, where its first step is); all others count as light
     **{s: ("transfer", TRAINS) for s in ("pretrain", "imp_train", "imp_rewind", "transfer", "weight_training")},
     **{s: ("gem_search", TRAINS) for s in ("gem_search", "gem_finetune", "gem_sanity")},
     **{s: ("finetune_text", TRAINS) for s in ("import_text_model", "finetune_text", "search_robust_ticket", "retrain_ticket")},
+    **{s: ("transfer", TRAINS) for s in ("export_ticket", "import_ticket", "import_weights", "gem_init")},  # they import torch
+    **{f"{s}_plots": ("transfer", TRAINS) for s in SECTIONS},  # matplotlib is quicker
     "evaluate": ("evaluate", EVALUATES),
     "attack_text": ("attack_text", ATTACKS),
 }
@@ -125,7 +127,7 @@ def first_step(words, patches, repeats):
     """Median seconds from process start to the first step of a stage's command."""
     code = FIRST_STEP.format(patches=patches)
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-c", code, *words, "--scratch", scratch]
+        command = [sys.executable, "-c", code, *words, "--scratch", scratch, "--workers", "0"]
         times = [seconds(command)[0] for _ in range(repeats + 1)][1:]
     return statistics.median(times), spread(times)
 
@@ -156,6 +158,11 @@ def overhead(light, repeats):
     return [*rows, measured("job overhead, share of all jobs' time", what, share, "%", 35.0)]
 
 
+def demo_is_finished():
+    """Whether the results in this folder are those of the default configuration and of this code."""
+    return "Nothing to be done" in seconds(snakemake("-n", "all"))[1]
+
+
 def main(argv=None):
     args = arguments(__doc__, argv)
     run = Run("workflow", args)
@@ -163,12 +170,14 @@ def main(argv=None):
     run.add(measured("start to end of a light stage", LIGHT, light, "s", 1.0, spread=times))
     if not args.tiny:
         run.add(*dry_runs(args.repeats))
-    if not args.tiny and Path("results/tables/double_win.csv").exists():
+    if not args.tiny and demo_is_finished():
         times = [seconds(snakemake("--cores", "2", "--quiet", "all"))[0] for _ in range(args.repeats)]
         run.add(measured("a run with nothing to do", "the demo again", statistics.median(times), "s", spread=spread(times)))
         run.add(*overhead(light, args.repeats))
     elif not args.tiny:
-        print("workflow: no finished demo in this folder, so no-op run and job overhead are left out; run `make demo` first")
+        print(
+            "workflow: no finished demo of this code in this folder, so no-op run and job overhead are left out; run `make demo` first"
+        )
     run.write()
 
 
