@@ -2,6 +2,7 @@
 # make test    set up, run the whole test suite
 # make report  results/report.html: tables, figures, tickets by layer, run times
 # make plan    what a run would cost before anything is submitted: CONFIG=my.yaml, TARGET=results/tables/... (EACH=1: every job)
+# make bench   measure winnow against the plain libraries, at most 10 minutes; DEVICE=cuda on a GPU (the demo's jobs count if it ran)
 # make check   what pre-commit and the tests check: formatting, lint, types
 VENV ?= .venv
 CORES ?= 2
@@ -9,10 +10,12 @@ JOBS ?= 2
 TARGET ?=
 CONFIG ?=
 EACH ?=
+DEVICE ?= cpu
+THREADS ?= 1
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat requirements/lock.txt pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: demo test plan check format docs report determinism lock clean
+.PHONY: demo test bench plan check format docs report determinism lock clean
 .DEFAULT_GOAL := demo
 
 # An installed environment is reused; one without its mark (half built, or of older pins) is completed, and made anew if it is broken.
@@ -38,6 +41,9 @@ test: $(READY)
 
 plan: $(READY)
 	@$(BIN)/python workflow/plan.py $(if $(EACH),--each) --profile slurm $(TARGET) $(if $(CONFIG),--configfile $(CONFIG))
+
+bench: $(READY)
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m bench --device $(DEVICE) --threads $(THREADS)
 
 check: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile workflow && $(BIN)/mypy

@@ -1,42 +1,39 @@
-"""A Gem-Miner search epoch (ResNet-20, CIFAR-sized images): winnow against the textbook way.
+"""A Gem-Miner search epoch (ResNet-20, CIFAR-sized images).
 
 Plain: a convolution subclass with an autograd.Function for the rounding, clamping by parameter name, a penalty over all scores
 in the autograd graph, torch's SGD, and a DataLoader over PIL transforms, in float32. winnow: the search's own step on images
 that live on the device, in float32 and in bf16. Same weights, start scores, batch size and threads; the losses of five steps on
-the same images are compared before anything is timed. Epochs alternate; medians of --repeats, ratios with their spread.
+the same images and the masks after them are compared first.
 
-    python bench/gem_search_epoch.py [--device cuda] [--images 1024] [--repeats 5] [--threads 1] [--out FILE]
+    python -m bench.gem_search_epoch [--device cuda] [--threads 1] [--repeats 5]
 """
 
 from __future__ import annotations
-
-import argparse
-import json
-import platform
-import statistics
-import time
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from winnow.compat import torchvision
+from bench import images
+from bench.common import PLAIN, Run, arguments, race
+from winnow.compat import optimizer_step
 from winnow.config.gems import Search
-from winnow.config.parts import Compute, Data, Model
+from winnow.config.parts import Compute, Data, Model, Train
 from winnow.gems.inits import initialise
 from winnow.gems.scores import scorable
 from winnow.gems.search import GemSearch, start_scores
 from winnow.train.device import configure
+from winnow.train.optim import make_optimizer
 from winnow.vision import models
 from winnow.vision.batches import Loader
-from winnow.vision.sources import Split
+from winnow.vision.training import place
 
-LMBDA, LR, BATCH = 1e-4, 0.1, 128
-MODEL = Model(arch="resnet20", classifier="conv1x1", bn="non_affine")
+LMBDA, BATCH = 1e-4, 128
+TRAIN = Train(epochs=1, batch_size=BATCH, lr=0.1, momentum=0.9)
 DATA = Data(dataset="cifar10", train_crop="pad", flip=True, val_images=1)
 SEARCH = Search(algo="hc_iter", target_sparsity=5, iter_period=1, lmbda=LMBDA)
+GOALS = {"cpu": {"float32": 1.4, "bf16": 2.0}, "cuda": {"float32": 8.0, "bf16": 8.0}}
 
 
 class Round(torch.autograd.Function):
@@ -59,44 +56,45 @@ class SubnetConv(nn.Conv2d):
         return F.conv2d(x, self.weight * Round.apply(self.scores) * self.flag, None, self.stride, self.padding)
 
 
-class Pictures(torch.utils.data.Dataset):
-    """PIL images and the usual transforms."""
-
-    def __init__(self, split):
-        from PIL import Image
-
-        transforms = torchvision().transforms
-        self.images = [Image.fromarray(x.transpose(1, 2, 0)) for x in split.images]
-        self.labels = split.labels
-        self.transform = transforms.Compose([
-            transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor()
-        ])  # fmt: skip
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, i):
-        return self.transform(self.images[i]), int(self.labels[i])
-
-
-def start(device):
+def start(width):
+    """The same network and scores on every path."""
     torch.manual_seed(0)
-    model = models.build(MODEL, 10)
+    model = models.build(Model(arch="resnet20", width=width, classifier="conv1x1", bn="non_affine"), 10)
     initialise(model, scorable(model), "signed_constant", 1.0, 0)
-    return model.to(device), start_scores(model, "unif", 0)
+    return model, start_scores(model, "unif", 0)
 
 
-class Plain:
-    def __init__(self, split, device, workers):
-        self.model, scores = start(device)
+class Side:
+    """What both paths do the same way."""
+
+    def answer(self):
+        """Losses of five steps on the same images, and the masks after them (bits in layer order)."""
+        generator = torch.Generator().manual_seed(1)
+        self.model.train()
+        losses = []
+        for _ in range(5):
+            x = torch.rand(self.batch, 3, 32, 32, generator=generator).to(self.device)
+            losses.append(self.step(x, torch.randint(0, 10, (self.batch,), generator=generator).to(self.device)))
+        return np.array(losses), np.concatenate([m.cpu().numpy().reshape(-1) for m in self.rounded()])
+
+
+class Plain(Side):
+    def __init__(self, count, batch, width, device, threads, workers):
+        torch.set_num_threads(threads)
+        self.device, self.batch = torch.device(device), batch
+        self.model, scores = start(width)
         for name, module in list(self.model.named_modules()):
             if isinstance(module, nn.Conv2d):
                 module.__class__ = SubnetConv
-                module.setup(scores[f"{name}.weight"].to(device))
-        self.optimizer = torch.optim.SGD([p for p in self.model.parameters() if p.requires_grad], lr=LR, momentum=0.9)
-        self.device = device
+                module.setup(scores[f"{name}.weight"])
+        self.model.to(self.device)
+        self.optimizer = torch.optim.SGD([p for p in self.model.parameters() if p.requires_grad], lr=TRAIN.lr, momentum=0.9)
         self.loader = torch.utils.data.DataLoader(
-            Pictures(split), BATCH, shuffle=True, num_workers=workers, pin_memory=device.type == "cuda"
+            images.Pictures(images.split(count, 32), "pad"),
+            BATCH,
+            shuffle=True,
+            num_workers=workers,
+            pin_memory=device != "cpu",
         )
 
     def step(self, x, y):
@@ -111,109 +109,66 @@ class Plain:
                 penalty = penalty + torch.norm(parameter, p=2) ** 2
         (loss + LMBDA * penalty).backward()
         self.optimizer.step()
-        return float(loss.detach())
+        return loss.item()
 
-    def epoch(self, _):
+    def run(self):
         self.model.train()
         for x, y in self.loader:
             self.step(x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True))
 
     def rounded(self):
-        layers = ((n, m) for n, m in self.model.named_modules() if isinstance(m, SubnetConv))
-        return {f"{n}.weight": m.scores.detach() > 0.5 for n, m in layers}
+        return [m.scores.detach() > 0.5 for m in self.model.modules() if isinstance(m, SubnetConv)]
 
 
-class Winnow:
-    def __init__(self, split, device, compute):
-        self.model, scores = start(device)
-        self.model.to(memory_format=torch.channels_last)
+class Winnow(Side):
+    def __init__(self, count, batch, width, device, threads, precision):
+        self.compute = Compute(threads=threads, precision=precision, deterministic=False)
+        self.device, self.batch = torch.device(device), batch
+        configure(self.compute, self.device)
+        self.model, scores = start(width)
+        place(self.model, self.compute, self.device)
         self.gem = GemSearch(self.model, scores, SEARCH, epochs=10)
-        self.optimizer = torch.optim.SGD([self.gem.scored.scores], lr=LR, momentum=0.9)
-        self.compute, self.loader = compute, Loader(split, DATA, BATCH, device)
+        self.optimizer = make_optimizer(TRAIN, [self.gem.scored.scores])
+        self.loader = Loader(images.split(count, 32), DATA, batch, self.device)
+        self.epochs = 0
 
     def step(self, x, y):
-        self.optimizer.zero_grad()
+        self.optimizer.zero_grad(set_to_none=True)
         loss = self.gem.step(x, y, self.compute)
         self.gem.before_update()
-        self.optimizer.step()
+        optimizer_step(self.optimizer)
         self.gem.after_update()
-        return float(loss)
+        return loss.item()
 
-    def epoch(self, number):
+    def run(self):
         self.model.train()
-        for x, y in self.loader.epoch(number):
+        for x, y in self.loader.epoch(self.epochs):
             self.step(x, y)
+        self.epochs += 1
 
     def rounded(self):
-        return self.gem.scored.views(self.gem.rounded())
+        return self.gem.scored.views(self.gem.rounded()).values()
 
 
-def compare(plain, ours, device):
-    """Five steps on the same images: the largest difference of losses, and the share of equal mask bits after them."""
-    generator = torch.Generator().manual_seed(1)
-    plain.model.train()
-    ours.model.train()
-    worst = 0.0
-    for _ in range(5):
-        x = torch.rand(BATCH, 3, 32, 32, generator=generator).to(device)
-        y = torch.randint(0, 10, (BATCH,), generator=generator).to(device)
-        worst = max(worst, abs(plain.step(x, y) - ours.step(x, y)))
-    theirs, own = plain.rounded(), ours.rounded()
-    return worst, sum(int((theirs[n] == own[n]).sum()) for n in own) / sum(v.numel() for v in own.values())
+def agree(path, plain, ours):
+    """Scores near 0.5 round differently after sums in another order, so the losses of later steps part a little."""
+    found = {"loss": float(np.abs(plain[0] - ours[0]).max()), "unequal mask bits": float((plain[1] != ours[1]).mean())}
+    assert found["loss"] < (0.02 if path == "float32" else 0.2), f"{path}: losses differ by {found['loss']}"
+    assert found["unequal mask bits"] < 0.01, f"{path}: {100 * found['unequal mask bits']:.2f} % of the mask bits differ"
+    return found
 
 
-def timed(epoch, number, device):
-    begun = time.perf_counter()
-    epoch(number)
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - begun
-
-
-def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--device", default="cpu")
-    p.add_argument("--images", type=int, default=1024)
-    p.add_argument("--repeats", type=int, default=5)
-    p.add_argument("--threads", type=int, default=1)
-    p.add_argument("--workers", type=int, default=0, help="worker processes of the plain loader")
-    p.add_argument("--out", type=Path, default=Path("docs/benchmarks/gem_search_epoch.json"))
-    args = p.parse_args()
-    device = torch.device(args.device)
-    rng = np.random.default_rng(0)
-    split = Split(rng.integers(0, 256, (args.images, 3, 32, 32), dtype=np.uint8), rng.integers(0, 10, args.images))
-    result = {"device": str(device), "machine": platform.machine(), "torch": torch.__version__, "threads": args.threads}
-    result |= {"images": args.images, "batch": BATCH, "repeats": args.repeats, "plain_workers": args.workers, "runs": {}}
-    for precision in ("float32", "bf16"):
-        compute = Compute(threads=args.threads, precision=precision, deterministic=False)
-        configure(compute, device)
-        plain, ours = Plain(split, device, args.workers), Winnow(split, device, compute)
-        worst, same = compare(plain, ours, device)
-        # scores near 0.5 round differently after sums in another order, so losses of later steps part a little
-        assert worst < (0.02 if precision == "float32" else 0.2), f"losses differ by {worst}"
-        assert same > 0.99, f"only {100 * same:.2f} % of the mask bits agree"
-        times = {"plain": [], "winnow": []}
-        for k in range(args.repeats + 1):  # the first pair warms up
-            for name, side in (("plain", plain), ("winnow", ours)):
-                times[name].append(timed(side.epoch, k, device))
-        ratios = sorted(a / b for a, b in list(zip(times["plain"], times["winnow"], strict=True))[1:])
-        record = {
-            "plain_float32_seconds": statistics.median(times["plain"][1:]),
-            "winnow_seconds": statistics.median(times["winnow"][1:]),
-            "ratio": statistics.median(ratios),
-            "ratio_min": ratios[0],
-            "ratio_max": ratios[-1],
-            "largest_loss_difference": worst,
-            "equal_mask_bits": same,
-        }
-        result["runs"][precision] = record
-        print(
-            f"{precision:8} plain (float32) {record['plain_float32_seconds']:.2f} s, winnow {record['winnow_seconds']:.2f} s: "
-            f"{record['ratio']:.2f}x ({ratios[0]:.2f}-{ratios[-1]:.2f}); losses within {worst:.1e}, mask bits equal {same:.5f}",
-            flush=True,
-        )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
+def main(argv=None):
+    workers = {"type": int, "default": 0, "help": "worker processes of the plain loader (0: they would share the cores)"}
+    args = arguments(__doc__, argv, workers=workers, images={"type": int, "default": 1024})
+    count, batch, width = (16, 16, 4) if args.tiny else (args.images, BATCH, 16)
+    settings = {"count": count, "batch": batch, "width": width, "device": args.device, "threads": args.threads}
+    paths = {PLAIN: (Plain, {**settings, "workers": args.workers})}
+    paths |= {p: (Winnow, {**settings, "precision": p}) for p in ("float32", "bf16")}
+    run = Run("gem_search_epoch", args)
+    goals = GOALS[torch.device(args.device).type]
+    run.add(*race(f"gem search epoch, ResNet-20, {count} images, batch {batch}", paths, agree, goals, args))
+    run.write()
 
 
 if __name__ == "__main__":

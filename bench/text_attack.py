@@ -1,63 +1,101 @@
-"""Text attack: winnow's victim, word list and sentence encoder against TextAttack's own wrapper, one text at a time.
+"""One attacked text (TextFooler's search with a sentence encoder), both sides querying a BERT of MiniLM's size.
 
-Claim: at least 3x the queries per second, with the same rows. `plain` is TextAttack's HuggingFaceModelWrapper (pads to the
-tokenizer's maximum, set to the training length) with one text a call and an encoder asked for each pair of texts anew;
-`batched` is the same wrapper with TextAttack's default of 32 texts a call. All three in one process, alternating by example.
+Plain: TextAttack with its HuggingFaceModelWrapper (pads to the tokenizer's maximum, set to the training length), one text at a
+time through the constraint stack, and an encoder asked for each pair anew. `batched`: the same with TextAttack's default of 32
+texts a call. winnow: its victim, word list and sentence encoder. Every round attacks a new text; the rows (text, status,
+queries) of all paths must be equal.
 
-    python bench/text_attack.py [--encoder FOLDER] [--model FOLDER] [--neighbours FILE --table FILE] [--examples 8] [--json FILE]
+    python -m bench.text_attack [--model FOLDER] [--encoder FOLDER] [--neighbours FILE --table FILE] [--repeats 7]
+
+Without options, victim and encoder have random weights and the texts are generated.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-import time
+import tempfile
 from pathlib import Path
 
 import torch
 
+from bench.common import PLAIN, Run, arguments, race
 from winnow.config.parts import Compute
 from winnow.config.text import TextAttack, TextData, TextModel
 from winnow.text import compat, grammar, models
 from winnow.text.attacks.recipes import build
 from winnow.text.attacks.run import attack_one
 from winnow.text.data import Examples, read_table
+from winnow.train.device import configure
 
-LENGTH = 64
+LENGTH, COMPARED = 64, 1
+GOALS = {"cpu": {"winnow": 3.0}, "cuda": {"winnow": 3.0}}
+SIZE = {"layers": 6, "hidden": 384, "heads": 12, "intermediate": 1536}
+TINY = {"layers": 1, "hidden": 32, "heads": 2, "intermediate": 64}
 
 
-def victim_model(folder):
-    if folder:
-        return models.load_classifier(folder)
+def make_models(folder, size):
+    """A victim and an encoder of this size below `folder`, with random weights."""
     texts, _ = grammar.sentences(500, 0, "train")
-    size = TextModel(source="tiny", layers=6, hidden=384, heads=12, intermediate=1536)
-    return models.tiny_bert(size, 2, models.vocabulary(texts, grammar.lexicon(), 4000), LENGTH, seed=0)
+    vocab = models.vocabulary(texts, grammar.lexicon(), 4000)
+    for name, seed in (("victim", 0), ("encoder", 1)):
+        model, tokenizer = models.tiny_bert(TextModel(source="tiny", **size), 2, vocab, LENGTH, seed)
+        (model if name == "victim" else model.bert).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
 
 
-def plain_attack(fast, model, tokenizer, batch_size, encoder):
+class Side:
+    """`batch_size` None: winnow's own attack; else TextAttack's wrapper with that many texts a call."""
+
+    def __init__(self, model, encoder, neighbours, table, count, batch_size, device, threads):
+        configure(Compute(threads=threads), torch.device("cpu")) if batch_size is None else torch.set_num_threads(threads)
+        compat.textattack()
+        from winnow.text.attacks.parts import Victim
+
+        self.device = torch.device(device)
+        network, tokenizer = models.load_classifier(model)
+        settings = TextAttack(
+            recipe="textfooler", candidates="neighbours" if neighbours else "embedded", encoder="huggingface",
+            min_similarity=0.7,
+        )  # fmt: skip
+        victim = Victim(network, tokenizer, LENGTH, Compute(), self.device)
+        self.attack = build(settings, victim, {"neighbours": neighbours, "encoder": encoder}, self.device)
+        if table:
+            texts = read_table(table, TextData(dataset="file", train_path="-", test_path="-")).texts[:count]
+        else:
+            texts = grammar.sentences(count, 0, "test")[0]
+        self.examples = Examples(texts, None, victim(texts).argmax(1).numpy())  # so that none is skipped
+        if batch_size is not None:
+            self.attack = plain_attack(self.attack, network, tokenizer, batch_size, encoder, self.device)
+        self.at = 0
+
+    def run(self):
+        row = attack_one(self.attack, self.examples, self.at, 0)
+        self.at += 1
+        return row
+
+    def answer(self):
+        return [self.run() for _ in range(COMPARED)]
+
+
+def plain_attack(fast, model, tokenizer, batch_size, folder, device):
     """The same attack with TextAttack's wrapper and a sentence encoder as its documentation shows one."""
     from textattack.constraints.semantics.sentence_encoders import SentenceEncoder
     from textattack.goal_functions import UntargetedClassification
     from textattack.models.wrappers import HuggingFaceModelWrapper
     from textattack.search_methods import GreedyWordSwapWIR
 
-    class Encoder(SentenceEncoder):
-        def __init__(self, **settings):
-            super().__init__(**settings)
-            self.network, self.words = encoder
-            self.network.eval()
+    network, words = compat.local_model("AutoModel", folder)
+    network.to(device).eval()
 
+    class Encoder(SentenceEncoder):
         @torch.no_grad()
         def encode(self, sentences):
             found = []
             for i in range(0, len(sentences), batch_size):
-                part = self.words(
-                    sentences[i : i + batch_size], padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
-                )
-                hidden = self.network(**part).last_hidden_state
+                texts = sentences[i : i + batch_size]
+                part = words(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt").to(device)
+                hidden = network(**part).last_hidden_state
                 mask = part["attention_mask"][:, :, None].float()
-                found.append((hidden * mask).sum(1) / mask.sum(1))
+                found.append(((hidden * mask).sum(1) / mask.sum(1)).cpu())
             return torch.cat(found)
 
     tokenizer.model_max_length = LENGTH
@@ -73,60 +111,28 @@ def plain_attack(fast, model, tokenizer, batch_size, encoder):
     return type(fast)(goal, constraints, fast.transformation, search)
 
 
-def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("--model", "--encoder", "--neighbours", "--table", "--json"):
-        p.add_argument(name, type=Path)
-    p.add_argument("--examples", type=int, default=8)
-    p.add_argument("--threads", type=int, default=2)
-    args = p.parse_args()
-    torch.set_num_threads(args.threads)
-    compat.textattack()
-    from winnow.text.attacks.parts import Victim
+def agree(path, plain, ours):
+    """The rows of the first texts are the same."""
+    assert plain == ours, f"{path}: {ours}\nplain: {plain}"
+    return {}
 
-    model, tokenizer = victim_model(args.model)
-    device = torch.device("cpu")
-    settings = TextAttack(
-        recipe="textfooler", candidates="neighbours" if args.neighbours else "embedded",
-        encoder="huggingface" if args.encoder else "none", min_similarity=0.7,
-    )  # fmt: skip
-    victim = Victim(model, tokenizer, LENGTH, Compute(), device)
-    assets = {"neighbours": args.neighbours, "encoder": args.encoder}
-    attacks = {"winnow": build(settings, victim, assets, device)}
-    encoder = compat.local_model("AutoModel", args.encoder) if args.encoder else None
-    attacks |= {
-        name: plain_attack(attacks["winnow"], model, tokenizer, n, encoder) for name, n in (("plain", 1), ("batched", 32))
-    }
-    if args.table:
-        examples = read_table(args.table, TextData(dataset="file", train_path="-", test_path="-"))
-    else:
-        examples = Examples(*(lambda t, y: (t, None, y))(*grammar.sentences(args.examples, 0, "test")))
-    logits = victim(examples.texts[: args.examples])
-    examples = Examples(
-        examples.texts[: args.examples], None, logits.argmax(1).numpy()
-    )  # each example is attacked, none skipped
-    seconds = {name: [] for name in attacks}
-    queries = []
-    for i in range(args.examples):
-        rows = {}
-        for name, attack in attacks.items():
-            begun = time.perf_counter()
-            rows[name] = attack_one(attack, examples, i, 0)
-            seconds[name].append(time.perf_counter() - begun)
-        assert rows["winnow"] == rows["plain"] == rows["batched"], f"example {i}: the rows differ"
-        queries.append(rows["winnow"]["queries"])
-    report = {"examples": args.examples, "queries": sum(queries), "threads": args.threads, "encoder": bool(args.encoder)}
-    for name in attacks:
-        report[name] = {"queries_per_second": sum(queries) / sum(seconds[name])}
-        ratios = [s / w for s, w in zip(seconds[name], seconds["winnow"], strict=True)]
-        report[name] |= {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
-        r = report[name]
-        print(
-            f"{name}: {r['queries_per_second']:.1f} queries/s; winnow is {r['ratio']:.2f}x as fast ({r['low']:.2f}-{r['high']:.2f})"
-        )
-    print(f"rows of all {args.examples} examples are the same")
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
+
+def main(argv=None):
+    files = {"type": Path, "default": None}
+    args = arguments(__doc__, argv, repeats=7, model=files, encoder=files, neighbours=files, table=files)
+    run = Run("text_attack", args)
+    with tempfile.TemporaryDirectory() as made:
+        make_models(Path(made), TINY if args.tiny else SIZE)
+        settings = {
+            "model": args.model or Path(made) / "victim", "encoder": args.encoder or Path(made) / "encoder",
+            "neighbours": args.neighbours, "table": args.table, "count": COMPARED + args.repeats + 1,
+            "device": args.device, "threads": args.threads,
+        }  # fmt: skip
+        sizes = {PLAIN: 1, "batched": 32, "winnow": None}
+        paths = {name: (Side, {**settings, "batch_size": size}) for name, size in sizes.items()}
+        goals = GOALS[torch.device(args.device).type]
+        run.add(*race("text attack, MiniLM size, one text a round", paths, agree, goals, args))
+    run.write()
 
 
 if __name__ == "__main__":

@@ -136,3 +136,21 @@ def test_freelb_without_perturbation_is_the_plain_gradient():
     expected = torch.autograd.grad(loss_of(table(ids)), [table.weight, head.weight])
     assert torch.allclose(table.weight.grad, expected[0], atol=1e-6)
     assert torch.allclose(head.weight.grad, expected[1], atol=1e-6)
+
+
+def test_under_autocast_the_masked_weight_is_the_rounded_one_and_its_gradient_float32():
+    config, shape = HardConcrete(), (300, 250)  # more than one block
+    torch.manual_seed(2)
+    weight, score, u, upstream = (
+        torch.randn(shape),
+        torch.randn(shape).requires_grad_(),
+        torch.rand(shape),
+        torch.randn(shape),
+    )
+    full = hc._Masked.apply(weight, score, u.clone(), config)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = hc._Masked.apply(weight, score, u.clone(), config)
+    assert half.dtype == torch.bfloat16 and torch.equal(half, full.bfloat16())
+    (expected,) = torch.autograd.grad(full, score, upstream.bfloat16().float())
+    (found,) = torch.autograd.grad(half, score, upstream.bfloat16())
+    assert found.dtype == torch.float32 and torch.equal(found, expected)

@@ -24,6 +24,7 @@ from winnow.artifacts import write_tensors
 from winnow.config.text import HardConcrete
 from winnow.errors import WinnowError
 from winnow.train import ranks
+from winnow.train.device import working_dtype
 
 U_MIN = 1e-4  # u is kept in [U_MIN, 1 - U_MIN]
 _BLOCK = 1 << 16
@@ -117,21 +118,26 @@ def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 class _Masked(torch.autograd.Function):
     """weight * mask(score, u) with the gradient to the score alone: the weights are frozen during the search.
 
-    One score a weight keeps nothing but the masked weight, which the linear layer keeps anyway: the slope of the mask is a
-    function of the mask, and that is masked / weight.
+    Under autocast the result has its dtype already (rounded from float32, once), and no pass over the weights casts it. In
+    float32 nothing is kept but the masked weight, which the linear layer keeps anyway: the slope of the mask is a function of the
+    mask, and that is masked / weight. In less precision, weight * slope is kept in that precision.
     """
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, score: Tensor, u: Tensor, config: HardConcrete) -> Tensor:
-        ctx.config = config
+        ctx.config, dtype = config, working_dtype(weight)
         if score.shape != weight.shape:
             mask = _sample(score, u, config)
             ctx.save_for_backward(weight, _slope(mask, config))
-            return weight * mask
-        masked = torch.empty_like(weight)
-        for w, block_score, noise, out in _blocks(weight, score, u, masked):
-            torch.mul(w, _sample(block_score, noise, config), out=out)
-        ctx.save_for_backward(weight, masked)
+            return (weight * mask).to(dtype)
+        masked = torch.empty_like(weight, dtype=dtype)
+        kept = masked if dtype == weight.dtype else torch.empty_like(masked)
+        for w, block_score, noise, out, gain in _blocks(weight, score, u, masked, kept):
+            mask = _sample(block_score, noise, config)
+            torch.mul(w, mask, out=out)
+            if kept is not masked:
+                torch.mul(w, _slope(mask, config), out=gain)
+        ctx.save_for_backward(weight, kept)
         return masked
 
     @staticmethod
@@ -141,11 +147,13 @@ class _Masked(torch.autograd.Function):
             whole = grad * weight
             dims = [d for d in range(whole.dim()) if kept.shape[d] == 1]
             return None, whole.sum(dims, keepdim=True) * kept, None, None
-        gradient = torch.empty_like(weight)
-        for w, masked, g, out in _blocks(weight, kept, grad, gradient):
-            torch.mul(_slope(masked / w, ctx.config), w, out=out).mul_(g)
-            out[w == 0] = 0.0
-        return None, gradient, None, None
+        result = torch.empty_like(weight)
+        for w, block, g, out in _blocks(weight, kept, grad, result):
+            if kept.dtype != weight.dtype:
+                torch.mul(block, g, out=out)
+            else:  # a mask behind a weight of 0 does not matter: taken as 0
+                torch.mul(_slope(block / w.masked_fill(w == 0, 1.0), ctx.config), w, out=out).mul_(g)
+        return None, result, None, None
 
 
 class MaskedWeight(nn.Module):

@@ -16,17 +16,19 @@ from torch.nn import functional as F
 
 from winnow.config.parts import Attack
 from winnow.train import ranks
+from winnow.vision.folding import folded
 
 Model = Callable[[Tensor], Tensor]
 
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Within: the model is in eval mode; afterwards its training flag is what it was."""
+    """Within: the model is in eval mode, its normalisations folded; afterwards its training flag is what it was."""
     was_training = model.training
     model.eval()
     try:
-        yield
+        with folded(model):
+            yield
     finally:
         model.train(was_training)
 

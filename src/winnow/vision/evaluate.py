@@ -26,30 +26,28 @@ Transform = Callable[[Tensor, Tensor], Tensor]
 def accuracy(model: nn.Module, loader: Loader, compute: Compute, attacked: Transform | None = None) -> float:
     """Percentage of the split that `model` classifies correctly, its images first passed through `attacked(x, y)`."""
     correct = 0
-    with evaluation_mode(model):
-        for x, y in loader.once(ranks.turns()):
-            with autocast(compute, loader.device):
-                x = attacked(x, y) if attacked else x
-                with torch.no_grad():
-                    correct += int((model(x).argmax(1) == y).sum())
+    for x, y in loader.once(ranks.turns()):
+        with autocast(compute, loader.device), evaluation_mode(model):
+            x = attacked(x, y) if attacked else x
+            with torch.no_grad():
+                correct += int((model(x).argmax(1) == y).sum())
     return 100.0 * ranks.total(correct) / len(loader.split)
 
 
 def robust_accuracy(model: nn.Module, loader: Loader, attack: Attack, compute: Compute, seed: int) -> float:
     """Percentage correct under the worst of `attack.restarts` attacks; what one start fools is not attacked again."""
     survivors = 0
-    with evaluation_mode(model):
-        for batch, (x, y) in zip(itertools.count(ranks.rank(), ranks.size()), loader.once(ranks.turns()), strict=False):
+    for batch, (x, y) in zip(itertools.count(ranks.rank(), ranks.size()), loader.once(ranks.turns()), strict=False):
+        with autocast(compute, loader.device), evaluation_mode(model):
             for restart in range(attack.restarts):
                 if len(y) == 0:
                     break
                 torch.manual_seed(seed_of(seed, "evaluate", batch, restart))
-                with autocast(compute, loader.device):
-                    adversarial = perturb(model, x, y, attack)
-                    with torch.no_grad():
-                        robust = model(adversarial).argmax(1) == y
+                adversarial = perturb(model, x, y, attack)
+                with torch.no_grad():
+                    robust = model(adversarial).argmax(1) == y
                 x, y = x[robust], y[robust]
-            survivors += len(y)
+        survivors += len(y)
     return 100.0 * ranks.total(survivors) / len(loader.split)
 
 
