@@ -3,15 +3,15 @@
 Symbols as in the paper: score (log alpha), beta (temperature), l and r (the stretched interval; `low` and `high` here), u
 (uniform noise). A sample is m = clamp(s (r - l) + l, 0, 1) with s = sigmoid((log u - log(1 - u) + score) / beta).
 
-Memory: while a forward pass is open each layer keeps its masked weight; noise and intermediate values live in blocks of 64 Ki
-numbers (on the CPU). With the scores beside the frozen weights that makes two copies of the masked weights more than plain
-training, which has a gradient and AdamW's two moments as well (bench/mask_memory.py measures it).
+Memory: while a forward pass is open, each layer keeps its masked weight and d(masked weight)/d(score); noise and intermediate
+values live in blocks of 64 Ki numbers. With the scores beside the frozen weights that is three copies of the masked weights more
+than plain training, which has a gradient and AdamW's two moments as well (bench/mask_memory.py measures it).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +87,8 @@ def uniform_noise(shape: torch.Size, device: torch.device) -> Tensor:
 
 
 @torch.no_grad()
-def _sample(score: Tensor, u: Tensor, config: HardConcrete) -> Tensor:
-    """The mask for noise `u`, which is overwritten; the values of `train_mask` without a logarithm.
+def _sample(score: Tensor, u: Tensor, config: HardConcrete) -> tuple[Tensor, Tensor]:
+    """(mask, d mask / d score) for noise `u`, which is overwritten; the values of `train_mask` without a logarithm.
 
     sigmoid((logit u + score) / beta) = 1 / (1 + ((1 - u) / u)^(1/beta) exp(-score / beta)); with beta = 2/3 the power is
     q sqrt(q). 1 - u is exact in float32.
@@ -97,63 +97,48 @@ def _sample(score: Tensor, u: Tensor, config: HardConcrete) -> Tensor:
     q = torch.sub(1.0, u).div_(u)
     power = torch.sqrt(q, out=u).mul_(q) if abs(config.beta - 2 / 3) < 1e-12 else torch.pow(q, 1.0 / config.beta, out=u)
     s = torch.mul(score, -1.0 / config.beta, out=q).exp_().mul_(power).add_(1.0).reciprocal_()
-    return s.mul_(config.high - config.low).add_(config.low).clamp_(0.0, 1.0)
-
-
-@torch.no_grad()
-def _slope(mask: Tensor, config: HardConcrete) -> Tensor:
-    """d mask / d score from the mask itself: (r - l) s (1 - s) / beta with s = (mask - l) / (r - l), and 0 where it is clamped."""
     span = config.high - config.low
-    s = (mask - config.low).div_(span)
-    slope = torch.addcmul(s, s, s, value=-1.0).mul_(span / config.beta)
-    return torch.ops.aten.hardtanh_backward(slope, mask, 0.0, 1.0)
-
-
-def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Equal stretches of tensors of one shape: on the CPU so small that they stay in the processor's cache."""
-    flat = [t.reshape(-1) for t in tensors]
-    return zip(*(t.split(_BLOCK if t.device.type == "cpu" else t.numel()) for t in flat), strict=True)
+    slope = torch.addcmul(s, s, s, value=-1.0, out=power).mul_(span / config.beta)
+    stretched = s.mul_(span).add_(config.low)
+    slope = torch.ops.aten.hardtanh_backward(slope, stretched, 0.0, 1.0)
+    return stretched.clamp_(0.0, 1.0), slope
 
 
 class _Masked(torch.autograd.Function):
     """weight * mask(score, u) with the gradient to the score alone: the weights are frozen during the search.
 
-    Under autocast the result has its dtype already (rounded from float32, once), and no pass over the weights casts it. In
-    float32 nothing is kept but the masked weight, which the linear layer keeps anyway: the slope of the mask is a function of the
-    mask, and that is masked / weight. In less precision, weight * slope is kept in that precision.
+    Under autocast the result has its dtype already (rounded from float32, once), and no pass over the weights casts it.
     """
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, score: Tensor, u: Tensor, config: HardConcrete) -> Tensor:
-        ctx.config, dtype = config, working_dtype(weight)
-        if score.shape != weight.shape:
-            mask = _sample(score, u, config)
-            ctx.save_for_backward(weight, _slope(mask, config))
-            return (weight * mask).to(dtype)
-        masked = torch.empty_like(weight, dtype=dtype)
-        kept = masked if dtype == weight.dtype else torch.empty_like(masked)
-        for w, block_score, noise, out, gain in _blocks(weight, score, u, masked, kept):
-            mask = _sample(block_score, noise, config)
+        if score.shape != weight.shape or weight.device.type != "cpu":
+            mask, slope = _sample(score, u, config)
+            ctx.save_for_backward(slope * weight if score.shape == weight.shape else slope, weight)
+            return (weight * mask).to(working_dtype(weight))
+        masked, gain = torch.empty_like(weight, dtype=working_dtype(weight)), torch.empty_like(weight)
+        flat = [t.reshape(-1) for t in (weight, score, u, masked, gain)]
+        for blocks in zip(*(t.split(_BLOCK) for t in flat), strict=True):  # blocks that stay in the processor's cache
+            w, block_score, noise, out, out_gain = blocks
+            mask, slope = _sample(block_score, noise, config)
             torch.mul(w, mask, out=out)
-            if kept is not masked:
-                torch.mul(w, _slope(mask, config), out=gain)
-        ctx.save_for_backward(weight, kept)
+            torch.mul(w, slope, out=out_gain)
+        ctx.save_for_backward(gain, None)
         return masked
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
-        weight, kept = ctx.saved_tensors
-        if kept.shape != weight.shape:  # rows, matrices: `kept` is the slope
-            whole = grad * weight
-            dims = [d for d in range(whole.dim()) if kept.shape[d] == 1]
-            return None, whole.sum(dims, keepdim=True) * kept, None, None
-        result = torch.empty_like(weight)
-        for w, block, g, out in _blocks(weight, kept, grad, result):
-            if kept.dtype != weight.dtype:
-                torch.mul(block, g, out=out)
-            else:  # a mask behind a weight of 0 does not matter: taken as 0
-                torch.mul(_slope(block / w.masked_fill(w == 0, 1.0), ctx.config), w, out=out).mul_(g)
-        return None, result, None, None
+        gain, weight = ctx.saved_tensors
+        if weight is None:
+            result = torch.empty_like(gain)
+            for g, factor, out in zip(*(t.reshape(-1).split(_BLOCK) for t in (grad, gain, result)), strict=True):
+                torch.mul(g, factor, out=out)
+            return None, result, None, None
+        if gain.shape == weight.shape:
+            return None, grad * gain, None, None
+        whole = grad * weight
+        dims = [d for d in range(whole.dim()) if gain.shape[d] == 1]
+        return None, whole.sum(dims, keepdim=True) * gain, None, None
 
 
 class MaskedWeight(nn.Module):
