@@ -81,7 +81,7 @@ class Workflow:
             elif not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.touch()
-        done = self.snakemake("--touch", "--cores", "1", config=config)
+        done = self.snakemake("--touch", "--forceall", "--cores", "1", config=config)
         assert done.returncode == 0, done.stderr[-3000:]
 
     def copy(self, folder: Path) -> Workflow:
@@ -90,8 +90,8 @@ class Workflow:
         return Workflow(folder, self.config, self.snakefile)
 
 
-def plans(requests: list[dict[str, str]]) -> list[list[list[str]]]:
-    """For each request the [rule, log file, output] that a run would write now."""
+def plans(requests: list[dict[str, str]]) -> list[list[tuple[str, str, str, bool]]]:
+    """For each request every [rule, log file, output], and whether a run would write it now."""
     script = [sys.executable, str(Path(__file__).with_name("plan.py"))]
     done = subprocess.run(script, input=json.dumps(requests), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]

@@ -1,6 +1,6 @@
 """What Snakemake would run now, asked many times in one process: `python plan.py < requests.json` (each 1 s less than a dry run).
 
-A request is {snakefile, directory, configfile}; the answer to each is a list of [rule, log file, output] that would be written.
+A request is {snakefile, directory, configfile}; the answer is every [rule, log file, output], and whether it would be written.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import sys
 from snakemake.cli import main
 
 
-def plan(request: dict[str, str]) -> list[list[str]]:
-    """The pending rows of `snakemake --summary`."""
+def plan(request: dict[str, str]) -> list[list[str | bool]]:
+    """The rows of `snakemake --summary`; outputs that were never written have no log file there."""
     for name in [m for m in sys.modules if m.split(".")[0] == "winnow"]:
         del sys.modules[name]  # the request before may have been about other sources
     path = list(sys.path)
@@ -25,7 +25,7 @@ def plan(request: dict[str, str]) -> list[list[str]]:
     sys.path[:] = path
     rows = list(csv.DictReader(io.StringIO(printed.getvalue()), delimiter="\t"))
     assert rows, f"no plan for {request}"
-    return [[r["rule"], r["log-file(s)"], r["output_file"]] for r in rows if r["plan"] == "update pending"]
+    return [[r["rule"], r["log-file(s)"], r["output_file"], r["plan"] == "update pending"] for r in rows]
 
 
 if __name__ == "__main__":

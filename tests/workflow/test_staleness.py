@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -66,9 +67,9 @@ UNTOUCHED = {"spelling": spelled, "how to run": run_otherwise, "places and times
 
 @pytest.fixture(scope="module")
 def answers(finished, tmp_path_factory):
-    """What would run after each edit: name -> [rule, log file, output]; all asked in one process."""
+    """What would run after each edit: all asked in one process."""
     tmp = tmp_path_factory.mktemp("edits")
-    requests = {name: make(finished, tmp) for name, make in UNTOUCHED.items()}
+    requests = {"finished": finished.request()} | {name: make(finished, tmp) for name, make in UNTOUCHED.items()}
     requests |= {edit.name: finished.request(edit.apply(finished.config)) for edit in EDITS}
     grown = finished.copy(tmp / "grown")
     config = GROWN(finished.config)
@@ -81,45 +82,58 @@ def answers(finished, tmp_path_factory):
             with (snakefile.parent / name).open("a") as file:
                 file.write(f"\n{source.line}\n")
         requests[source.name] = finished.request(snakefile=snakefile)
-    return dict(zip(requests, plans(list(requests.values())), strict=True))
+    found = dict(zip(requests, plans(list(requests.values())), strict=True))
+    each: dict[str, collections.Counter[str]] = {}  # rule -> log file -> outputs: each job has a log file of its own
+    for rule, log, _, _ in found["finished"]:
+        each.setdefault(rule, collections.Counter())[log] += 1
+    return {name: answer(rows, {rule: max(logs.values()) for rule, logs in each.items()}) for name, rows in found.items()}
 
 
-def jobs(rows) -> dict[str, int]:
-    """Rule -> number of jobs; each job has a log file of its own."""
-    return dict(collections.Counter(rule for rule, _ in {(rule, log) for rule, log, _ in rows}))
+@dataclass(frozen=True)
+class Answer:
+    """What would run: rule -> number of jobs, the rules that write tables and figures, and all other outputs."""
+
+    jobs: dict[str, int]
+    shown: set[str]
+    outputs: list[str]
 
 
-def results(rows) -> list[str]:
-    """The outputs that are no tables and figures."""
-    return [output for _, _, output in rows if not output.startswith(("results/tables/", "results/figures/"))]
+def answer(rows, per_job: dict[str, int]) -> Answer:
+    """`per_job`: rule -> number of outputs that a job of it writes."""
+    pending = [(rule, output) for rule, _, output, due in rows if due]
+    counts = collections.Counter(rule for rule, _ in pending)
+    shown = {rule for rule, output in pending if output.startswith(("results/tables/", "results/figures/"))}
+    jobs = {rule: count // per_job.get(rule, 1) for rule, count in counts.items()}
+    return Answer(jobs, shown, [output for rule, output in pending if rule not in shown])
 
 
-@pytest.mark.parametrize("group", NOTHING)
+@pytest.mark.parametrize("group", ["finished", *NOTHING])
 def test_nothing_reruns_for(answers, group):
-    assert answers[group] == []
+    assert answers[group].jobs == {}
 
 
 @pytest.mark.parametrize("edit", [*EDITS, *LESS], ids=lambda e: e.name)
 def test_what_reruns_for(answers, finished, edit):
-    assert jobs(answers[edit.name]) == edit.jobs
-    assert all(edit.within in output for output in results(answers[edit.name]))
+    found = answers[edit.name]
+    assert found.jobs == edit.jobs
+    assert all(edit.within in output for output in found.outputs)
     if edit.new:
-        assert not [output for output in results(answers[edit.name]) if (finished.folder / output).exists()]
+        assert not [output for output in found.outputs if (finished.folder / output).exists()]
 
 
 @pytest.mark.parametrize("edit", SOURCE_EDITS, ids=lambda e: e.name)
 def test_what_reruns_for_an_edit_of(answers, edit):
-    assert jobs(answers[edit.name]) == edit.jobs
+    assert answers[edit.name].jobs == edit.jobs
 
 
 def test_a_paper_grid_beside_it_runs_its_own_jobs_alone(answers, finished):
-    new = results(answers["paper"])
-    assert len(new) > 10 and not [output for output in new if (finished.folder / output).exists()]
-    assert {rule for rule, _, output in answers["paper"] if output not in new} == {"rare_gems_table", "rare_gems_plots"}
+    found = answers["paper"]
+    assert len(found.outputs) > 10 and not [output for output in found.outputs if (finished.folder / output).exists()]
+    assert found.shown == {"rare_gems_table", "rare_gems_plots"}
 
 
 def test_the_larger_grid_is_finished_before_it_shrinks(answers):
-    assert answers["grown"] == []
+    assert answers["grown"].jobs == {}
 
 
 def test_architecture_shows_this_matrix():
