@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -93,25 +91,6 @@ def test_spelling_reruns_nothing(gems):
         section["gem_before"] = 10.0  # the default, said aloud
 
     assert stale(gems, reorder) == set()
-
-
-@pytest.mark.parametrize(
-    "overlay", ["config/paper/rare_gems.yaml", "config/paper/rare_gems_from_file.yaml", "config/examples/cifar10_gems.yaml"]
-)
-def test_shipped_configurations_plan(overlay, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "-n",
-        "--quiet",
-        "--snakefile",
-        str(ROOT / "Snakefile"),
-        "--directory",
-        str(ROOT),
-    ]
-    done = subprocess.run([*command, TABLE, "--configfile", str(ROOT / overlay)], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_unknown_key_is_refused_before_any_job(gems):
