@@ -78,7 +78,9 @@ class Case:
         for path in sorted(p for p in folder.rglob("*") if p.is_file() and "scratch" not in p.relative_to(folder).parts):
             name = path.relative_to(folder).as_posix()
             metrics = read_json(path) if name == "metrics.json" else None
-            found[name] = sha256_file(path) if metrics is None else {k: v for k, v in metrics.items() if k != "run"}
+            found[name] = (
+                sha256_file(path) if metrics is None else {k: v for k, v in metrics.items() if k not in ("run", "seal")}
+            )
         return found
 
 

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.utils.prune
-from conftest import ATTACK, DIGITS, TRAIN, same_artifact
+from conftest import ATTACK, DIGITS, TRAIN
 
 from winnow import Ticket
-from winnow.artifacts import read_json, read_tensors
+from winnow.artifacts import read_tensors
 from winnow.config.parts import Train
 from winnow.schema import parse
 from winnow.stages import imp_train, transfer
@@ -62,38 +57,6 @@ def test_kept_weights_move_as_under_torch_prune():
             net(x).square().mean().backward()
             optimizer.step()
     assert torch.allclose(ours.weight, theirs.weight_orig * theirs.weight_mask, atol=1e-7)
-
-
-def command(dense, folder, config, *extra):
-    return [
-        sys.executable, "-m", "winnow.stages.transfer", "--config", json.dumps(config), "--init", str(dense),
-        "--best-sa", str(folder / "sa.safetensors"), "--best-ra", str(folder / "ra.safetensors"), "--metrics", str(folder / "m.json"),
-        "--scratch", str(folder / "scratch"), "--device", "cpu", *extra,
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(dense, tmp_path, how):
-    config = {"data": DIGITS, "train": TRAIN | {"epochs": 60, "batch_size": 4}, "attack": ATTACK, "compute": {}, "seed": 0}
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    reference = subprocess.run(command(dense, whole, config), capture_output=True, text=True)
-    assert reference.returncode == 0, reference.stderr
-    process = subprocess.Popen(
-        command(dense, killed, config, "--checkpoint-seconds", "0.01"), stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 120
-    while not list(killed.rglob("previous.ckpt")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.kill(process.pid, how)
-    process.communicate()
-    assert process.returncode == (143 if how == signal.SIGTERM else -9)
-    assert not (killed / "sa.safetensors").exists()
-    again = subprocess.run(command(dense, killed, config), capture_output=True, text=True)
-    assert again.returncode == 0 and "resumed at step" in again.stderr, again.stderr
-    for name in ("sa.safetensors", "ra.safetensors"):
-        assert same_artifact(whole / name, killed / name)
-    assert read_json(whole / "m.json")["epochs"] == read_json(killed / "m.json")["epochs"]
-    assert not list((killed / "scratch").rglob("*.ckpt"))
 
 
 def test_another_configuration_never_takes_the_checkpoint(dense, tmp_path):

@@ -10,7 +10,6 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-import yaml
 from conftest import ROOT
 
 pytestmark = pytest.mark.slow
@@ -49,9 +48,7 @@ class Copy:
         ):
             (self.bin.parent / name).write_text(text)
             (self.bin.parent / name).chmod(0o755)
-        config = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())
-        config |= yaml.safe_load((ROOT / "tests/workflow/tiny_gems.yaml").read_text())
-        (folder / "my.yaml").write_text(yaml.safe_dump(config))
+        shutil.copy(ROOT / "tests/workflow/tiny.yaml", folder / "my.yaml")
 
     def snakemake(self, *arguments: str) -> str:
         """What snakemake prints, having ended well."""
@@ -62,29 +59,28 @@ class Copy:
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
         return done.stdout
 
-    def changed(self, *arguments: str) -> set[str]:
-        """Outputs whose rule is stale by its params."""
-        return set(self.snakemake("--list-params-changes", *arguments).split())
+    def outputs(self, *arguments: str) -> list[dict[str, str]]:
+        """Every output with its status and whether a run would write it."""
+        head, *rows = [line.split("\t") for line in self.snakemake("--summary", *arguments).splitlines()]
+        return [dict(zip(head, row, strict=True)) for row in rows]
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     """Every output of three small pipelines there (empty) and recorded as done."""
     copy = Copy(tmp_path_factory.mktemp("environments"))
-    rows = [line.split("\t") for line in copy.snakemake("--summary").splitlines()[1:]]
-    for row in rows:
-        path = copy.folder / row[0]
+    for row in copy.outputs():
+        path = copy.folder / row["output_file"]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir(exist_ok=True) if row[0].endswith(".levels") else path.touch()
+        path.mkdir(exist_ok=True) if path.suffix == ".levels" else path.touch()
     copy.snakemake("--touch", "--cores", "1")
     return copy
 
 
 @pytest.mark.parametrize("deployment", [[], ["--sdm", "conda"]], ids=["plain", "conda"])
 def test_toggling_conda_reruns_nothing(done, deployment):
-    rows = [line.split("\t") for line in done.snakemake("--summary", *deployment).splitlines()]
-    plan = rows[0].index("plan")
-    assert len(rows) > 100 and not [r[0] for r in rows[1:] if r[plan] != "no update"]
+    rows = done.outputs(*deployment)
+    assert len(rows) > 100 and not [row for row in rows if row["plan"] != "no update"]
 
 
 @pytest.mark.parametrize("deployment", [[], ["--sdm", "conda"]], ids=["plain", "conda"])
@@ -99,14 +95,14 @@ def test_toggling_conda_reruns_nothing(done, deployment):
 def test_an_edited_environment_makes_exactly_its_rules_stale(done, name, inside, deployment):
     path = done.folder / f"envs/{name}.yaml"
     before = path.read_text()
-    rows = [line.split("\t")[0] for line in done.snakemake("--summary").splitlines()[1:]]
     try:
         path.write_text(before.replace("tqdm==4.70.1", "tqdm==4.70.0"))
         assert path.read_text() != before
-        assert done.changed(*deployment) == {r for r in rows if r.startswith(inside)}
+        rows = done.outputs(*deployment)
     finally:
         path.write_text(before)
-    assert done.changed(*deployment) == set()
+    changed = {row["output_file"] for row in rows if row["status"] == "params changed"}
+    assert changed == {row["output_file"] for row in rows if row["output_file"].startswith(inside)} != set()
 
 
 def test_winnow_is_found_in_an_environment_that_has_not_got_it(tmp_path):
@@ -119,7 +115,7 @@ def test_winnow_is_found_in_an_environment_that_has_not_got_it(tmp_path):
 
 def test_every_rule_names_its_environment():
     text = "".join(p.read_text() for p in (ROOT / "workflow/rules").glob("*.smk"))
-    rules = [r for r in text.split("\nrule ")[1:]]
+    rules = text.split("\nrule ")[1:]
     assert len(rules) > 35 and not [r.partition(":")[0] for r in rules if "    conda:\n" not in r]
 
 

@@ -44,19 +44,36 @@ def test_a_partial_section_is_laid_over_the_default():
     assert merged.seeds == [5] and merged.imp.rounds == 3 and merged.source.name == "digits04"
 
 
+LIGHT = {"imp_prune", "one_shot_prune", "random_prune", "gem_ticket", "gem_random", "gem_smart_ratio", "draw_ticket",
+         "magnitude_ticket", "random_ticket", "fetch_attack_assets"}  # fmt: skip
+NO_GPU = LIGHT | {"import_weights", "gem_import", "gem_init", "export_ticket", "import_ticket", "import_text_model"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", OVERLAYS, ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_overlays_dry_run(path, tmp_path):
+def test_overlays_plan_and_every_job_says_what_it_asks_for(path, tmp_path):
+    """`make plan EACH=1` under the SLURM profile: one line a job with its requests, then one row a rule with its cost."""
     assets = yaml.safe_load(path.read_text()).get("robust_bert", {}).get("assets", {})
     for own in (tmp_path / p for p in assets.values() if not p.startswith("data/attack_assets/")):
         own.parent.mkdir(parents=True, exist_ok=True)
         own.touch()
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "-n",
-         *[f"results/tables/{s}.csv" for s in SECTIONS if s in yaml.safe_load(path.read_text())], "--configfile", str(path)],
+        [sys.executable, str(ROOT / "workflow/plan.py"), "--each", "--snakefile", str(ROOT / "Snakefile"), "--directory",
+         str(tmp_path), "--profile", str(ROOT / "profiles/slurm"), "--configfile", str(path)],
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+    each, _, table = done.stdout.partition("rule  ")
+    rows = {words[0]: words for line in table.splitlines()[1:] if len(words := line.split()) > 10}
+    jobs = [line.split() for line in each.splitlines()]
+    assert len(jobs) == sum(int(row[1]) for row in rows.values()) > 20
+    for rule, _, *asked in jobs:
+        values = dict(word.split("=") for word in asked)
+        assert values["slurm_partition"] == "main" and int(values["threads"]) >= 1
+        assert 500 <= int(values["mem_mb"]) <= 64000 and 10 <= int(values["runtime"]) <= 1440
+        assert values.get("gpu") == (None if rule in NO_GPU or rule.endswith(("_table", "_plots")) else "1"), rule
+    light = {rule for rule in rows if rule in LIGHT or rule.endswith(("_table", "_plots"))}
+    assert {rule for rule, row in rows.items() if row[9] == "here"} == light
 
 
 def test_generated_documents_are_up_to_date():

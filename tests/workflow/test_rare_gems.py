@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pandas as pd
 import pytest
-from conftest import ROOT
 
 from winnow import Ticket
 
@@ -31,22 +27,3 @@ def test_every_hard_prune_left_a_ticket(finished):
     levels = sorted((search / "10.levels").glob("*.safetensors"))
     assert [Ticket.load(p).metadata["level"] for p in levels] == [1, 2]
     assert Ticket.load(search / "10.mask.safetensors").kept == Ticket.load(levels[-1]).kept
-
-
-@pytest.mark.parametrize(
-    "overlay", ["config/paper/rare_gems.yaml", "config/paper/rare_gems_from_file.yaml", "config/examples/cifar10_gems.yaml"]
-)
-def test_shipped_configurations_plan(overlay, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "-n",
-        "--quiet",
-        "--snakefile",
-        str(ROOT / "Snakefile"),
-        "--directory",
-        str(ROOT),
-    ]
-    done = subprocess.run([*command, TABLE, "--configfile", str(ROOT / overlay)], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
