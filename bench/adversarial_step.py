@@ -29,7 +29,7 @@ PGD10 = Attack(eps=8 / 255, step_size=2 / 255, steps=10)
 TRAIN = Train(epochs=1, batch_size=1, lr=0.01, momentum=0.9, weight_decay=5e-4)
 GOALS = {"cpu": {"float32": 1.3, "bf16": 2.0}, "cuda": {"float32": 3.0, "bf16": 3.0}}
 CASES = {  # model, side of the images, batch (CPU, GPU), crop
-    "ResNet-18 32x32": (Model(arch="resnet18", imagenet_stem=False), 32, (16, 256), "pad"),
+    "ResNet-18 32x32": (Model(arch="resnet18", imagenet_stem=False), 32, (8, 256), "pad"),
     "ResNet-50 224x224": (Model(arch="resnet50"), 224, (2, 64), "resized"),
 }
 TINY = {"ResNet-8 16x16": (Model(arch="resnet8", width=4), 16, (4, 4), "pad")}

@@ -160,7 +160,7 @@ def agree(path, plain, ours):
 
 def main(argv=None):
     workers = {"type": int, "default": 0, "help": "worker processes of the plain loader (0: they would share the cores)"}
-    args = arguments(__doc__, argv, workers=workers, images={"type": int, "default": 1024})
+    args = arguments(__doc__, argv, workers=workers, images={"type": int, "default": 768})
     count, batch, width = (16, 16, 4) if args.tiny else (args.images, BATCH, 16)
     settings = {"count": count, "batch": batch, "width": width, "device": args.device, "threads": args.threads}
     paths = {PLAIN: (Plain, {**settings, "workers": args.workers})}

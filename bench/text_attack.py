@@ -5,7 +5,7 @@ time through the constraint stack, and an encoder asked for each pair anew. `bat
 texts a call. winnow: its victim, word list and sentence encoder. Every round attacks a new text; the rows (text, status,
 queries) of all paths must be equal.
 
-    python -m bench.text_attack [--model FOLDER] [--encoder FOLDER] [--neighbours FILE --table FILE] [--repeats 7]
+    python -m bench.text_attack [--model FOLDER] [--encoder FOLDER] [--neighbours FILE --table FILE] [--repeats 5]
 
 Without options, victim and encoder have random weights and the texts are generated.
 """
@@ -119,7 +119,7 @@ def agree(path, plain, ours):
 
 def main(argv=None):
     files = {"type": Path, "default": None}
-    args = arguments(__doc__, argv, repeats=7, model=files, encoder=files, neighbours=files, table=files)
+    args = arguments(__doc__, argv, model=files, encoder=files, neighbours=files, table=files)
     run = Run("text_attack", args)
     with tempfile.TemporaryDirectory() as made:
         make_models(Path(made), TINY if args.tiny else SIZE)

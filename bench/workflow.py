@@ -128,7 +128,7 @@ def first_step(words, patches, repeats):
     code = FIRST_STEP.format(patches=patches)
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-c", code, *words, "--scratch", scratch, "--workers", "0"]
-        times = [seconds(command)[0] for _ in range(repeats + 1)][1:]
+        times = [seconds(command)[0] for _ in range(repeats)]
     return statistics.median(times), spread(times)
 
 
