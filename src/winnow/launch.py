@@ -1,7 +1,7 @@
 """How a stage's process starts and ends: signals, exit codes, and several processes on one machine under torchrun's agent.
 
-Of several, the first process parses and checks, starts the others and waits; it imports torch for that alone. Each of the others runs the
-stage; what one has to say of its end goes through a file, so that one line comes out whatever number of processes fails.
+With several, the process that is called parses and checks, starts the others and waits. Each of those runs the whole stage;
+what it has to say of its end goes through a file, so that one line comes out whatever number of processes fails.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -112,6 +112,15 @@ def group(device: Callable[[], Any]) -> Iterator[None]:
     ranks.join(device())
     yield
     ranks.leave()
+
+
+def one_downloads(download: bool) -> AbstractContextManager[None]:
+    """Within, when downloads are allowed: the first of several processes goes ahead, the others find what it fetched."""
+    if not (download and launched()):
+        return nullcontext()
+    from winnow.train import ranks
+
+    return ranks.rank_0_first()
 
 
 def leave_at_once(error: Exception, stopping: bool) -> NoReturn:

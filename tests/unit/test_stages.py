@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 
@@ -93,3 +94,42 @@ def test_rounds_are_nested_and_random_tickets_have_their_counts(dense, run_stage
 def test_a_config_file_can_stand_for_the_json(dense, run_stage, tmp_path):
     (tmp_path / "c.json").write_text(json.dumps({"round": 1}))
     assert run_stage("imp_prune", "@c.json", weights=dense, out=tmp_path / "o")[0] == 0
+
+
+GPU_MACHINE = """
+import sys
+blocked = "snakemake advertorch textattack pyautoattack matplotlib datasets pyarrow flair nltk langdetect tensorboard pydantic".split()
+sys.modules.update(dict.fromkeys(blocked))
+import importlib, json
+for name, config, files in json.loads(sys.argv[1]):
+    arguments = ["--config", json.dumps(config), "--device", "cpu"] + [a for k, v in files.items() for a in ("--" + k, v)]
+    code = importlib.import_module("winnow.stages." + name).stage.run(arguments)
+    assert code == 0, (name, code)
+"""
+
+
+def test_training_needs_few_packages(dense, tmp_path):
+    """torch, torchvision, transformers, safetensors, NumPy, pandas and scikit-learn, with what these need themselves."""
+    train = TRAIN | {"epochs": 1}
+    text = {"data": {"dataset": "embedded", "max_length": 16, "train_examples": 32}, "seed": 0}
+    tiny = {"source": "tiny", "layers": 1, "hidden": 16, "heads": 2, "intermediate": 32}
+    masks = {"train": train | {"optimizer": "adamw"}, "masks": {}, "adversary": {"steps": 1}, "keep_epochs": [1], "compute": {}}
+    torchvision = {"arch": "squeezenet1_1"}
+    search = {"search": {"algo": "ep", "target_sparsity": 20, "regularization": None}}
+    shared = {"data": DIGITS | {"image_size": 32}, "train": train, "compute": {}, "seed": 0}
+    bert = str(tmp_path / "bert/model.safetensors")
+    jobs = [
+        ("pretrain", {**shared, "method": "std", "model": torchvision}, {"out": "dense", "metrics": "m0"}),
+        ("import_text_model", {**text, "model": tiny}, {"out": bert}),
+        ("search_robust_ticket", {**text, **masks}, {"model": bert, "scores": "scores", "metrics": "m1"}),
+        ("gem_search", {**shared, **search}, {"init": str(dense), "out": "gem", "order": "order", "metrics": "m2"}),
+    ]
+    done = subprocess.run([sys.executable, "-c", GPU_MACHINE, json.dumps(jobs)], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_gpu_benchmark_says_when_there_is_no_gpu():
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(ROOT / "bench/gpu.py")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and done.stdout == "skipped: no GPU\n"

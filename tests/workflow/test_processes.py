@@ -7,7 +7,6 @@ as in the papers, the networks differ as networks of another batch size do, and 
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ATTACK, DIGITS, MODEL, ROOT
+from conftest import DIGITS, MODEL, ROOT
 from PIL import Image
 
 from winnow import Ticket
@@ -26,7 +25,8 @@ from winnow.artifacts import read_json, read_metadata, read_tensors, sha256_file
 
 pytestmark = pytest.mark.slow
 
-TRAIN = {"epochs": 3, "batch_size": 17, "lr": 0.02, "weight_decay": 5e-4, "clip_norm": 5.0}
+TRAIN = {"epochs": 3, "batch_size": 17, "lr": 0.01, "weight_decay": 5e-4, "clip_norm": 5.0}
+ATTACK = {"eps": 8 / 255, "step_size": 4 / 255, "steps": 2}
 SHARED = {"data": DIGITS, "compute": {"sync_batchnorm": True}, "seed": 0}
 TEXT = {"dataset": "embedded", "max_length": 24, "train_examples": 96, "val_fraction": 0.1}
 
@@ -176,13 +176,6 @@ def test_what_one_process_runs_into_ends_all_with_one_line(tmp_path):
     assert not (tmp_path / "o").exists()
 
 
-def test_divergence_is_told_once(tmp_path):
-    config = {"method": "std", "data": DIGITS, "model": MODEL, "train": TRAIN | {"lr": 1e12}, "compute": {}, "seed": 0}
-    config["train"] = {k: v for k, v in config["train"].items() if k != "clip_norm"}
-    done = launch("pretrain", config, out=tmp_path / "o", metrics=tmp_path / "m")
-    assert done.returncode == 2 and done.stderr.count("training diverged") == 1 and "Traceback" not in done.stderr
-
-
 def test_gpus_of_a_rule_become_processes_and_rerun_nothing(finished):
     dry = ("-n", "-p", "--cores", "2", "--set-resources", "imp_train:gpu=2")
     assert "Nothing to be done" in finished.snakemake(*dry, "double_win").stdout
@@ -194,10 +187,6 @@ def test_gpus_of_a_rule_become_processes_and_rerun_nothing(finished):
 
 def test_what_cannot_run_as_several_processes_is_refused_in_one_line(dense, run_stage, pretrain_config, tmp_path, monkeypatch):
     files = {"out": tmp_path / "o", "metrics": tmp_path / "m"}
-    small = copy.deepcopy(pretrain_config)
-    small["train"]["batch_size"] = 3
-    done = launch("pretrain", small, **files)
-    assert done.returncode == 2 and "a batch of 3 examples cannot be shared by 2 processes" in done.stderr.splitlines()[-1]
     code, err = run_stage("imp_prune", {"round": 1}, "--processes", "2", weights=dense, out=tmp_path / "o")
     assert code == 2 and "imp_prune does not train and runs as one process" in err
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")

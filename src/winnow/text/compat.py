@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -46,11 +47,12 @@ class _DeferredIndexMode:
 def _without_compiler_and_shards() -> Iterator[None]:
     """Within: imports leave out torch._dynamo (wanted for flex attention) and torch.distributed.tensor (for sharded models).
 
-    Both come in as usual when something asks for them later.
+    Both come in as usual when something asks for them later. transformers 5 uses more of the compiler while it is imported, so
+    it gets the whole of it and takes seconds longer.
     """
     import torch
 
-    if "torch._dynamo" in sys.modules:
+    if "torch._dynamo" in sys.modules or not importlib.metadata.version("transformers").startswith("4."):
         yield
         return
     compiler = types.ModuleType("torch._dynamo")

@@ -15,6 +15,7 @@ import numpy as np
 
 from winnow.config.text import TextData
 from winnow.errors import WinnowError, nearest
+from winnow.launch import one_downloads
 from winnow.rng import numpy_generator
 from winnow.text import grammar
 
@@ -56,7 +57,8 @@ def load_text(
         paths = {"train": config.train_path, "test": config.test_path}
         whole = {k: read_table(data_root / paths[k], config) for k in wanted}
     else:
-        whole = _from_hub(config, download, wanted)
+        with one_downloads(download):
+            whole = _from_hub(config, download, wanted)
     for name, examples in whole.items():
         _check(examples, config, name)
     splits = dict(whole)

@@ -195,7 +195,7 @@ def check_agreement(tensors: Sequence[Tensor], position: int) -> None:
     own = torch.cat([sums, torch.tensor([float(position)], dtype=torch.float64)])
     low, high = _all_reduce(own.clone(), dist.ReduceOp.MIN), _all_reduce(own, dist.ReduceOp.MAX)
     if not torch.equal(low, high):
-        raise RuntimeError(f"the {size()} processes have drifted apart by step {position}")
+        raise RuntimeError(f"the {size()} processes hold different models at step {position}")
 
 
 def check_batches(sizes: Sequence[int]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from winnow.config.parts import Data
 from winnow.errors import WinnowError
+from winnow.launch import one_downloads
 from winnow.rng import numpy_generator
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
@@ -47,7 +48,8 @@ def load(data: Data, root: Path, download: bool = False) -> Sets:
     """Load the task. Raises WinnowError naming the files expected when they are missing and may not be downloaded."""
     readers = {"digits": _digits, "npz": _npz, "imagefolder": _imagefolder, "imagenet": _imagefolder}
     reader = readers.get(data.dataset, _torchvision)
-    train, test = reader(data, root, download)
+    with one_downloads(download):
+        train, test = reader(data, root, download)
     train, test = _select(train, data), _select(test, data)
     num_classes = len(data.classes) if data.classes is not None else int(max(train.labels.max(), test.labels.max())) + 1
     if data.test_images is not None:
