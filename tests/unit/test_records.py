@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from winnow.artifacts import read_metadata, seal_holds, write_bytes, write_tensors
+from winnow.artifacts import read_metadata, seal_holds, sha256_file, write_bytes, write_record, write_tensors
 from winnow.stage import Job
 from winnow.stages import imp_prune, random_prune, trace, verify
 
@@ -181,6 +181,25 @@ def test_trace_prints_the_chain_and_checks_it(results, capsys):
     (CHAIN / "s0" / DENSE).unlink()
     assert trace.main([str(FIGURE)]) == 2
     assert capsys.readouterr().out.splitlines()[3].endswith("missing")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "winnow.json"])
+def test_every_file_of_a_model_folder_counts(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("results/robust_bert/a/dense")
+    maker = Job("finetune_text", {"seed": 0}, {}, {"out": folder / "model.safetensors"})
+    for file in ("model.safetensors", "tokenizer.json"):
+        write_bytes(folder / file, b"written by Hugging Face's libraries" * 10)
+    files = {file.name: sha256_file(file) for file in folder.iterdir()}
+    write_record(folder / "winnow.json", {"kind": "text_model", "files": files, **maker.provenance(maker["out"])})
+    child = Job("attack_text", {}, {"model": maker["out"]}, {"metrics": Path("results/robust_bert/a/attack.json")})
+    child.write_metrics("metrics", {})
+    assert verified(capsys) == ["results: 4 artifacts, 0 bad"] and trace.main([str(child["metrics"])]) == 0
+    flip(folder / name, 9)
+    capsys.readouterr()
+    assert trace.main([str(child["metrics"])]) == 2 and "damaged" in capsys.readouterr().out
+    (bad,) = (line for line in verified(capsys) if line.startswith(str(folder / name)))
+    assert f"delete {folder / 'model.safetensors'}" in bad and "what follows from it: 1 of attack_text" in bad
 
 
 def test_two_runs_are_compared_but_for_their_run_times(results, capsys):
