@@ -234,14 +234,14 @@ class Stage(Generic[C]):
             if job.writes:
                 shutil.rmtree(job.checkpoint_folder, ignore_errors=True)
         except WinnowError as error:
-            return launch.report(f"winnow {self.name}: error: {error}", 2)
+            return launch.end(launch.report(f"winnow {self.name}: error: {error}", 2))
         except Stopped as stopped:
             log.warning("stopped by SIGTERM%s", "; the next run goes on from the checkpoint" if job and job.checkpoints else "")
-            return int(stopped.code or 143)
+            return launch.end(int(stopped.code or 143))
         except Exception as error:
             if not launch.launched():
                 raise
-            launch.leave_at_once(error, job is not None and job.stop_requested)
+            return launch.end_on(error, job is not None and job.stop_requested)
         return 0
 
     def _job(self, args: dict[str, Any]) -> Job[C]:
