@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from winnow.errors import WinnowError
 
@@ -55,6 +55,8 @@ def _gpus() -> int:
 
 def check(stage: str, trains: bool, processes: int, device: str) -> None:
     """WinnowError when this stage cannot run as so many processes here."""
+    if processes < 1:
+        raise WinnowError(f"--processes: {processes} is not a number of processes; give 1 or more")
     several = processes > 1 or (launched() and int(os.environ["WORLD_SIZE"]) > 1)
     if not several:
         return
@@ -123,14 +125,21 @@ def one_downloads(download: bool) -> AbstractContextManager[None]:
     return ranks.rank_0_first()
 
 
-def leave_at_once(error: Exception, stopping: bool) -> NoReturn:
-    """End one of several processes with its report, without waiting for what a lost one leaves unfinished on the GPU."""
+def end(code: int) -> int:
+    """`code`; one of several processes ends with it at once, and waits for nothing that the others leave unfinished on the GPU."""
+    if launched():
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def end_on(error: Exception, stopping: bool) -> int:
+    """End one of several processes on an unforeseen error: a lost peer is no cause of its own."""
     from winnow.train.ranks import PeerLostError
 
     lost = isinstance(error, PeerLostError)
-    code = 143 if lost and stopping else report("".join(traceback.format_exception(error)).rstrip(), 1, consequence=lost)
-    sys.stderr.flush()
-    os._exit(code)
+    text = "".join(traceback.format_exception(error)).rstrip()
+    return end(143 if lost and stopping else report(text, 1, consequence=lost))
 
 
 def run(module: str, argv: Sequence[str], processes: int) -> int:

@@ -237,14 +237,14 @@ class Stage(Generic[C]):
                 shutil.rmtree(job.checkpoint_folder, ignore_errors=True)
             return code
         except WinnowError as error:
-            return launch.report(f"winnow {self.name}: error: {error}", 2)
+            return launch.end(launch.report(f"winnow {self.name}: error: {error}", 2))
         except Stopped as stopped:
             log.warning("stopped by SIGTERM%s", "; the next run goes on from the checkpoint" if job and job.checkpoints else "")
-            return int(stopped.code or 143)
+            return launch.end(int(stopped.code or 143))
         except Exception as error:
             if not launch.launched():
                 raise
-            launch.leave_at_once(error, job is not None and job.stop_requested)
+            return launch.end_on(error, job is not None and job.stop_requested)
 
     def _work(self, job: Job[C], argv: Sequence[str], processes: int) -> int:
         """Take the outputs from the store, or do the work, in this process or in several; returns the exit code."""

@@ -82,7 +82,7 @@ def memory(rule, workers=0):
 
 
 def runtime(rule, config=None):
-    """Minutes that a rule asks for: the table's, and time for the work that the job's configuration stands for.
+    """Minutes that every job of a rule asks for, namely the table's, and time for the work that the job's configuration stands for.
 
     They grow with every attempt, up to the longest request of the table.
     """
