@@ -80,7 +80,7 @@ def test_unfit_files_are_one_line_and_run_nothing(dense, run_stage, tmp_path, co
 def test_export_and_import_give_the_ticket_back(dense, run_stage, tmp_path):
     mask, out, again = (tmp_path / n for n in ("a.mask.safetensors", "a.pth.tar", "b.mask.safetensors"))
     run_stage("imp_prune", {"round": 1}, weights=dense, out=mask)
-    assert run_stage("export_ticket", {}, mask=mask, weights=dense, out=out)[0] == 0
+    assert run_stage("export_ticket", {}, mask=mask, weights=dense, out=out, metrics=tmp_path / "m.json")[0] == 0
     released = torch.load(out, weights_only=True)["state_dict"]
     assert released["conv1.weight_mask"].dtype == torch.float32 and "conv1.weight_orig" in released and "fc.weight" in released
     assert run_stage("import_ticket", {}, file=out, weights=dense, out=again)[0] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -64,9 +65,10 @@ def test_overlays_plan_and_every_job_says_what_it_asks_for(path, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     each, _, table = done.stdout.partition("rule  ")
-    rows = {words[0]: words for line in table.splitlines()[1:] if len(words := line.split()) > 10}
+    lines = itertools.takewhile(lambda line: not line.startswith("total"), table.splitlines()[1:])
+    rows = {words[0]: words for words in map(str.split, lines)}
     jobs = [line.split() for line in each.splitlines()]
-    assert len(jobs) == sum(int(row[1]) for row in rows.values()) > 20
+    assert len(jobs) == sum(int(row[1]) for row in rows.values()) > 5
     for rule, _, *asked in jobs:
         values = dict(word.split("=") for word in asked)
         assert values["slurm_partition"] == "main" and int(values["threads"]) >= 1
