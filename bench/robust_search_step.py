@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from winnow.config.text import FreeLB, HardConcrete
 from winnow.text import compat, hard_concrete
+from winnow.text.freelb import AdversarialStep
 from winnow.text.models import prunable
-from winnow.text.search import AdversarialStep
 
 SIZES = {"tiny": (2, 64, 4, 128), "minilm": (6, 384, 12, 1536), "base": (12, 768, 12, 3072)}
 
