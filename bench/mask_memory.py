@@ -21,8 +21,8 @@ from torch.nn.functional import cross_entropy
 from bench.robust_search_step import inputs, network
 from winnow.config.text import FreeLB, HardConcrete
 from winnow.text import hard_concrete
+from winnow.text.freelb import AdversarialStep
 from winnow.text.models import prunable
-from winnow.text.search import AdversarialStep
 
 MIB = 1 << 20
 SIZES = {"tiny": (2, 64, 4, 128), "minilm": (6, 384, 12, 1536), "base": (12, 768, 12, 3072)}

@@ -17,8 +17,8 @@ from bench.common import PLAIN, Run, arguments, race, relative
 from winnow.config.parts import Compute
 from winnow.config.text import FreeLB, HardConcrete
 from winnow.text import compat, hard_concrete
+from winnow.text.freelb import AdversarialStep
 from winnow.text.models import prunable
-from winnow.text.search import AdversarialStep
 from winnow.train.device import autocast, configure
 
 MASKS = HardConcrete()

@@ -135,7 +135,8 @@ def verify(folder: Path) -> tuple[list[Bad], list[str], int]:
     reasons = {file: reason for file in files if (reason := fault(file))}
     loose = [f for f in reasons if f.suffix not in SEALED and record_about(f) is None]  # of a bad record, or a user's own
     notes = [f"{f}: {reasons.pop(f)}" for f in loose]
-    records = [record(f) for f in files if intact(f) and f not in reasons]
+    sealed = [record(f) for f in files if intact(f)]
+    records = [r for r in sealed if r.file not in reasons]
     vouchers = {other: r.file for r in records for other in r.vouched}
     for r in records:
         for other, sha in r.vouched.items():
@@ -151,7 +152,7 @@ def verify(folder: Path) -> tuple[list[Bad], list[str], int]:
                 notes.append(f"{r.file}: its parent {parent} is gone and cannot be checked")
             elif parent not in reasons and sha256(parent) != sha:
                 reasons.setdefault(r.file, f"made from another version of {parent}")
-    children = _children(records)
+    children = _children(sealed)
     bad = [Bad(f, why, _triggers(f, vouchers), _followers(f, children)) for f, why in sorted(reasons.items())]
     return bad, notes, len(files)
 

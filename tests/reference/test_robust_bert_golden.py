@@ -14,9 +14,10 @@ from winnow.config.parts import Train  # noqa: E402
 from winnow.config.text import FreeLB, HardConcrete  # noqa: E402
 from winnow.prune import keep_largest  # noqa: E402
 from winnow.text import compat  # noqa: E402
+from winnow.text.freelb import AdversarialStep  # noqa: E402
 from winnow.text.hard_concrete import attach, eval_mask, l0_term, l0_weight, train_mask  # noqa: E402
 from winnow.text.models import prunable  # noqa: E402
-from winnow.text.search import AdversarialStep, L0Schedule  # noqa: E402
+from winnow.text.search import L0Schedule  # noqa: E402
 from winnow.train.optim import lr_factor, make_optimizer  # noqa: E402
 
 

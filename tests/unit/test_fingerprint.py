@@ -59,6 +59,15 @@ def test_an_edit_of_a_table_reaches_the_table_alone(copy):
     assert copy("tables/double_win.py", lambda t: t + "\nX = 1\n") == {"double_win_table"}
 
 
+def test_an_edit_of_the_mask_search_reaches_the_search_alone(copy):
+    assert copy("text/hard_concrete.py", lambda t: t + "\nX = 1\n") == {"search_robust_ticket"}
+
+
+def test_an_edit_of_the_figures_style_reaches_no_table(copy):
+    changed = copy("tables/figures.py", lambda t: t + "\nX = 1\n")
+    assert changed == {"double_win_plots", "robust_bert_plots", "rare_gems_plots"}
+
+
 def test_an_edit_of_the_ticket_format_reaches_all(copy):
     assert {"pretrain", "imp_prune", "evaluate"} <= copy("ticket.py", lambda t: t + "\nX = 1\n")
 

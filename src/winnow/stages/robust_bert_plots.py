@@ -29,7 +29,7 @@ def main(job: Job[Config]) -> None:
     import pandas as pd
 
     from winnow.tables.figures import save
-    from winnow.tables.robust_bert import plot
+    from winnow.tables.robust_bert_figure import plot
 
     rows = pd.read_csv(job["table"])
     rows = rows[rows["task"] == job.config.task]

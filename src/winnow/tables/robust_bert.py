@@ -1,4 +1,4 @@
-"""The robust-ticket table and figure: accuracy with and without attack, for each network and attacker, means over seeds."""
+"""The robust-ticket table: accuracy with and without attack, for each network and attacker, means over seeds."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from typing import Any
 import pandas as pd
 
 from winnow.grid.robust_bert import Run
-from winnow.tables.figures import colour, pyplot
 
 IDENTITY = ["task", "model", "method", "removed_percent", "search_epoch", "attacker"]
 MEANS = ["clean_percent", "aua_percent", "suc_percent", "mean_queries", "perturbed_percent", "test_accuracy_percent"]
-
-PANELS = {"clean": "clean accuracy (%)", "aua": "accuracy under attack (%)"}
 
 
 def table(
@@ -39,35 +36,3 @@ def table(
     result = groups[["examples", "attacked"]].sum().join(groups["seed"].nunique().rename("seeds")).join(means).join(spread)
     order = [*IDENTITY, "attacked", "seeds", *MEANS[:5], "clean_std", "aua_std", "examples", "test_accuracy_percent"]
     return result.reset_index()[order]
-
-
-def plot(rows: pd.DataFrame, title: str) -> Any:
-    """The figure of one task's rows of the table: accuracy against the removed percentage, a column an attacker."""
-    attackers, methods = list(dict.fromkeys(rows["attacker"])), sorted(set(rows["method"]))
-    size = (3.1 * len(attackers) + 1, 5.2)
-    figure, axes = pyplot().subplots(len(PANELS), len(attackers), figsize=size, sharex=True, sharey="row", squeeze=False)
-    for j, attacker in enumerate(attackers):
-        axes[0, j].set_title(attacker)
-        axes[-1, j].set_xlabel("removed weights (%)")
-        for i, metric in enumerate(PANELS):
-            _panel(axes[i, j], rows[rows["attacker"] == attacker], metric, methods)
-    for i, label in enumerate(PANELS.values()):
-        axes[i, 0].set_ylabel(label)
-    handles = {text: line for a in axes.flat for line, text in zip(*a.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=3, bbox_to_anchor=(0.5, -0.1))
-    figure.suptitle(f"{title}: mean and standard deviation over seeds")
-    return figure
-
-
-def _panel(axis: Any, rows: pd.DataFrame, metric: str, methods: list[str]) -> None:
-    """Tickets as lines over the sparsity, networks without a mask as horizontal lines."""
-    for (method, epoch), part_of in rows.groupby(["method", "search_epoch"]):
-        part_of = part_of.sort_values("removed_percent")
-        x, y, errors = part_of["removed_percent"], part_of[f"{metric}_percent"], part_of[f"{metric}_std"].fillna(0.0)
-        shade = colour(method, methods)
-        if method in ("dense", "freelb"):
-            axis.axhline(y.iloc[0], color=shade, lw=1, ls="-" if method == "dense" else ":", label=method)
-        else:
-            label = f"{method} (epoch {epoch})" if epoch else method
-            axis.errorbar(x, y, errors, color=shade, marker="o", ms=3, lw=1.2, capsize=2, label=label)
-    axis.set_ylim(0, 102)

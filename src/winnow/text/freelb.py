@@ -5,10 +5,13 @@ Zhu et al. 2020, algorithm 1; as robust tickets use it (ACL 2022.acl-long.157, s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from winnow.config.text import FreeLB
 from winnow.train import ranks
@@ -71,3 +74,26 @@ def freelb_step(
     if embeddings.requires_grad:
         embeddings.backward(total)
     return losses
+
+
+class AdversarialStep:
+    """`step` for `fit`: the FreeLB losses of a batch, their gradients accumulated. Embeddings may be frozen or train."""
+
+    def __init__(self, model: nn.Module, config: FreeLB, autocast: AbstractContextManager[Any] | None = None):
+        self.model, self.config, self.autocast = model, config, autocast or nullcontext()
+        self.losses: list[Tensor] = []
+
+    def __call__(self, batch: Mapping[str, Tensor], uniform: Tensor | None = None) -> Tensor:
+        """The loss averaged over the adversarial steps, a scalar."""
+        mask, labels = batch["attention_mask"], batch["labels"]
+        lookup = self.model.get_input_embeddings()  # type: ignore[operator]
+        with torch.set_grad_enabled(lookup.weight.requires_grad):
+            embeddings = lookup(batch["input_ids"])
+
+        def loss_of(perturbed: Tensor) -> Tensor:
+            with self.autocast:
+                logits = self.model(inputs_embeds=perturbed, attention_mask=mask, token_type_ids=batch["token_type_ids"]).logits
+            return cross_entropy(logits.float(), labels)
+
+        self.losses = freelb_step(embeddings, mask, loss_of, self.config, uniform)
+        return torch.stack(self.losses).sum()

@@ -19,9 +19,8 @@ from winnow.stage import Job
 from winnow.text import compat
 from winnow.text.batches import TextBatches, encode
 from winnow.text.data import Examples
-from winnow.text.training import decay_groups
 from winnow.train.loop import Fit, fit
-from winnow.train.optim import make_optimizer
+from winnow.train.optim import decay_groups, make_optimizer
 
 ASKED, AS_MASK, AS_RANDOM = 0.15, 0.8, 0.1
 

@@ -1,48 +1,23 @@
-"""The score search as the training loop's parts: adversarial step, L0 gradient after clipping, score snapshots."""
+"""The score search as the training loop's parts: L0 gradient after clipping, score snapshots."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from winnow.config.parts import Compute, Train
 from winnow.config.text import FreeLB, HardConcrete
 from winnow.stage import Job
 from winnow.text.batches import Encoded, TextBatches
 from winnow.text.evaluate import accuracy
-from winnow.text.freelb import freelb_step
+from winnow.text.freelb import AdversarialStep
 from winnow.text.hard_concrete import add_l0_gradient, attach, l0_term, l0_weight
 from winnow.train.device import autocast
 from winnow.train.loop import Fit, fit
 from winnow.train.optim import make_optimizer
-
-
-class AdversarialStep:
-    """`step` for `fit`: the FreeLB losses of a batch, their gradients accumulated. Embeddings may be frozen or train."""
-
-    def __init__(self, model: nn.Module, config: FreeLB, autocast: AbstractContextManager[Any] | None = None):
-        self.model, self.config, self.autocast = model, config, autocast or nullcontext()
-        self.losses: list[Tensor] = []
-
-    def __call__(self, batch: Mapping[str, Tensor], uniform: Tensor | None = None) -> Tensor:
-        """The loss averaged over the adversarial steps, a scalar."""
-        mask, labels = batch["attention_mask"], batch["labels"]
-        lookup = self.model.get_input_embeddings()  # type: ignore[operator]
-        with torch.set_grad_enabled(lookup.weight.requires_grad):
-            embeddings = lookup(batch["input_ids"])
-
-        def loss_of(perturbed: Tensor) -> Tensor:
-            with self.autocast:
-                logits = self.model(inputs_embeds=perturbed, attention_mask=mask, token_type_ids=batch["token_type_ids"]).logits
-            return cross_entropy(logits.float(), labels)
-
-        self.losses = freelb_step(embeddings, mask, loss_of, self.config, uniform)
-        return torch.stack(self.losses).sum()
 
 
 class L0Schedule:

@@ -15,13 +15,13 @@ from winnow.stage import Job
 from winnow.text.batches import Encoded, TextBatches, encode
 from winnow.text.data import load_text
 from winnow.text.evaluate import accuracy
+from winnow.text.freelb import AdversarialStep
 from winnow.text.models import check_classes, load_classifier
-from winnow.text.search import AdversarialStep
 from winnow.ticket import Ticket
 from winnow.train.device import autocast
 from winnow.train.loop import Fit, fit
 from winnow.train.masking import enforce
-from winnow.train.optim import make_optimizer
+from winnow.train.optim import decay_groups, make_optimizer
 
 
 def load(job: Job[Any]) -> tuple[Any, Any, dict[str, Encoded]]:
@@ -47,14 +47,6 @@ def plain_step(
         return loss.detach()
 
     return step
-
-
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups: biases and LayerNorm without weight decay (BERT's fine-tuning)."""
-    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    free = [p for n, p in named if n.endswith("bias") or "layernorm" in n.lower() or "layer_norm" in n.lower()]
-    kept = [p for _, p in named if not any(p is q for q in free)]
-    return [{"params": kept, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
 
 def finetune(

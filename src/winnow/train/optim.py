@@ -43,3 +43,11 @@ def lr_factor(config: Train, step: int, steps_per_epoch: int) -> float:
     if config.schedule == "multistep":
         return config.gamma ** sum(epoch >= m for m in config.milestones)
     return 0.5 * (1.0 + math.cos(math.pi * epoch / max(1, config.epochs)))
+
+
+def decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups: biases and LayerNorm without weight decay (BERT's fine-tuning)."""
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    free = [p for n, p in named if n.endswith("bias") or "layernorm" in n.lower() or "layer_norm" in n.lower()]
+    kept = [p for _, p in named if not any(p is q for q in free)]
+    return [{"params": kept, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
