@@ -196,6 +196,8 @@ STAGES = [
     ("no network", "import_weights", lambda d: (IMPORT | {"weights": {"hub": "owner/name:w.pth"}}, {}), "put w.pth of owner/name there, or set download: true"),
     ("no such GPU", "transfer", lambda d: (TRANSFER, {"device": "cuda:99"}), "--device: cuda:99 is not available here"),
     ("no such device", "transfer", lambda d: (TRANSFER, {"device": "gpu"}), "'gpu' is not a device; use auto, cpu, cuda or cuda:N"),
+    ("no process", "transfer", lambda d: (TRANSFER, {"processes": "0"}), "--processes: 0 is not a number of processes"),
+    ("processes of a light stage", "imp_prune", lambda d: ({"round": 1}, {"weights": d, "processes": "2"}), "imp_prune does not train"),
     ("an output that cannot be written", "imp_prune", lambda d: ({"round": 1}, {"weights": d, "out": written("f", b"") / "o"}), "cannot be written"),
 ]  # fmt: skip
 OUTPUTS = {"transfer": ("best_sa", "metrics"), "pretrain": ("out", "metrics"), "import_weights": ("out", "metrics")}
