@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.utils.parametrize
+import torch.nn.utils.prune
 from torch import nn
 
 from winnow.config.parts import Model
@@ -74,6 +76,21 @@ def test_follows_weights_that_change_between_attacks():
         expected = model(x)
         with folded(model):
             assert (model(x) - expected).norm() < 1e-4 * expected.norm()
+
+
+def test_follows_layers_that_are_replaced_or_computed_by_a_hook():
+    model, x = trained("resnet8", width=4), torch.rand(2, 3, 16, 16)
+    with folded(model):
+        model(x)
+    model.conv1 = nn.Conv2d(3, 4, 3, 1, 1)
+    pruned = model.layer1[0].conv1
+    nn.utils.prune.custom_from_mask(pruned, "weight", torch.rand_like(pruned.weight) < 0.5)
+    nn.utils.parametrize.register_parametrization(model.layer1[0].conv2, "weight", nn.Tanh())
+    with torch.no_grad():
+        expected = model(x)
+        with folded(model):
+            assert (model(x) - expected).norm() < 1e-4 * expected.norm()
+    assert len(_pairs(model)) == 5
 
 
 def test_under_autocast_the_weights_are_cast_once():

@@ -20,7 +20,7 @@ from winnow.train.device import working_dtype
 
 log = logging.getLogger("winnow")
 Pair = tuple[nn.Conv2d, nn.BatchNorm2d]
-_pairs_of: WeakKeyDictionary[nn.Module, list[Pair]] = WeakKeyDictionary()
+_adjacent_in: WeakKeyDictionary[nn.Module, list[tuple[str, str]]] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -63,18 +63,26 @@ def _fold(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def _pairs(model: nn.Module) -> list[Pair]:
-    """The convolutions and normalisations that can be folded, from the model's graph; found once per model."""
-    if model not in _pairs_of:
+    """The convolutions and normalisations of `model` that can be folded now; which follow each other is found once per model."""
+    if model not in _adjacent_in:
         try:
             nodes = list(Tracer().trace(model).nodes)
         except Exception as error:  # a forward pass with data-dependent control flow, which tracing reports in many ways
             log.debug("%s runs unfolded in attacks: its graph cannot be traced (%s)", type(model).__name__, error)
             nodes = []
-        _pairs_of[model] = _adjacent(dict(model.named_modules()), nodes)
-    return _pairs_of[model]
+        _adjacent_in[model] = _adjacent(nodes)
+    pairs = [(model.get_submodule(conv), model.get_submodule(bn)) for conv, bn in _adjacent_in[model]]
+    return [(conv, bn) for conv, bn in pairs if _foldable(conv, bn)]  # type: ignore[misc]
 
 
-def _adjacent(modules: dict[str, nn.Module], nodes: list[Node]) -> list[Pair]:
+def _foldable(conv: nn.Module, bn: nn.Module) -> bool:
+    """A plain convolution (no parametrization, no weight that a hook computes) and a normalisation with running statistics."""
+    plain = type(conv) is nn.Conv2d and "weight" in conv._parameters
+    return plain and isinstance(bn, nn.BatchNorm2d) and bn.running_mean is not None
+
+
+def _adjacent(nodes: list[Node]) -> list[tuple[str, str]]:
+    """Names of modules that are called once each, the second alone on what the first returns."""
     calls = [n for n in nodes if n.op == "call_module"]
     targets = [n.target for n in calls]
     found = []
@@ -82,8 +90,6 @@ def _adjacent(modules: dict[str, nn.Module], nodes: list[Node]) -> list[Pair]:
         before = node.args[0] if node.args else None
         if not isinstance(before, Node) or before.op != "call_module" or len(before.users) != 1:
             continue
-        conv, bn = modules[str(before.target)], modules[str(node.target)]
-        once = targets.count(node.target) == targets.count(before.target) == 1
-        if once and type(conv) is nn.Conv2d and isinstance(bn, nn.BatchNorm2d) and bn.running_mean is not None:
-            found.append((conv, bn))
+        if targets.count(node.target) == targets.count(before.target) == 1:
+            found.append((str(before.target), str(node.target)))
     return found
