@@ -24,6 +24,7 @@ case "$*" in
         for word; do folder=$word; done
         mkdir -p "$folder/bin" "$folder/conda-meta"
         cp "{prefix}/python" "$folder/bin/python" ;;
+    "clean"*) ;;
     *) echo "conda $*: not known here" >&2; exit 1 ;;
 esac
 """

@@ -103,7 +103,9 @@ rule gem_search:
         "python -m winnow.stages.gem_search --config {params.config:q} --init {input} --out {output.ticket} --order {output.order} --levels {output.levels} --metrics {output.metrics} {params.run} 2> {log}"
 
 
-gem_search_inverted_config = lambda w: canonical_json(gem_grid.search_config(RG, w.experiment, w.branch, w.target, True, int(w.seed)))
+gem_search_inverted_config = lambda w: canonical_json(
+    gem_grid.search_config(RG, w.experiment, w.branch, w.target, True, int(w.seed))
+)
 
 
 rule gem_search_inverted:
