@@ -77,7 +77,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Copy:
         path = copy.folder / row["output_file"]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(exist_ok=True) if path.suffix == ".levels" else path.touch()
-    copy.snakemake("--touch", "--cores", "1")
+    copy.snakemake("--touch", "--forceall", "--cores", "1")
     return copy
 
 
