@@ -112,7 +112,7 @@ def test_an_edited_environment_makes_exactly_its_rules_stale(done, name, inside,
 def test_winnow_is_found_in_an_environment_that_has_not_got_it(tmp_path):
     copy = Copy(tmp_path / "copy")
     target = "results/rare_gems/tiny/init/signed_constant/s0.safetensors"
-    copy.snakemake("--cores", "1", "--sdm", "conda", target)
+    copy.snakemake(target, "--cores", "1", "--sdm", "conda")
     assert (copy.folder / target).stat().st_size > 1000
     assert list((copy.folder / ".snakemake/conda").glob("*/bin/python"))  # it ran in the environment
 
