@@ -51,7 +51,7 @@ class Costs:
 
     def __init__(self, root: Root, finished: list[Any]):
         self.root = root
-        self.counted: dict[tuple[str, int], float] = {}  # thousands of jobs share a few configurations
+        self.counted: dict[tuple[str, int, str], float] = {}  # thousands of jobs share a few configurations
         self.recorded: dict[str, list[tuple[float, float]]] = defaultdict(list)
         for job in finished:
             seconds = seconds_recorded(job)
@@ -61,9 +61,10 @@ class Costs:
     def work(self, job: Any) -> float:
         """TMAC of a job."""
         text, model = getattr(job.params, "config", "{}"), model_of(self.root, job.wildcards)
-        if (text, id(model)) not in self.counted:
-            self.counted[text, id(model)] = work(json.loads(text), model)
-        return self.counted[text, id(model)]
+        place = (text, id(model), getattr(job.wildcards, "mode", ""))
+        if place not in self.counted:
+            self.counted[place] = work(json.loads(text), model, job.wildcards)
+        return self.counted[place]
 
     def seconds(self, job: Any) -> float:
         """Expected wall time. Recorded: the median time at the median work, more or less in proportion to the work."""

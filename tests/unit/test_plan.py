@@ -60,6 +60,14 @@ def test_work_grows_as_the_configuration_does():
     assert cost.work({"prune_percent": 20, "round": 1}, RESNET) == 0 == cost.work(TRANSFER, None)
 
 
+def test_autoattack_counts_where_it_runs():
+    pgd = {"eps": 0.1, "steps": 10, "restarts": 2}
+    evaluation = {"attack": pgd, "l2_attack": None, "autoattack": {"attacks": ["apgd-ce"], "images": None}}
+    config = {"data": TRANSFER["data"], "evaluation": evaluation}
+    passes = {mode: cost.work(config, RESNET, SimpleNamespace(mode=mode)) for mode in ("std", "adv")}
+    assert passes["adv"] / passes["std"] == pytest.approx((41 + 0.4 * 200) / 41)
+
+
 def test_masks_are_a_bit_a_weight_and_weights_four_bytes():
     weights = cost.parameters(RESNET)
     assert cost.output_bytes(["a.mask.safetensors"], RESNET) == weights / 8

@@ -92,9 +92,9 @@ def runtime(rule, config=None):
 
     def asked(wildcards, attempt):
         text = config(wildcards) if config else None
-        place = (text, wildcards.get("experiment"))
+        place = (text, wildcards.get("experiment"), wildcards.get("mode"))
         if place not in known:
-            tmac = work(json.loads(text), model_of(CONFIG, wildcards)) if text else 0
+            tmac = work(json.loads(text), model_of(CONFIG, wildcards), wildcards) if text else 0
             known[place] = base + math.ceil(2 * tmac / rate / 60)
         return min(longest, known[place] * attempt)
 

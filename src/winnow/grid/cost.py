@@ -33,6 +33,7 @@ EXAMPLES = {
 }  # fmt: skip
 OTHER_EXAMPLES = (50000, 10000)
 AUTOATTACK = {"apgd-ce": 200, "apgd-t": 1800, "fab-t": 1800, "square": 5000}  # forward passes on an image that withstands them
+WITHSTANDS = 0.4  # of the images; the others leave AutoAttack early
 QUERIES = 200  # model calls of a text attack on one example, in the papers' order of magnitude
 
 
@@ -71,8 +72,8 @@ def _examples(data: dict[str, Any]) -> tuple[float, float, float]:
     return data.get("train_images") or max(1, size - held_out), held_out, test
 
 
-def work(config: dict[str, Any], model: Model | TextModel | None) -> float:
-    """TMAC of the job with this configuration (as the stage gets it); 0 for jobs that neither train nor attack."""
+def work(config: dict[str, Any], model: Model | TextModel | None, wildcards: Any = None) -> float:
+    """TMAC of the job with this configuration (as the stage gets it) and wildcards; 0 for jobs that neither train nor attack."""
     pretraining = (config.get("model") or {}).get("pretraining")
     data = config.get("data")
     if model is None or data is None:
@@ -81,7 +82,7 @@ def work(config: dict[str, Any], model: Model | TextModel | None) -> float:
     train, held_out, test = _examples(data)
     attack = config.get("attack") or {}
     if "evaluation" in config:
-        return one * test * _evaluation_passes(config["evaluation"], test)
+        return one * test * _evaluation_passes(config["evaluation"], test, getattr(wildcards, "mode", "adv") == "adv")
     if "recipe" in attack:
         return one * (test + min(test, config["examples"] or test) * QUERIES)
     if pretraining:
@@ -95,13 +96,13 @@ def work(config: dict[str, Any], model: Model | TextModel | None) -> float:
     return one * epoch * config["train"]["epochs"] * max(1, len(config.get("checks", [])))
 
 
-def _evaluation_passes(evaluation: dict[str, Any], test: float) -> float:
-    passes = 1.0
-    for attack in (evaluation["attack"], evaluation["l2_attack"]):
-        passes += 2 * attack["steps"] * attack["restarts"] if attack else 0
-    auto = evaluation["autoattack"]
+def _evaluation_passes(evaluation: dict[str, Any], test: float, adversarial: bool) -> float:
+    """Forward passes of an image: PGD on every network, AutoAttack and l2 on adversarially trained ones alone."""
+    attacks = [evaluation["attack"], evaluation["l2_attack"] if adversarial else None]
+    passes = 1.0 + sum(2 * a["steps"] * a["restarts"] for a in attacks if a)
+    auto = evaluation["autoattack"] if adversarial else None
     if auto:
-        passes += sum(AUTOATTACK[a] for a in auto["attacks"]) * min(1.0, (auto["images"] or test) / test)
+        passes += WITHSTANDS * sum(AUTOATTACK[a] for a in auto["attacks"]) * min(1.0, (auto["images"] or test) / test)
     return passes
 
 
