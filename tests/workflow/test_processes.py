@@ -17,11 +17,11 @@ import time
 
 import numpy as np
 import pytest
-from conftest import DIGITS, MODEL, ROOT
+from conftest import DIGITS, MODEL, ROOT, same_artifact
 from PIL import Image
 
 from winnow import Ticket
-from winnow.artifacts import read_json, read_metadata, read_tensors, sha256_file
+from winnow.artifacts import read_json, read_metadata, read_tensors
 
 pytestmark = pytest.mark.slow
 
@@ -150,7 +150,7 @@ def test_a_terminated_run_goes_on_with_the_same_bytes(dense, run_stage, tmp_path
     shutil.copytree(killed, alone)
     again = launch("transfer", config, **files(killed))
     assert again.returncode == 0 and "resumed at step" in again.stderr, again.stderr
-    assert sha256_file(killed / "sa.safetensors") == sha256_file(whole / "sa.safetensors")
+    assert same_artifact(killed / "sa.safetensors", whole / "sa.safetensors")
     assert read_json(killed / "m.json")["epochs"] == read_json(whole / "m.json")["epochs"]
     assert not list(killed.rglob("*.ckpt"))
     code, err = run_stage("transfer", config, **files(alone))  # another number of processes may go on, and says so
@@ -177,10 +177,11 @@ def test_what_one_process_runs_into_ends_all_with_one_line(tmp_path):
 
 
 def test_gpus_of_a_rule_become_processes_and_rerun_nothing(finished):
-    dry = ("-n", "-p", "--cores", "2", "--set-resources", "imp_train:gpu=2")
-    assert "Nothing to be done" in finished.snakemake(*dry, "double_win").stdout
-    forced = finished.snakemake(*dry, "--forcerun", "imp_train", "--", "double_win").stdout
-    shown = [line for line in forced.splitlines() if "winnow.stages." in line]
+    dry = ("double_win", "-n", "-p", "--cores", "2", "--set-resources", "imp_train:gpu=2")
+    nothing = finished.snakemake(*dry)
+    assert "Nothing to be done" in nothing.stdout + nothing.stderr
+    forced = finished.snakemake(*dry, "--forcerun", "imp_train")
+    shown = [line for line in (forced.stdout + forced.stderr).splitlines() if "winnow.stages." in line]
     assert any("--processes 2" in line for line in shown)
     assert all(("winnow.stages.imp_train" in line) == ("--processes 2" in line) for line in shown)
 

@@ -59,7 +59,7 @@ def test_everything_verifies_and_every_table_traces_back(finished, monkeypatch, 
 def test_what_verify_says_to_delete_is_made_again(finished, tmp_path, monkeypatch, capsys):
     copy = finished.copy(tmp_path / "copy")
     monkeypatch.chdir(copy.folder)
-    level = next(Path("results/rare_gems/tiny/gem/s0/search/10.levels").iterdir())
+    level = next(Path("results/rare_gems/tiny/gem/s0/search/10.levels").glob("*.safetensors"))
     tokenizer = Path("results/robust_bert/tiny_bert/embedded/s0/dense/tokenizer.json")
     for file in (level, tokenizer):
         file.write_bytes(file.read_bytes()[:-40])
