@@ -66,9 +66,10 @@ def test_what_verify_says_to_delete_is_made_again(finished, tmp_path, monkeypatc
     assert verify.main([]) == 2
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2].endswith("2 bad")
-    for file in lines[-1].partition("rm -f ")[2].split():
+    remove, _, again = lines[-1].removeprefix("to mend: rm -f ").partition(" && snakemake --cores 2 ")
+    for file in remove.split():
         Path(file).unlink()
-    pending = copy.snakemake("--summary").stdout
+    pending = copy.snakemake("--summary", *again.split()).stdout
     assert re.search(r"gem_search\t.*update pending", pending) and re.search(r"finetune_text\t.*update pending", pending)
 
 

@@ -39,7 +39,8 @@ def _check(folder: Path) -> int:
         print(f"note: {note}")
     print(f"{folder}: {count} artifacts, {len(bad)} bad")
     if bad:
-        print("to mend, run snakemake again after: rm -f " + _quoted(sorted({f for b in bad for f in b.delete})))
+        files = _quoted(sorted({f for b in bad for f in b.delete}))
+        print(f"to mend: rm -f {files} && snakemake --cores 2 {files}")  # named, for what has followed from them is there
     return 2 if bad else 0
 
 
