@@ -50,7 +50,7 @@ def test_the_table_is_that_of_a_local_run_and_a_second_run_submits_nothing(clust
 def test_jobs_cut_off_go_on_and_a_third_gpu_job_waits(cluster, tmp_path):
     """Two GPUs, three pre-trainings. Two hang: one is cancelled, one runs out of time; the third waits for a GPU."""
     config = copy.deepcopy(SMALL) | {"checkpoint_seconds": 0.01}
-    long = {"epochs": 200, "batch_size": 20, "lr": 0.05}
+    long = {"epochs": 1000, "batch_size": 20, "lr": 0.05}  # so long that none is done before it is frozen
     names = ("a", "b", "c")
     config["double_win"]["pretrainings"] = [{"name": n, "method": "std", "train": long} for n in names]
     config["double_win"]["transfer"]["methods"] = ["dense"]
@@ -67,7 +67,7 @@ def test_jobs_cut_off_go_on_and_a_third_gpu_job_waits(cluster, tmp_path):
                 assert run.poll() is None, log.read_text()[-4000:]
                 for name, process in repository.stages("pretrain").items():
                     written = repository.folder / f"results/double_win/tiny/{name}/s0/logs/pretrain.log"
-                    if name not in hung and written.exists() and "epoch 2/200" in written.read_text():
+                    if name not in hung and written.exists() and "epoch 2/1000" in written.read_text():
                         freeze(process)
                         hung[name] = process
                 return len(hung) == 2
@@ -86,7 +86,7 @@ def test_jobs_cut_off_go_on_and_a_third_gpu_job_waits(cluster, tmp_path):
             told("scancel", job_of(hung[cancelled]))
             # so that nobody waits ten minutes; a limit of a minute from the start would cut off a slow machine before its first epoch
             told("scontrol", "update", f"JobId={job_of(hung[late])}", "TimeLimit=1")
-            assert run.wait(timeout=600) == 0, log.read_text()[-4000:]
+            assert run.wait(timeout=900) == 0, log.read_text()[-4000:]
         finally:
             if run.poll() is None:
                 run.kill()
