@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -72,30 +71,6 @@ class Repository:
         done = subprocess.run(self.command(*arguments), cwd=self.folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
         return done.stdout + done.stderr
-
-    def stages(self, name: str) -> dict[str, int]:
-        """Name of the pre-training -> process, of the stages that run for this folder now."""
-        found = {}
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (process / "cmdline").read_bytes().decode().split("\0")
-                here = (process / "cwd").readlink() == self.folder
-            except OSError:
-                continue
-            if here and words[1:3] == ["-m", f"winnow.stages.{name}"]:
-                found[re.search(r"/(\w+)/s0/dense", words[words.index("--out") + 1])[1]] = int(process.name)
-        return found
-
-
-def freeze(process: int) -> None:
-    """Let a process hang, as on a file system that does not answer. A job that is cancelled or out of time is woken to end."""
-    os.kill(process, signal.SIGSTOP)
-
-
-def job_of(process: int) -> str:
-    """The SLURM job that a process belongs to."""
-    words = Path(f"/proc/{process}/environ").read_bytes().decode().split("\0")
-    return next(w.partition("=")[2] for w in words if w.startswith("SLURM_JOB_ID="))
 
 
 def run_id(output: str) -> str:
