@@ -118,7 +118,7 @@ def test_a_damaged_parent_is_reported_once_with_what_follows_from_it(results, ca
     assert first.startswith(f"{CHAIN / 's0' / IMP}: damaged")
     assert first.endswith("what follows from it: 1 of double_win_plots, 1 of double_win_table, 1 of random_prune")
     assert last == "results: 12 artifacts, 1 bad"
-    assert mend.endswith(f"rm -f {CHAIN / 's0' / IMP}")
+    assert mend.count(f"rm -f {CHAIN / 's0' / IMP}")
 
 
 @pytest.mark.parametrize("name", [IMP, RANDOM, DENSE, "dense.json"])  # a random ticket has no child

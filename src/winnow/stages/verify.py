@@ -39,8 +39,10 @@ def _check(folder: Path) -> int:
         print(f"note: {note}")
     print(f"{folder}: {count} artifacts, {len(bad)} bad")
     if bad:
-        files = _quoted(sorted({f for b in bad for f in b.delete}))
-        print(f"to mend: rm -f {files} && snakemake --cores 2 {files}")  # named, for what has followed from them is there
+        remove = {f for b in bad for f in b.delete}
+        # asked for by name, for what has followed from them is there; a job's record stands for its other outputs
+        ask = {f for b in bad for f in [d for d in b.delete if d.suffix == ".json"] or b.delete}
+        print(f"to mend: rm -f {_quoted(sorted(remove))} && snakemake --cores 2 {_quoted(sorted(ask))}")
     return 2 if bad else 0
 
 
