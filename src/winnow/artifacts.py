@@ -125,6 +125,12 @@ def local(path: Path) -> str:
         return str(path.absolute())
 
 
+def stands_for(file: Path) -> Path:
+    """What a child names as its parent: for a file of a model folder the sidecar, which vouches for them all; else the file."""
+    sidecar = file.with_name(SIDECAR)
+    return sidecar if sidecar.exists() else file
+
+
 def sha256_file(path: str | Path) -> str:
     """Hex sha256 of a file, or of a folder's files in name order (names count)."""
     path = _existing(path)

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from winnow.artifacts import MODEL_FILE, SIDECAR, read_json, read_metadata, seal_holds, sha256_file
+from winnow.artifacts import MODEL_FILE, SIDECAR, read_json, read_metadata, seal_holds, sha256_file, stands_for
 from winnow.errors import WinnowError
 
 SEALED = (".safetensors", ".json")
@@ -97,7 +97,8 @@ def record_about(file: Path) -> Record | None:
     """The record in a file, or the one beside it that vouches for it; None when nothing does."""
     if intact(file):
         return record(file)
-    beside = [file.with_name(SIDECAR)] if file.with_name(SIDECAR).exists() else sorted(file.parent.glob("*.json"))
+    sidecar = stands_for(file)
+    beside = [sidecar] if sidecar != file else sorted(file.parent.glob("*.json"))
     for other in beside:
         if other != file and intact(other) and file in record(other).vouched:
             return record(other)
@@ -160,12 +161,7 @@ def verify(folder: Path) -> tuple[list[Bad], list[str], int]:
 def _triggers(file: Path, vouchers: Mapping[Path, Path]) -> list[Path]:
     """What to delete so that Snakemake runs the job again: the file, and the declared output that stands for it."""
     found = dict.fromkeys([file, *([vouchers[file]] if file in vouchers else [])])
-    return list(dict.fromkeys(f.with_name(MODEL_FILE) if f.with_name(SIDECAR).exists() else f for f in found))
-
-
-def _stands_for(file: Path) -> Path:
-    """What a child names as its parent: the sidecar for the files of a model folder, else the file itself."""
-    return file.with_name(SIDECAR) if file.with_name(SIDECAR).exists() else file
+    return list(dict.fromkeys(f.with_name(MODEL_FILE) if stands_for(f).name == SIDECAR else f for f in found))
 
 
 def _children(records: list[Record]) -> dict[Path, list[Record]]:
@@ -180,7 +176,7 @@ def _followers(file: Path, children: Mapping[Path, list[Record]]) -> dict[str, i
     """Stage -> number of artifacts with a record that were made from `file`, directly or not."""
     waiting, seen = [file], {}
     while waiting:
-        for child in children.get(_stands_for(waiting.pop()), []):
+        for child in children.get(stands_for(waiting.pop()), []):
             if child.file not in seen:
                 seen[child.file] = child.about["stage"]
                 waiting += [child.file, *child.vouched]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from winnow import launch, store
-from winnow.artifacts import MODEL_FILE, SIDECAR, local, sha256_file, sha256_text, write_record, write_tensors
+from winnow.artifacts import local, sha256_file, sha256_text, stands_for, write_record, write_tensors
 from winnow.errors import WinnowError
 from winnow.fingerprint import source_hash, versions
 from winnow.launch import Stopped
@@ -45,9 +45,7 @@ class Job(Generic[C]):
     store: Path | None = None
     checkpoint_seconds: float = 30.0
     phase: str = ""  # a stage that trains several models one after the other names each, for its checkpoint
-    processes: list[int] = field(
-        default_factory=list
-    )  # how many trained together, in order when a resumed run has another number
+    processes: list[int] = field(default_factory=list)  # how many trained together; a resumed run may add another number
     checkpoints: bool = False  # set by whoever can save the state: SIGTERM then waits for it instead of ending the process
     stop_requested: bool = False
     started: float = field(default_factory=time.time)
@@ -69,7 +67,7 @@ class Job(Generic[C]):
         """The files that an output consists of: itself, or those in it (a folder, named by itself or by its model.safetensors)."""
         found: list[Path] = []
         for path in self.paths(output):
-            folder = path.parent if path.name == MODEL_FILE and path.with_name(SIDECAR).exists() else path
+            folder = path.parent if stands_for(path) != path else path
             inside = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
             found += inside if folder.is_dir() else [path]
         return found
@@ -108,8 +106,7 @@ class Job(Generic[C]):
         for role, value in sorted(self.inputs.items()):
             for i, path in enumerate(value if isinstance(value, list) else [value] if value else []):
                 label = f"{role}[{i}]" if isinstance(value, list) else role
-                if path.name == MODEL_FILE and path.with_name(SIDECAR).exists():
-                    path = path.with_name(SIDECAR)
+                path = stands_for(path)
                 if path not in self._digests:
                     self._digests[path] = sha256_file(path)
                 record[label] = {"path": local(path), "sha256": self._digests[path]}
