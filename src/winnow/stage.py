@@ -104,9 +104,8 @@ class Job(Generic[C]):
         """Role -> {path, sha256} of every input; a model folder is named by its sidecar, which vouches for its other files."""
         record: dict[str, Any] = {}
         for role, value in sorted(self.inputs.items()):
-            for i, path in enumerate(value if isinstance(value, list) else [value] if value else []):
+            for i, path in enumerate(map(stands_for, self.paths(role))):
                 label = f"{role}[{i}]" if isinstance(value, list) else role
-                path = stands_for(path)
                 if path not in self._digests:
                     self._digests[path] = sha256_file(path)
                 record[label] = {"path": local(path), "sha256": self._digests[path]}
@@ -126,8 +125,9 @@ class Job(Generic[C]):
         }
 
     def key(self) -> str:
-        """Identifies this job's work: configuration, code and input contents. Checkpoints are kept under it."""
+        """Identifies this job's work: configuration, code, input contents and outputs. Checkpoints are kept under it."""
         contents = [f"{role}={p['sha256']}" for role, p in self.parents().items()]
+        contents += [f"{name}:{local(path)}" for name in sorted(self.outputs) for path in self.paths(name)]
         return sha256_text(self.stage, canonical_json(self.config), source_hash(self.stage), *contents)[:32]
 
     @property

@@ -136,7 +136,7 @@ def test_a_terminated_run_goes_on_with_the_same_bytes(dense, run_stage, tmp_path
             "scratch": folder / "scratch",
         }
 
-    whole, killed, alone = (tmp_path / n for n in ("whole", "killed", "alone"))
+    whole, killed, state = (tmp_path / n for n in ("whole", "killed", "state"))
     assert launch("transfer", config, **files(whole)).returncode == 0
     arguments = command("transfer", config, "--processes", "2", "--checkpoint-seconds", "0.01", **files(killed))
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
@@ -147,15 +147,16 @@ def test_a_terminated_run_goes_on_with_the_same_bytes(dense, run_stage, tmp_path
     _, err = process.communicate(timeout=120)
     assert process.returncode == 143 and "the next run goes on from the checkpoint" in err, err
     assert not (killed / "sa.safetensors").exists()
-    shutil.copytree(killed, alone)
+    shutil.copytree(killed / "scratch", state)
     again = launch("transfer", config, **files(killed))
     assert again.returncode == 0 and "resumed at step" in again.stderr, again.stderr
     assert same_artifact(killed / "sa.safetensors", whole / "sa.safetensors")
     assert read_json(killed / "m.json")["epochs"] == read_json(whole / "m.json")["epochs"]
     assert not list(killed.rglob("*.ckpt"))
-    code, err = run_stage("transfer", config, **files(alone))  # another number of processes may go on, and says so
+    # another number of processes may go on, and says so
+    code, err = run_stage("transfer", config, **files(killed) | {"scratch": state})
     assert code == 0 and "resumed at step" in err
-    assert read_metadata(alone / "sa.safetensors")["processes"] == [2, 1]
+    assert read_metadata(killed / "sa.safetensors")["processes"] == [2, 1]
 
 
 def test_what_one_process_runs_into_ends_all_with_one_line(tmp_path):

@@ -31,6 +31,12 @@ def colour(name: str, names: list[str]) -> str:
     return COLOURS.get(name) or MORE[own.index(name) % len(MORE)]
 
 
+def shared_legend(figure: Any, columns: int, below: float) -> None:
+    """One legend for all panels, this share of the figure's height below them; a label of several panels appears once."""
+    handles = {text: line for a in figure.axes for line, text in zip(*a.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=columns, bbox_to_anchor=(0.5, -below))
+
+
 def save(figure: Any, *paths: Path) -> None:
     """Write the figure to each path by its suffix, atomically and without dates in it."""
     for path in paths:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from winnow.tables.figures import colour, pyplot
+from winnow.tables.figures import colour, pyplot, shared_legend
 
 PANELS = {"clean": "clean accuracy (%)", "aua": "accuracy under attack (%)"}
 
@@ -23,8 +23,7 @@ def plot(rows: pd.DataFrame, title: str) -> Any:
             _panel(axes[i, j], rows[rows["attacker"] == attacker], metric, methods)
     for i, label in enumerate(PANELS.values()):
         axes[i, 0].set_ylabel(label)
-    handles = {text: line for a in axes.flat for line, text in zip(*a.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=3, bbox_to_anchor=(0.5, -0.1))
+    shared_legend(figure, columns=3, below=0.1)
     figure.suptitle(f"{title}: mean and standard deviation over seeds")
     return figure
 
