@@ -9,7 +9,7 @@ import traceback
 
 from bench import report
 
-ON_GPU = ("adversarial_step", "pgd_evaluation", "gem_search_epoch", "robust_search_step", "text_attack")
+ON_GPU = ("adversarial_step", "pgd_evaluation", "gem_search_epoch", "robust_search_step", "mask_memory", "text_attack")
 
 
 def main() -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,20 +18,11 @@ from pathlib import Path
 import yaml
 
 from bench.common import Run, arguments
-from bench.workflow import ROOT, seconds
+from bench.workflow import ROOT, stage
 from winnow.config.root import load
 from winnow.grid import double_win, rare_gems, robust_bert
 
 SEEDS = (0, 1, 2)
-
-
-def stage(name, config, folder, **files):
-    """Run a stage's command in `folder`."""
-    words = [f"--{k}" if i == 0 else str(v) for k, v in files.items() for i in (0, 1)]
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.config.json"
-    path.write_text(json.dumps(config))
-    seconds([sys.executable, "-m", f"winnow.stages.{name}", "--config", f"@{path}", *words, "--device", "cpu"], cwd=folder)
 
 
 def shortened(node):
@@ -60,25 +50,16 @@ def adversarial(section, folder, precision, seed):
 
 
 def gems(section, folder, precision, seed):
-    """Gem search at 20 % and the training of its ticket: test accuracy after it."""
+    """Gem search at 20 % and the training of its ticket: test accuracy before and after it."""
     e = section.experiments[0]
-    stage("gem_init", rare_gems.init_config(section, e.name, e.init.init, seed), folder, out=folder / "init.safetensors")
+    init, mask = folder / "init.safetensors", folder / "gem.mask.safetensors"
+    stage("gem_init", rare_gems.init_config(section, e.name, e.init.init, seed), folder, out=init)
     search = rare_gems.search_config(section, e.name, "gem_miner", "20", False, seed)
     tune = rare_gems.finetune_config(section, e.name, "gem_miner", seed)
     for config in (search, tune):
         config["compute"] = {**config["compute"], "precision": precision}
-    mask = folder / "gem.mask.safetensors"
-    order, metrics = folder / "order.safetensors", folder / "search.json"
-    stage("gem_search", search, folder, init=folder / "init.safetensors", out=mask, order=order, metrics=metrics)
-    stage(
-        "gem_finetune",
-        tune,
-        folder,
-        init=folder / "init.safetensors",
-        mask=mask,
-        out=folder / "t.safetensors",
-        metrics=folder / "t.json",
-    )
+    stage("gem_search", search, folder, out=mask, order=folder / "order.safetensors", metrics=folder / "search.json", init=init)
+    stage("gem_finetune", tune, folder, out=folder / "t.safetensors", metrics=folder / "t.json", init=init, mask=mask)
     found = json.loads((folder / "t.json").read_text())
     return {
         "gem at 20 %, digits, before training": found["acc_before"],
@@ -95,9 +76,9 @@ def robust(section, folder, precision, seed):
         "search_robust_ticket",
         config,
         folder,
-        model=model,
         scores=folder / "scores.safetensors",
         metrics=folder / "search.json",
+        model=model,
     )
     return {"robust ticket search, embedded sentences": last(folder / "search.json")["val_accuracy"]}
 
@@ -112,9 +93,9 @@ def models(section, folder):
             "finetune_text",
             robust_bert.finetune_config(section, name, "dense", seed),
             folder,
-            model=base,
             out=out,
             metrics=metrics,
+            model=base,
         )
 
 

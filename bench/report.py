@@ -16,7 +16,9 @@ from bench.common import FOLDER, met
 
 PAGE = FOLDER.parent / "performance.md"
 BUSY = 5.0  # percent of the machine that others may use before a measurement is marked
-ORDER = ("adversarial_step", "pgd_evaluation", "gem_search_epoch", "robust_search_step", "text_attack", "ticket", "workflow")
+ORDER = (
+    "adversarial_step", "pgd_evaluation", "gem_search_epoch", "robust_search_step", "mask_memory", "text_attack", "ticket", "workflow",
+)  # fmt: skip
 
 
 def load(folder: Path, suffix: str = "") -> dict[str, dict[str, Any]]:

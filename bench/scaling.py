@@ -8,10 +8,8 @@ alike; the misfit is the largest distance of a point from it, in percent of the 
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,7 +19,7 @@ import yaml
 
 from bench import adversarial_step, gem_search_epoch, robust_search_step
 from bench.common import Remote, Run, Timed, arguments
-from bench.workflow import ROOT, seconds, snakemake
+from bench.workflow import ROOT, seconds, snakemake, stage
 
 DIGITS = {"dataset": "digits", "classes": [0, 1, 2, 3, 4], "train_crop": "pad", "crop_padding": 1, "val_images": 100}
 TRAIN = {"epochs": 1, "batch_size": 32, "lr": 0.05}
@@ -33,22 +31,8 @@ def line(case, against, unit, points):
     slope, offset = np.polyfit(x, y, 1, w=1 / y)
     misfit = float(np.abs((slope * x + offset) / y - 1).max() * 100)
     print(f"{case} against {against}: {offset:.3g} + {slope:.3g} x {unit}, within {misfit:.0f} %: {points}", flush=True)
-    return {
-        "case": case,
-        "against": against,
-        "unit": unit,
-        "points": points,
-        "slope": slope,
-        "offset": offset,
-        "misfit": misfit,
-    }
-
-
-def stage(name, config, **files):
-    """Wall seconds of a stage's command."""
-    words = [f"--{k}" if i == 0 else str(v) for k, v in files.items() for i in (0, 1)]
-    command = [sys.executable, "-m", f"winnow.stages.{name}", "--config", json.dumps(config), *words]
-    return seconds(command, cwd=files["out"].parent)[0]
+    found = {"case": case, "against": against, "unit": unit, "points": points}
+    return {**found, "slope": slope, "offset": offset, "misfit": misfit}
 
 
 def epochs(folder, repeats, tiny):
@@ -58,7 +42,14 @@ def epochs(folder, repeats, tiny):
         config = {"method": "std", "data": DIGITS, "model": {"arch": "resnet8", "width": 4 if tiny else 16},
                   "train": {**TRAIN, "epochs": n}, "compute": {}, "seed": 0}  # fmt: skip
         runs = [
-            stage("pretrain", config, out=folder / "dense.safetensors", metrics=folder / "m.json", scratch=folder / f"s{n}{k}")
+            stage(
+                "pretrain",
+                config,
+                folder,
+                out=folder / "dense.safetensors",
+                metrics=folder / "m.json",
+                scratch=folder / f"s{n}{k}",
+            )
             for k in range(repeats)
         ]
         points.append((n, statistics.median(runs)))
@@ -82,10 +73,9 @@ def rounds(folder, tiny):
     train = {"data": DIGITS, "train": {**TRAIN, "epochs": 1 if tiny else 4}, "compute": {}, "seed": 0}
     for n in range(1, 3 if tiny else 9):
         pruned, trained = folder / f"{n}.mask.safetensors", folder / f"{n}.safetensors"
-        total += stage("imp_prune", {"round": n}, weights=weights, out=pruned, **({"mask": mask} if mask else {}))
-        total += stage(
-            "imp_train", train, init=folder / "dense.safetensors", mask=pruned, out=trained, metrics=folder / "m.json"
-        )
+        total += stage("imp_prune", {"round": n}, folder, out=pruned, weights=weights, **({"mask": mask} if mask else {}))
+        given = {"init": folder / "dense.safetensors", "mask": pruned}
+        total += stage("imp_train", train, folder, out=trained, metrics=folder / "m.json", **given)
         weights, mask = trained, pruned
         points.append((n, total))
     return line("IMP, ResNet-8, digits", "rounds", "s", points)

@@ -9,6 +9,7 @@ the working folder; without one, only the dry runs and the start of a light stag
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -60,6 +61,14 @@ def seconds(command, **keys):
     if done.returncode:
         raise RuntimeError(f"{shlex.join(map(str, command))}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return taken, done.stdout
+
+
+def stage(name, config, folder, **files):
+    """Wall seconds of a stage's command, run in `folder`; `files`: option -> value."""
+    folder.mkdir(parents=True, exist_ok=True)
+    words = [word for option, value in files.items() for word in (f"--{option.replace('_', '-')}", str(value))]
+    command = [sys.executable, "-m", f"winnow.stages.{name}", "--config", json.dumps(config), "--device", "cpu", *words]
+    return seconds(command, cwd=folder)[0]
 
 
 def snakemake(*words):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,14 @@ def shared_folder() -> Path | None:
     """The folder with reference trajectories and real data, which users do not have."""
     candidates = [os.environ.get("WINNOW_SHARED"), ROOT / "../shared", ROOT / "../../shared"]
     return next((Path(c).resolve() for c in candidates if c and (Path(c) / "golden").is_dir()), None)
+
+
+def copy_of_project(folder: Path, origin: Path = ROOT) -> Path:
+    """A copy of everything that decides what runs, with files that are new: what a fresh clone gives. Returns its Snakefile."""
+    for name in ("config", "envs", "profiles", "src", "workflow"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(origin / name, folder / name, copy_function=shutil.copyfile, ignore=ignored)
+    return Path(shutil.copyfile(origin / "Snakefile", folder / "Snakefile"))
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, shared_folder
+from conftest import copy_of_project, shared_folder
 
 CONFIGURATION = Path("/etc/slurm/slurm.conf")
 # Two nodes with one GPU each, whatever this machine has: a third GPU job must wait
@@ -56,9 +57,7 @@ class Repository:
 
     def __init__(self, folder: Path, config: dict[str, Any]):
         self.folder = folder
-        for name in ("config", "envs", "profiles", "src", "workflow"):
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        shutil.copy(ROOT / "Snakefile", folder)
+        copy_of_project(folder)
         (folder / "slurm").symlink_to("profiles/slurm")
         (folder / "my.yaml").write_text(yaml.safe_dump(config))
 
@@ -71,6 +70,30 @@ class Repository:
         done = subprocess.run(self.command(*arguments), cwd=self.folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
         return done.stdout + done.stderr
+
+    def stages(self, name: str) -> dict[str, int]:
+        """Name of the pre-training -> process, of the stages that run for this folder now."""
+        found = {}
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (process / "cmdline").read_bytes().decode().split("\0")
+                here = (process / "cwd").readlink() == self.folder
+            except OSError:
+                continue
+            if here and words[1:3] == ["-m", f"winnow.stages.{name}"]:
+                found[re.search(r"/(\w+)/s0/dense", words[words.index("--out") + 1])[1]] = int(process.name)
+        return found
+
+
+def freeze(process: int) -> None:
+    """Let a process hang, as on a file system that does not answer. A job that is cancelled or out of time is woken to end."""
+    os.kill(process, signal.SIGSTOP)
+
+
+def job_of(process: int) -> str:
+    """The SLURM job that a process belongs to."""
+    words = Path(f"/proc/{process}/environ").read_bytes().decode().split("\0")
+    return next(w.partition("=")[2] for w in words if w.startswith("SLURM_JOB_ID="))
 
 
 def run_id(output: str) -> str:

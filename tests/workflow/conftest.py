@@ -16,10 +16,9 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, copy_of_project
 
 TABLE = "results/tables/double_win.csv"
-PROJECT = ("Snakefile", "config", "envs", "profiles", "src", "workflow")
 
 
 def put(config: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -33,23 +32,12 @@ def put(config: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return new
 
 
-def copy_of_project(folder: Path, origin: Path = ROOT) -> Path:
-    """A copy of everything that decides what runs, with files that are new: what a fresh clone gives. Returns its Snakefile."""
-    for name in PROJECT:
-        source = origin / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, copy_function=shutil.copyfile, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, folder / name)
-    return folder / "Snakefile"
-
-
 class Workflow:
     """The workflow in one working folder. `config` is what --configfile gets."""
 
     def __init__(self, folder: Path, config: dict[str, Any], snakefile: Path = ROOT / "Snakefile"):
         self.folder, self.config, self.snakefile = folder, config, snakefile
+        self.environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
     def request(self, config: dict[str, Any] | str | None = None, snakefile: Path | None = None) -> dict[str, str]:
         """The arguments of a call; the configuration (or the text of one) goes through a file."""
@@ -60,21 +48,23 @@ class Workflow:
     def snakemake(self, *arguments: str, config: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
         """snakemake with these arguments."""
         options = [f"--{name}={value}" for name, value in self.request(config).items()]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.run(
-            [sys.executable, "-m", "snakemake", *arguments, *options],
-            capture_output=True, text=True, cwd=self.folder, env=environment,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "snakemake", *arguments, *options]
+        return subprocess.run(command, capture_output=True, text=True, cwd=self.folder, env=self.environment)
 
     def run(self, *targets: str) -> None:
         """Run to the end or fail with the log."""
         done = self.snakemake("--cores", "2", *targets)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
 
-    def mark_finished(self, config: dict[str, Any]) -> None:
-        """Make this folder that of a larger finished configuration: what it lacks stands empty and is marked as done."""
-        listed = self.snakemake("--summary", config=config)
-        for row in csv.DictReader(io.StringIO(listed.stdout), delimiter="\t"):
+    def outputs(self, *arguments: str, config: dict[str, Any] | None = None) -> list[dict[str, str]]:
+        """Every output with its status and whether a run would write it."""
+        listed = self.snakemake("--summary", *arguments, config=config)
+        assert listed.returncode == 0, listed.stderr[-3000:]
+        return list(csv.DictReader(io.StringIO(listed.stdout), delimiter="\t"))
+
+    def mark_finished(self, config: dict[str, Any] | None = None) -> None:
+        """Make this folder that of a (larger) finished configuration: what it lacks stands empty and is marked as done."""
+        for row in self.outputs(config=config):
             path = self.folder / row["output_file"]
             if path.suffix == ".levels":
                 path.mkdir(parents=True, exist_ok=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, copy_of_project
+
+from .conftest import Workflow
 
 pytestmark = pytest.mark.slow
 
@@ -32,49 +33,29 @@ ACTIVATE = 'export PATH="$1/bin:$PATH"\n'
 PYTHON = '#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{packages}" exec {base} -S "$@"\n'
 
 
-class Copy:
-    """A copy of the repository over a folder whose jobs are all marked as done; its environment files may be edited."""
+class Copy(Workflow):
+    """A copy of the repository that is its own working folder, with conda on its PATH; its environment files may be edited."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.bin = folder, folder / "conda/bin"
-        for name in ("config", "envs", "profiles", "src", "workflow"):
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        shutil.copy(ROOT / "Snakefile", folder)
-        self.bin.mkdir(parents=True)
-        base, packages = Path(sys.executable).resolve(), sysconfig.get_paths()["purelib"]
+    def __init__(self, folder: Path, config: dict[str, Any]):
+        super().__init__(folder, config, copy_of_project(folder))
+        conda, base, packages = folder / "conda", Path(sys.executable).resolve(), sysconfig.get_paths()["purelib"]
+        (conda / "bin").mkdir(parents=True)
         for name, text in (
-            ("bin/conda", CONDA.format(prefix=self.bin.parent)),
+            ("bin/conda", CONDA.format(prefix=conda)),
             ("bin/activate", ACTIVATE),
             ("python", PYTHON.format(base=base, packages=packages)),
         ):
-            (self.bin.parent / name).write_text(text)
-            (self.bin.parent / name).chmod(0o755)
-        shutil.copy(ROOT / "tests/workflow/tiny.yaml", folder / "my.yaml")
-
-    def snakemake(self, *arguments: str) -> str:
-        """What snakemake prints, having ended well."""
-        command = [sys.executable, "-m", "snakemake", *arguments, "--configfile", "my.yaml"]
-        environment = os.environ | {"PATH": f"{self.bin}:{os.environ['PATH']}"}
-        environment.pop("PYTHONPATH", None)
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-        return done.stdout
-
-    def outputs(self, *arguments: str) -> list[dict[str, str]]:
-        """Every output with its status and whether a run would write it."""
-        head, *rows = [line.split("\t") for line in self.snakemake("--summary", *arguments).splitlines()]
-        return [dict(zip(head, row, strict=True)) for row in rows]
+            (conda / name).write_text(text)
+            (conda / name).chmod(0o755)
+        self.environment |= {"PATH": f"{conda / 'bin'}:{os.environ['PATH']}"}
+        self.environment.pop("PYTHONPATH", None)
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+def done(tmp_path_factory: pytest.TempPathFactory, tiny_config: dict[str, Any]) -> Copy:
     """Every output of three small pipelines there (empty) and recorded as done."""
-    copy = Copy(tmp_path_factory.mktemp("environments"))
-    for row in copy.outputs():
-        path = copy.folder / row["output_file"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir(exist_ok=True) if path.suffix == ".levels" else path.touch()
-    copy.snakemake("--touch", "--forceall", "--cores", "1")
+    copy = Copy(tmp_path_factory.mktemp("environments"), tiny_config)
+    copy.mark_finished()
     return copy
 
 
@@ -106,10 +87,10 @@ def test_an_edited_environment_makes_exactly_its_rules_stale(done, name, inside,
     assert changed == {row["output_file"] for row in rows if row["output_file"].startswith(inside)} != set()
 
 
-def test_winnow_is_found_in_an_environment_that_has_not_got_it(tmp_path):
-    copy = Copy(tmp_path / "copy")
+def test_winnow_is_found_in_an_environment_that_has_not_got_it(tmp_path, tiny_config):
+    copy = Copy(tmp_path / "copy", tiny_config)
     target = "results/rare_gems/tiny/init/signed_constant/s0.safetensors"
-    copy.snakemake(target, "--cores", "1", "--sdm", "conda")
+    copy.run(target, "--sdm", "conda")
     assert (copy.folder / target).stat().st_size > 1000
     assert list((copy.folder / ".snakemake/conda").glob("*/bin/python"))  # it ran in the environment
 

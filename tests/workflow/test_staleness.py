@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, copy_of_project
 
-from .conftest import Workflow, copy_of_project, plans
+from .conftest import Workflow, plans
 from .staleness import EDITS, GROWN, LESS, NOTHING, SOURCE_EDITS, table
 
 pytestmark = pytest.mark.slow
