@@ -9,6 +9,7 @@ adversarial images are compared first.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 
 import torch
@@ -35,6 +36,11 @@ CASES = {  # model, side of the images, batch (CPU, GPU), crop
 TINY = {"ResNet-8 16x16": (Model(arch="resnet8", width=4), 16, (4, 4), "pad")}
 
 
+def compared(size):
+    """The attack of the comparison, from the image itself. At 224x224 one step: ten make 3 % in the loss of 2e-7 in the logits."""
+    return replace(PGD10, steps=10 if size < 64 else 1, random_start=False)
+
+
 class Plain:
     def __init__(self, model, size, batch, crop, device, threads):
         torch.set_num_threads(threads)
@@ -48,9 +54,9 @@ class Plain:
         )
         self.batches = iter(())
 
-    def step(self, x, y, random_start):
+    def step(self, x, y, attack):
         self.model.eval()
-        x = images.advertorch_pgd(self.model, PGD10, random_start).perturb(x, y)
+        x = images.advertorch_pgd(self.model, attack, attack.random_start).perturb(x, y)
         self.model.train()
         self.optimizer.zero_grad()
         loss = F.cross_entropy(self.model(x), y)
@@ -63,12 +69,12 @@ class Plain:
         if batch is None:
             self.batches = iter(self.loader)
             batch = next(self.batches)
-        self.step(*(t.to(self.device, non_blocking=True) for t in batch), random_start=True)
+        self.step(*(t.to(self.device, non_blocking=True) for t in batch), PGD10)
 
     def answer(self):
         x, y = (t.to(self.device) for t in images.fixed_batch(self.batch, self.size))
         self.model.eval()
-        return _answer(self.model, x, y, lambda: self.step(x, y, random_start=False))
+        return _answer(self.model, x, y, lambda: self.step(x, y, compared(self.size)))
 
 
 class Winnow:
@@ -83,8 +89,7 @@ class Winnow:
         self.loader = Loader(images.split(8 * batch, size), data, batch, self.device)
         self.epochs, self.batches = count(), iter(())
 
-    def step(self, x, y, random_start):
-        attack = Attack(eps=PGD10.eps, step_size=PGD10.step_size, steps=PGD10.steps, random_start=random_start)
+    def step(self, x, y, attack):
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         loss = make_step(self.model, TRAIN, self.compute, self.device, attack)((x, y))
@@ -96,7 +101,7 @@ class Winnow:
         if batch is None:
             self.batches = self.loader.epoch(next(self.epochs))
             batch = next(self.batches)
-        self.step(*batch, random_start=True)
+        self.step(*batch, PGD10)
 
     def answer(self):
         x, y = (t.to(self.device) for t in images.fixed_batch(self.batch, self.size))
@@ -104,7 +109,7 @@ class Winnow:
         precision = torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.compute.precision == "bf16")
         with precision, evaluation_mode(self.model):
             found = _answer(self.model, x, y, None)
-        return found | {"loss": self.step(x, y, random_start=False)}
+        return found | {"loss": self.step(x, y, compared(self.size))}
 
 
 def _answer(model, x, y, step):

@@ -20,6 +20,9 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+
+from winnow.launch import JOB_ENVIRONMENT
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
 PLAIN = "plain"
@@ -74,13 +77,14 @@ class Timed:
 
 
 class Remote:
-    """A path in a process of its own; the same methods."""
+    """A path in a process of its own, by default in the environment of winnow's jobs; the same methods."""
 
-    def __init__(self, make: Callable[..., Any], settings: Mapping[str, Any]):
+    def __init__(self, make: Callable[..., Any], settings: Mapping[str, Any], environment: Mapping[str, str] = JOB_ENVIRONMENT):
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, make, dict(settings)), daemon=True)
-        self.process.start()
+        with patch.dict(os.environ, environment):
+            self.process.start()
         theirs.close()
         self._receive()
 
@@ -135,7 +139,8 @@ def race(
     sides: dict[str, Timed | Remote] = {}
     try:
         for name, (make, settings) in paths.items():
-            sides[name] = (Timed if args.tiny else Remote)(make, settings)
+            environment = {} if name == PLAIN else JOB_ENVIRONMENT
+            sides[name] = Timed(make, settings) if args.tiny else Remote(make, settings, environment)
         reference = sides[PLAIN].answer()
         same = {name: agree(name, reference, side.answer()) for name, side in sides.items() if name != PLAIN}
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}

@@ -72,7 +72,12 @@ def imp(scale: dict[str, Any], compute: dict[str, Any], folder: Path, device: st
 def gems(scale: dict[str, Any], compute: dict[str, Any], folder: Path, device: str, *extra: str) -> Path:
     """A search with hard prunes in a random network."""
     dense = folder / "init.safetensors"
-    run("gem_init", {"model": scale["arch"], "init": {"init": "signed_constant"}, "data": images(scale), "seed": 0}, "cpu", out=dense)
+    run(
+        "gem_init",
+        {"model": scale["arch"], "init": {"init": "signed_constant"}, "data": images(scale), "seed": 0},
+        "cpu",
+        out=dense,
+    )
     search = {"algo": "hc_iter", "target_sparsity": 20, "iter_period": 1, "lmbda": 1e-6, "regularization": "L2"}
     train = {"epochs": max(3, scale["epochs"]), "batch_size": scale["batch"], "lr": 0.1}
     config = {"search": search, "data": images(scale), "train": train, "compute": compute, "seed": 0}

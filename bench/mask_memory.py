@@ -72,7 +72,7 @@ def main(argv=None):
     settings = {"size": (TINY | CASES)[name][0], "batch": args.batch, "length": args.length}
     run, peaks = Run("mask_memory", args), {}
     for make in (FineTuning, Search):
-        side = Remote(make, {**settings, "device": args.device, "threads": args.threads})
+        side = Remote(make, {**settings, "device": args.device, "threads": args.threads}, {})
         try:
             masked = side.answer()
             side.seconds(), side.seconds()

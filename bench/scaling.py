@@ -8,7 +8,6 @@ alike; the misfit is the largest distance of a point from it, in percent of the 
 
 from __future__ import annotations
 
-import re
 import statistics
 import tempfile
 import time
@@ -19,7 +18,7 @@ import yaml
 
 from bench import adversarial_step, gem_search_epoch, robust_search_step
 from bench.common import Remote, Run, Timed, arguments
-from bench.workflow import ROOT, seconds, snakemake, stage
+from bench.workflow import ROOT, dry_run, stage
 
 DIGITS = {"dataset": "digits", "classes": [0, 1, 2, 3, 4], "train_crop": "pad", "crop_padding": 1, "val_images": 100}
 TRAIN = {"epochs": 1, "batch_size": 32, "lr": 0.05}
@@ -88,11 +87,9 @@ def jobs(folder, repeats, tiny):
         given["double_win"]["seeds"] = list(range(count))
         path = folder / "grid.yaml"
         path.write_text(yaml.safe_dump(given))
-        command = snakemake(
-            "-n", "--quiet", "rules", "--directory", str(folder), "results/tables/double_win.csv", "--configfile", str(path)
-        )
-        runs = [seconds(command) for _ in range(repeats)]
-        points.append((int(re.findall(r"^total\s+(\d+)", runs[0][1], re.MULTILINE)[0]), statistics.median(t for t, _ in runs)))
+        target = ("--directory", str(folder), "results/tables/double_win.csv", "--configfile", str(path))
+        runs = [dry_run(*target) for _ in range(repeats)]
+        points.append((runs[0][1], statistics.median(t for t, _ in runs)))
     return line("dry run of the double-win grid", "jobs", "s", points)
 
 

@@ -12,14 +12,18 @@ import os
 import shlex
 import sys
 from functools import cache
+from inspect import signature
 
 import yaml
 from snakemake.exceptions import WorkflowError
 
 SOURCES = os.path.join(workflow.basedir, "src")
 sys.path.insert(0, SOURCES)
+from winnow.launch import JOB_ENVIRONMENT
+
 # Jobs find winnow without installing it, and, unless an environment is deployed for them, the Python that runs Snakemake.
 PREFIX = f"export PYTHONPATH={shlex.quote(SOURCES)}; "
+PREFIX += "".join(f"export {n}={shlex.quote(os.environ.get(n, value))}; " for n, value in JOB_ENVIRONMENT.items())
 if not workflow.deployment_settings.deployment_method:
     PREFIX += f'export PATH={shlex.quote(os.path.dirname(sys.executable))}:"$PATH"; '
 shell.prefix(PREFIX)
@@ -49,6 +53,13 @@ RUN = run_arguments(CONFIG)
 ENVS = "../../envs"
 
 
+def signed(function):
+    """The function with its signature written down: Snakemake asks for it 20 times a job, and working it out took a tenth of a dry run."""
+    function.__signature__ = signature(function)
+    return function
+
+
+@signed
 def untracked(wildcards, input, resources):
     """The arguments that change no result. Snakemake does not compare params whose function takes `input`.
 
@@ -61,7 +72,7 @@ def untracked(wildcards, input, resources):
 def part_of(section, build, *names):
     """A params function: the configuration that `build(section, *wildcards)` gives, as canonical JSON."""
     made = cache(lambda *values: canonical_json(build(section, *values)))
-    return lambda wildcards: made(*[wildcards[n] for n in names])
+    return signed(lambda wildcards: made(*[wildcards[n] for n in names]))
 
 
 def stamp(stage, env="vision"):
@@ -74,6 +85,7 @@ def memory(rule, workers=0):
     """Host memory of a rule in MB, from workflow/resources.yaml; it grows with every attempt."""
     base = REQUESTS[rule]["mem_mb"] + REQUESTS["worker_mb"] * workers
 
+    @signed
     def asked(wildcards, attempt):
         model = model_of(CONFIG, wildcards)
         return attempt * (base + math.ceil(parameters(model) * REQUESTS["weight_bytes"] / 1e6 if model else 0))
@@ -90,6 +102,7 @@ def runtime(rule, config=None):
     rate = REQUESTS["rates"]["cpu" if CONFIG.device == "cpu" else "gpu"]
     known = {}
 
+    @signed
     def asked(wildcards, attempt):
         text = config(wildcards) if config else None
         place = (text, wildcards.get("experiment"), wildcards.get("mode"))
@@ -101,9 +114,7 @@ def runtime(rule, config=None):
     return asked
 
 
-def gpu_model(wildcards):
-    """The kind of GPU that is asked for; none: any."""
-    return CONFIG.gpu_model
+GPU_MODEL = {"gpu_model": CONFIG.gpu_model} if CONFIG.gpu_model else {}  # of every rule that asks for a GPU
 
 
 wildcard_constraints:

@@ -32,7 +32,7 @@ rule pretrain:
     resources:
         nodes=1,
         gpu=CONFIG.gpus,
-        gpu_model=gpu_model,
+        **GPU_MODEL,
         mem_mb=memory("pretrain", CONFIG.workers),
         runtime=runtime("pretrain", pretrain_config),
     params:
@@ -117,7 +117,7 @@ rule imp_train:
     resources:
         nodes=1,
         gpu=CONFIG.gpus,
-        gpu_model=gpu_model,
+        **GPU_MODEL,
         mem_mb=memory("imp_train", CONFIG.workers),
         runtime=runtime("imp_train", imp_train_config),
     params:

@@ -26,7 +26,7 @@ rule transfer_std:
     resources:
         nodes=1,
         gpu=CONFIG.gpus,
-        gpu_model=gpu_model,
+        **GPU_MODEL,
         mem_mb=memory("transfer_std", CONFIG.workers),
         runtime=runtime("transfer_std", transfer_std_config),
     params:
@@ -59,7 +59,7 @@ rule transfer_adv:
     resources:
         nodes=1,
         gpu=CONFIG.gpus,
-        gpu_model=gpu_model,
+        **GPU_MODEL,
         mem_mb=memory("transfer_adv", CONFIG.workers),
         runtime=runtime("transfer_adv", transfer_adv_config),
     params:
@@ -91,7 +91,7 @@ rule evaluate:
     resources:
         nodes=1,
         gpu=1,
-        gpu_model=gpu_model,
+        **GPU_MODEL,
         mem_mb=memory("evaluate", CONFIG.workers),
         runtime=runtime("evaluate", evaluate_config),
     params:

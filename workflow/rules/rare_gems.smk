@@ -90,7 +90,7 @@ rule gem_search:
     resources:
         nodes=1,
         gpu=CONFIG.gpus,
-        gpu_model=gpu_model,
+        **GPU_MODEL,
         mem_mb=memory("gem_search", CONFIG.workers),
         runtime=runtime("gem_search", gem_search_config),
     params:
@@ -126,7 +126,7 @@ rule gem_search_inverted:
     resources:
         nodes=1,
         gpu=CONFIG.gpus,
-        gpu_model=gpu_model,
+        **GPU_MODEL,
         mem_mb=memory("gem_search_inverted", CONFIG.workers),
         runtime=runtime("gem_search_inverted", gem_search_inverted_config),
     params:
@@ -183,7 +183,7 @@ rule gem_finetune:
     resources:
         nodes=1,
         gpu=CONFIG.gpus,
-        gpu_model=gpu_model,
+        **GPU_MODEL,
         mem_mb=memory("gem_finetune", CONFIG.workers),
         runtime=runtime("gem_finetune", gem_finetune_config),
     params:
@@ -214,7 +214,7 @@ rule gem_sanity:
     resources:
         nodes=1,
         gpu=1,
-        gpu_model=gpu_model,
+        **GPU_MODEL,
         mem_mb=memory("gem_sanity", CONFIG.workers),
         runtime=runtime("gem_sanity", gem_sanity_config),
     params:

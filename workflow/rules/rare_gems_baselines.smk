@@ -70,7 +70,7 @@ rule gem_snip:
     resources:
         nodes=1,
         gpu=1,
-        gpu_model=gpu_model,
+        **GPU_MODEL,
         mem_mb=memory("gem_snip", CONFIG.workers),
         runtime=runtime("gem_snip"),
     params:
@@ -98,7 +98,7 @@ rule gem_grasp:
     resources:
         nodes=1,
         gpu=1,
-        gpu_model=gpu_model,
+        **GPU_MODEL,
         mem_mb=memory("gem_grasp", CONFIG.workers),
         runtime=runtime("gem_grasp"),
     params:
@@ -126,7 +126,7 @@ rule gem_synflow:
     resources:
         nodes=1,
         gpu=1,
-        gpu_model=gpu_model,
+        **GPU_MODEL,
         mem_mb=memory("gem_synflow", CONFIG.workers),
         runtime=runtime("gem_synflow"),
     params:
@@ -159,7 +159,7 @@ rule weight_training:
     resources:
         nodes=1,
         gpu=CONFIG.gpus,
-        gpu_model=gpu_model,
+        **GPU_MODEL,
         mem_mb=memory("weight_training", CONFIG.workers),
         runtime=runtime("weight_training", weight_training_config),
     params:
@@ -194,7 +194,7 @@ rule imp_rewind:
     resources:
         nodes=1,
         gpu=CONFIG.gpus,
-        gpu_model=gpu_model,
+        **GPU_MODEL,
         mem_mb=memory("imp_rewind", CONFIG.workers),
         runtime=runtime("imp_rewind", imp_rewind_config),
     params:

@@ -84,7 +84,7 @@ rule finetune_text:
     resources:
         nodes=1,
         gpu=CONFIG.gpus,
-        gpu_model=gpu_model,
+        **GPU_MODEL,
         mem_mb=memory("finetune_text"),
         runtime=runtime("finetune_text", finetune_text_config),
     params:
@@ -116,7 +116,7 @@ rule search_robust_ticket:
     resources:
         nodes=1,
         gpu=CONFIG.gpus,
-        gpu_model=gpu_model,
+        **GPU_MODEL,
         mem_mb=memory("search_robust_ticket"),
         runtime=runtime("search_robust_ticket", search_robust_ticket_config),
     params:
@@ -233,7 +233,7 @@ rule retrain_ticket:
     resources:
         nodes=1,
         gpu=CONFIG.gpus,
-        gpu_model=gpu_model,
+        **GPU_MODEL,
         mem_mb=memory("retrain_ticket"),
         runtime=runtime("retrain_ticket", retrain_ticket_config),
     params:
@@ -269,7 +269,7 @@ rule attack_text:
     resources:
         nodes=1,
         gpu=1,
-        gpu_model=gpu_model,
+        **GPU_MODEL,
         mem_mb=memory("attack_text"),
         runtime=runtime("attack_text", attack_text_config),
     params:
