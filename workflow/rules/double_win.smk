@@ -30,9 +30,9 @@ rule pretrain:
         f"{ENVS}/vision.yaml"
     threads: DW.compute.threads if DW else 1
     resources:
+        **GPU_MODEL,
         nodes=1,
         gpu=CONFIG.gpus,
-        **GPU_MODEL,
         mem_mb=memory("pretrain", CONFIG.workers),
         runtime=runtime("pretrain", pretrain_config),
     params:
@@ -115,9 +115,9 @@ rule imp_train:
         f"{ENVS}/vision.yaml"
     threads: DW.compute.threads if DW else 1
     resources:
+        **GPU_MODEL,
         nodes=1,
         gpu=CONFIG.gpus,
-        **GPU_MODEL,
         mem_mb=memory("imp_train", CONFIG.workers),
         runtime=runtime("imp_train", imp_train_config),
     params:

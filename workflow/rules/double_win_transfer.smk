@@ -24,9 +24,9 @@ rule transfer_std:
         f"{ENVS}/vision.yaml"
     threads: DW.compute.threads if DW else 1
     resources:
+        **GPU_MODEL,
         nodes=1,
         gpu=CONFIG.gpus,
-        **GPU_MODEL,
         mem_mb=memory("transfer_std", CONFIG.workers),
         runtime=runtime("transfer_std", transfer_std_config),
     params:
@@ -57,9 +57,9 @@ rule transfer_adv:
         f"{ENVS}/vision.yaml"
     threads: DW.compute.threads if DW else 1
     resources:
+        **GPU_MODEL,
         nodes=1,
         gpu=CONFIG.gpus,
-        **GPU_MODEL,
         mem_mb=memory("transfer_adv", CONFIG.workers),
         runtime=runtime("transfer_adv", transfer_adv_config),
     params:
@@ -89,9 +89,9 @@ rule evaluate:
         f"{ENVS}/vision.yaml"
     threads: DW.compute.threads if DW else 1
     resources:
+        **GPU_MODEL,
         nodes=1,
         gpu=1,
-        **GPU_MODEL,
         mem_mb=memory("evaluate", CONFIG.workers),
         runtime=runtime("evaluate", evaluate_config),
     params:

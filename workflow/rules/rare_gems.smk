@@ -88,9 +88,9 @@ rule gem_search:
         f"{ENVS}/vision.yaml"
     threads: RG.compute.threads if RG else 1
     resources:
+        **GPU_MODEL,
         nodes=1,
         gpu=CONFIG.gpus,
-        **GPU_MODEL,
         mem_mb=memory("gem_search", CONFIG.workers),
         runtime=runtime("gem_search", gem_search_config),
     params:
@@ -124,9 +124,9 @@ rule gem_search_inverted:
         f"{ENVS}/vision.yaml"
     threads: RG.compute.threads if RG else 1
     resources:
+        **GPU_MODEL,
         nodes=1,
         gpu=CONFIG.gpus,
-        **GPU_MODEL,
         mem_mb=memory("gem_search_inverted", CONFIG.workers),
         runtime=runtime("gem_search_inverted", gem_search_inverted_config),
     params:
@@ -181,9 +181,9 @@ rule gem_finetune:
         f"{ENVS}/vision.yaml"
     threads: RG.compute.threads if RG else 1
     resources:
+        **GPU_MODEL,
         nodes=1,
         gpu=CONFIG.gpus,
-        **GPU_MODEL,
         mem_mb=memory("gem_finetune", CONFIG.workers),
         runtime=runtime("gem_finetune", gem_finetune_config),
     params:
@@ -212,9 +212,9 @@ rule gem_sanity:
         f"{ENVS}/vision.yaml"
     threads: RG.compute.threads if RG else 1
     resources:
+        **GPU_MODEL,
         nodes=1,
         gpu=1,
-        **GPU_MODEL,
         mem_mb=memory("gem_sanity", CONFIG.workers),
         runtime=runtime("gem_sanity", gem_sanity_config),
     params:

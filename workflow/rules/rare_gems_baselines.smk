@@ -68,9 +68,9 @@ rule gem_snip:
         f"{ENVS}/vision.yaml"
     threads: RG.compute.threads if RG else 1
     resources:
+        **GPU_MODEL,
         nodes=1,
         gpu=1,
-        **GPU_MODEL,
         mem_mb=memory("gem_snip", CONFIG.workers),
         runtime=runtime("gem_snip"),
     params:
@@ -96,9 +96,9 @@ rule gem_grasp:
         f"{ENVS}/vision.yaml"
     threads: RG.compute.threads if RG else 1
     resources:
+        **GPU_MODEL,
         nodes=1,
         gpu=1,
-        **GPU_MODEL,
         mem_mb=memory("gem_grasp", CONFIG.workers),
         runtime=runtime("gem_grasp"),
     params:
@@ -124,9 +124,9 @@ rule gem_synflow:
         f"{ENVS}/vision.yaml"
     threads: RG.compute.threads if RG else 1
     resources:
+        **GPU_MODEL,
         nodes=1,
         gpu=1,
-        **GPU_MODEL,
         mem_mb=memory("gem_synflow", CONFIG.workers),
         runtime=runtime("gem_synflow"),
     params:
@@ -157,9 +157,9 @@ rule weight_training:
         f"{ENVS}/vision.yaml"
     threads: RG.compute.threads if RG else 1
     resources:
+        **GPU_MODEL,
         nodes=1,
         gpu=CONFIG.gpus,
-        **GPU_MODEL,
         mem_mb=memory("weight_training", CONFIG.workers),
         runtime=runtime("weight_training", weight_training_config),
     params:
@@ -192,9 +192,9 @@ rule imp_rewind:
         f"{ENVS}/vision.yaml"
     threads: RG.compute.threads if RG else 1
     resources:
+        **GPU_MODEL,
         nodes=1,
         gpu=CONFIG.gpus,
-        **GPU_MODEL,
         mem_mb=memory("imp_rewind", CONFIG.workers),
         runtime=runtime("imp_rewind", imp_rewind_config),
     params:

@@ -82,9 +82,9 @@ rule finetune_text:
         f"{ENVS}/text.yaml"
     threads: RB.compute.threads if RB else 1
     resources:
+        **GPU_MODEL,
         nodes=1,
         gpu=CONFIG.gpus,
-        **GPU_MODEL,
         mem_mb=memory("finetune_text"),
         runtime=runtime("finetune_text", finetune_text_config),
     params:
@@ -114,9 +114,9 @@ rule search_robust_ticket:
         f"{ENVS}/text.yaml"
     threads: RB.compute.threads if RB else 1
     resources:
+        **GPU_MODEL,
         nodes=1,
         gpu=CONFIG.gpus,
-        **GPU_MODEL,
         mem_mb=memory("search_robust_ticket"),
         runtime=runtime("search_robust_ticket", search_robust_ticket_config),
     params:
@@ -231,9 +231,9 @@ rule retrain_ticket:
         f"{ENVS}/text.yaml"
     threads: RB.compute.threads if RB else 1
     resources:
+        **GPU_MODEL,
         nodes=1,
         gpu=CONFIG.gpus,
-        **GPU_MODEL,
         mem_mb=memory("retrain_ticket"),
         runtime=runtime("retrain_ticket", retrain_ticket_config),
     params:
@@ -267,9 +267,9 @@ rule attack_text:
         f"{ENVS}/text.yaml"
     threads: (RB.compute.threads * RB.attack_processes) if RB else 1
     resources:
+        **GPU_MODEL,
         nodes=1,
         gpu=1,
-        **GPU_MODEL,
         mem_mb=memory("attack_text"),
         runtime=runtime("attack_text", attack_text_config),
     params:
