@@ -60,15 +60,15 @@ def test_kept_weights_move_as_under_torch_prune():
 
 
 def test_another_configuration_never_takes_the_checkpoint(dense, tmp_path):
-    def job(config, init=dense):
-        arguments = ["--config", json.dumps(config), "--init", str(init), "--best-sa", "a", "--metrics", "b"]
+    def job(config, init=dense, out="a"):
+        arguments = ["--config", json.dumps(config), "--init", str(init), "--best-sa", out, "--metrics", "b"]
         return transfer.stage._job(vars(transfer.stage.parser().parse_args(arguments)))
 
     config = {"data": DIGITS, "train": TRAIN, "compute": {}, "seed": 0}
     other = tmp_path / "other.safetensors"
     other.write_bytes(dense.read_bytes() + b" ")
-    keys = [job(config).key(), job(config | {"seed": 1}).key(), job(config, other).key()]
-    assert len(set(keys)) == 3 and job(config).key() == keys[0]
+    keys = [job(config).key(), job(config | {"seed": 1}).key(), job(config, other).key(), job(config, out="c").key()]
+    assert len(set(keys)) == 4 and job(config).key() == keys[0]
     assert imp_train.stage.name != transfer.stage.name
 
 
