@@ -67,12 +67,12 @@ def test_jobs_cut_off_go_on_and_a_third_gpu_job_waits(cluster, tmp_path):
                 assert run.poll() is None, log.read_text()[-4000:]
                 for name, process in repository.stages("pretrain").items():
                     written = repository.folder / f"results/double_win/tiny/{name}/s0/logs/pretrain.log"
-                    if name not in hung and written.exists() and "epoch 2/1000" in written.read_text():
+                    if name not in hung and written.exists() and "epoch 10/1000" in written.read_text():
                         freeze(process)
                         hung[name] = process
                 return len(hung) == 2
 
-            wait("two pre-trainings in their third epoch", two_hang)
+            wait("two pre-trainings past their tenth epoch", two_hang)
             cancelled, late = hung
             third = next(n for n in names if n not in hung)
             name = run_id(log.read_text())
@@ -95,7 +95,7 @@ def test_jobs_cut_off_go_on_and_a_third_gpu_job_waits(cluster, tmp_path):
     told_by = {n: (repository.folder / f"results/double_win/tiny/{n}/s0/logs/pretrain.log").read_text() for n in names}
     for n in (cancelled, late):
         step = int(re.search(r"resumed at step (\d+)", told_by[n])[1])
-        assert step >= 4, told_by[n]  # two epochs of two steps
+        assert step >= 4, told_by[n]  # of two an epoch; the newest state may be some hundredths of a second old
     assert "resumed" not in told_by[third]
     weights = {n: read_arrays(repository.folder / path) for n, path in dense.items()}
     for n in (cancelled, late):  # one configuration: those that were cut off must end with the weights of the one that was not
