@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from winnow.tables.figures import colour, pyplot, shared_legend
+from winnow.tables.figures import colour, panels, shared_legend
 
 PANELS = {
     "std_sa": "SA (%)\nstandard transfer",
@@ -17,16 +17,7 @@ PANELS = {
 
 def plot(rows: pd.DataFrame, title: str) -> Any:
     """The figure of one downstream's rows of the table: SA and RA against the remaining percentage, a column a pre-training."""
-    columns, methods = list(dict.fromkeys(rows["pretraining"])), sorted(set(rows["method"]))
-    size = (3.1 * len(columns) + 1, 6.6)
-    figure, axes = pyplot().subplots(len(PANELS), len(columns), figsize=size, sharex=True, sharey="row", squeeze=False)
-    for j, name in enumerate(columns):
-        axes[0, j].set_title(f"pre-training: {name}")
-        axes[-1, j].set_xlabel("remaining weights (%)")
-        for i, metric in enumerate(PANELS):
-            _panel(axes[i, j], rows[rows["pretraining"] == name], metric, methods)
-    for i, label in enumerate(PANELS.values()):
-        axes[i, 0].set_ylabel(label)
+    figure = panels(rows, "pretraining", "pre-training: ", "remaining weights (%)", PANELS, _panel, height=6.6)
     shared_legend(figure, columns=4, below=0.05)
     figure.suptitle(title)
     return figure

@@ -6,23 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from winnow.tables.figures import colour, pyplot, shared_legend
+from winnow.tables.figures import colour, panels, shared_legend
 
 PANELS = {"clean": "clean accuracy (%)", "aua": "accuracy under attack (%)"}
 
 
 def plot(rows: pd.DataFrame, title: str) -> Any:
     """The figure of one task's rows of the table: accuracy against the removed percentage, a column an attacker."""
-    attackers, methods = list(dict.fromkeys(rows["attacker"])), sorted(set(rows["method"]))
-    size = (3.1 * len(attackers) + 1, 5.2)
-    figure, axes = pyplot().subplots(len(PANELS), len(attackers), figsize=size, sharex=True, sharey="row", squeeze=False)
-    for j, attacker in enumerate(attackers):
-        axes[0, j].set_title(attacker)
-        axes[-1, j].set_xlabel("removed weights (%)")
-        for i, metric in enumerate(PANELS):
-            _panel(axes[i, j], rows[rows["attacker"] == attacker], metric, methods)
-    for i, label in enumerate(PANELS.values()):
-        axes[i, 0].set_ylabel(label)
+    figure = panels(rows, "attacker", "", "removed weights (%)", PANELS, _panel, height=5.2)
     shared_legend(figure, columns=3, below=0.1)
     figure.suptitle(f"{title}: mean and standard deviation over seeds")
     return figure
