@@ -23,11 +23,12 @@ TINY_BERT = {"source": "tiny", "layers": 1, "hidden": 16, "heads": 2, "intermedi
 TEXT_TRAIN = {"epochs": 2, "batch_size": 16, "optimizer": "adamw", "lr": 0.01, "schedule": "linear", "clip_norm": 1.0}
 GEMS = {"dataset": "digits", "val_images": 100, "train_images": 200, "test_images": 100}
 
-# What a stage runs under: DRIVER STAGE HOW N ARGUMENTS. Before step (or example) N something happens to the process.
+# What a stage runs under: DRIVER STAGE HOW N ARGUMENTS. Before step (batch, example) N something happens to the process.
 DRIVER = """
 import importlib, os, resource, sys
 stage, how, at = sys.argv[1], sys.argv[2], int(sys.argv[3])
-module, name = ("winnow.text.attacks.run", "attack_one") if stage == "attack_text" else ("winnow.train.loop", "lr_factor")
+each = {"attack_text": ("winnow.text.attacks.run", "attack_one"), "evaluate": ("winnow.vision.evaluate", "evaluation_mode")}
+module, name = each.get(stage, ("winnow.train.loop", "lr_factor"))
 module, calls = importlib.import_module(module), 0
 real = getattr(module, name)
 def counted(*arguments):
@@ -50,7 +51,7 @@ class Case:
     inputs: dict[str, Path]
     outputs: dict[str, str | list[str]]
     kill_at: int
-    went_on: str  # what the log of the next run says, with the number of steps or examples done
+    went_on: str  # what the log of the next run says, with the number of steps, batches or examples done
 
     def arguments(self, *extra: str, scratch: str | Path = "scratch") -> list[str]:
         """The command line; outputs are named within the working folder."""
@@ -115,6 +116,12 @@ def made(tmp_path_factory: pytest.TempPathFactory, dense: Path) -> Callable[[str
         if stage == "transfer":
             outputs = {"best-sa": "best_sa", "best-ra": "best_ra", "metrics": "metrics.json"}
             return Case(stage, vision, {"init": dense}, outputs, 5, "resumed at step {}")
+        if stage == "evaluate":
+            wanted = {"attack": ATTACK | {"restarts": 2}, "l2_attack": ATTACK | {"norm": "l2"}, "batch_size": 20}
+            wanted |= {"autoattack": {"eps": 0.1, "attacks": ["apgd-ce"], "images": 30}}
+            config = {"data": DIGITS, "evaluation": wanted, "compute": {}, "seed": 0}
+            models = {"best-sa": dense, "best-ra": dense}
+            return Case(stage, config, models, {"metrics": "metrics.json"}, 28, "{} batches were evaluated before")
         if stage == "gem_search":
             model = {"arch": "resnet8", "width": 4, "classifier": "conv1x1", "bn": "non_affine"}
             init = make("gem_init", {"data": GEMS, "model": model, "init": {}, "seed": 0}, "init")

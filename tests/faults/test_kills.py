@@ -1,4 +1,4 @@
-"""The kill matrix: signal x stage. The next run goes on at the step where the first one ended, and the bytes are the same."""
+"""The kill matrix: signal x stage. The next run goes on where the first one ended, and the bytes are the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from .conftest import SIGNALS, run
 
-STAGES = ["imp_train", "transfer", "gem_search", "search_robust_ticket", "attack_text"]
+STAGES = ["imp_train", "transfer", "evaluate", "gem_search", "search_robust_ticket", "attack_text"]
 
 
 @pytest.mark.parametrize("how", SIGNALS, ids=lambda s: s.name)
@@ -22,7 +22,7 @@ def test_a_killed_stage_goes_on_and_ends_with_the_same_bytes(made, whole, stage,
     first = case.killed(tmp_path, how)
     assert first.returncode == (143 if how == signal.SIGTERM else -signal.SIGKILL), first.stderr[-2000:]
     assert case.results(tmp_path) == {}  # no artifact under its final name
-    # SIGTERM lets the step in progress end and saves it; an attack's examples stand alone, and the one in progress is given up
+    # SIGTERM lets the step or batch in progress end and saves it; an attack's examples stand alone, and the one in progress is given up
     done = case.kill_at if how == signal.SIGTERM and stage != "attack_text" else case.kill_at - 1
     capsys.readouterr()
     assert case.run(tmp_path) == 0

@@ -1,6 +1,7 @@
 """Measure transferred models on the test split: SA, RA by PGD with restarts, AutoAttack, l2 PGD, CIFAR-10-C.
 
-Models trained adversarially get every configured attack; others SA and RA. Accuracies are percentages of the test split.
+Models trained adversarially get every configured attack; others SA and RA. Accuracies are percentages of the test split. A killed
+run goes on after the last finished batch.
 """
 
 from __future__ import annotations
@@ -45,23 +46,24 @@ def main(job: Job[Config]) -> None:
     device = start(cfg.compute, job, cfg.seed)
     test = sources.load(cfg.data, job.data_root, job.download).test
     loader = Loader(test, cfg.data, wanted.batch_size, device, cfg.seed, job.workers)
+    tally = ev.tallies(job)
     found: dict[str, Any] = {"test_images": len(test)}
     for name in ("best_sa", "best_ra"):
         if not job.inputs[name]:
             continue
         model, spec = models.load_pretrained(job[name])
         place(model, cfg.compute, device)
-        result: dict[str, Any] = {"sa": ev.accuracy(model, loader, cfg.compute)}
-        result["ra"] = ev.robust_accuracy(model, loader, wanted.attack, cfg.compute, cfg.seed)
+        result: dict[str, Any] = {"sa": ev.accuracy(model, loader, cfg.compute, tally=tally(f"{name}/sa"))}
+        result["ra"] = ev.robust_accuracy(model, loader, wanted.attack, cfg.compute, cfg.seed, tally(f"{name}/ra"))
         if wanted.corruptions:
             folder = job.data_root / wanted.corruptions
             result["corruptions"] = ev.corruption_accuracy(model, folder, cfg.data, cfg.compute, device, wanted.batch_size)
         if name == "best_ra" and wanted.l2_attack:
-            result["l2_ra"] = ev.robust_accuracy(model, loader, wanted.l2_attack, cfg.compute, cfg.seed)
+            result["l2_ra"] = ev.robust_accuracy(model, loader, wanted.l2_attack, cfg.compute, cfg.seed, tally("l2_ra"))
         if name == "best_ra" and wanted.autoattack:
             part_of = sources.subset(test, wanted.autoattack.images, cfg.data.split_seed)
             some = Loader(part_of, cfg.data, wanted.batch_size, device, cfg.seed, job.workers)
-            result["aa"] = ev.autoattack_accuracy(model, some, wanted.autoattack, spec["num_classes"], cfg.seed)
+            result["aa"] = ev.autoattack_accuracy(model, some, wanted.autoattack, spec["num_classes"], cfg.seed, tally("aa"))
         found[name] = result
     job.write_metrics("metrics", found)
 

@@ -68,9 +68,9 @@ def weight(count: int) -> float:
     return 1.0 / size() if count < 2 * size() else (part.stop - part.start) / count
 
 
-def turns() -> slice:
-    """Every size()-th item, starting with this process's: how evaluation is split."""
-    return slice(rank(), None, size())
+def turns(done: int = 0) -> slice:
+    """Every size()-th item, starting with this process's, or so many turns later: how evaluation is split."""
+    return slice(rank() + done * size(), None, size())
 
 
 @dataclass

@@ -1,10 +1,17 @@
-"""The one evaluation loop: accuracy on clean, attacked and corrupted images. Accuracies are percentages."""
+"""The one evaluation loop: accuracy on clean, attacked and corrupted images. Accuracies are percentages.
+
+All randomness of a batch is seeded by its number, so an evaluation that was cut off goes on after its last finished batch.
+"""
 
 from __future__ import annotations
 
 import itertools
+import logging
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,45 +20,100 @@ from torch import Tensor, nn
 from winnow.config.parts import Attack, Compute, Data
 from winnow.config.vision import AutoAttack
 from winnow.errors import WinnowError
+from winnow.launch import Stopped
 from winnow.rng import seed_of
+from winnow.stage import Job
 from winnow.train import ranks
+from winnow.train.checkpoint import Checkpoints
 from winnow.train.device import autocast
 from winnow.vision.attack import evaluation_mode, perturb
 from winnow.vision.batches import Loader
 from winnow.vision.sources import Split
 
+log = logging.getLogger("winnow")
 Transform = Callable[[Tensor, Tensor], Tensor]
 
 
-def accuracy(model: nn.Module, loader: Loader, compute: Compute, attacked: Transform | None = None) -> float:
+@dataclass
+class Tally:
+    """Right answers of the finished batches of one measurement; `after_batch()` is called as soon as one more is in it."""
+
+    right: list[int]
+    after_batch: Callable[[], None]
+
+
+def tallies(job: Job[Any]) -> Callable[[str], Tally]:
+    """Tallies by name, those of an earlier, killed run among them; kept in the job's checkpoint, at SIGTERM too (then Stopped)."""
+    checkpoints, job.checkpoints = Checkpoints(job.checkpoint_folder), True
+    found: dict[str, list[int]] = checkpoints.load() or {}
+    if found:
+        log.info("%d batches were evaluated before", sum(map(len, found.values())))
+    saved = time.monotonic()
+
+    def after_batch() -> None:
+        nonlocal saved
+        if job.stop_requested or time.monotonic() - saved >= job.checkpoint_seconds:
+            checkpoints.save(found)
+            saved = time.monotonic()
+        if job.stop_requested:
+            raise Stopped
+
+    return lambda name: Tally(found.setdefault(name, []), after_batch)
+
+
+def accuracy(
+    model: nn.Module, loader: Loader, compute: Compute, attacked: Transform | None = None, tally: Tally | None = None
+) -> float:
     """Percentage of the split that `model` classifies correctly, its images first passed through `attacked(x, y)`."""
-    correct = 0
-    for x, y in loader.once(ranks.turns()):
-        with autocast(compute, loader.device), evaluation_mode(model):
-            x = attacked(x, y) if attacked else x
-            with torch.no_grad():
-                correct += int((model(x).argmax(1) == y).sum())
-    return 100.0 * ranks.total(correct) / len(loader.split)
+
+    def right(batch: int, x: Tensor, y: Tensor) -> int:
+        x = attacked(x, y) if attacked else x
+        with torch.no_grad():
+            return int((model(x).argmax(1) == y).sum())
+
+    return _percentage(model, loader, compute, right, tally)
 
 
-def robust_accuracy(model: nn.Module, loader: Loader, attack: Attack, compute: Compute, seed: int) -> float:
+def robust_accuracy(
+    model: nn.Module, loader: Loader, attack: Attack, compute: Compute, seed: int, tally: Tally | None = None
+) -> float:
     """Percentage correct under the worst of `attack.restarts` attacks; what one start fools is not attacked again."""
-    survivors = 0
-    for batch, (x, y) in zip(itertools.count(ranks.rank(), ranks.size()), loader.once(ranks.turns()), strict=False):
+
+    def survivors(batch: int, x: Tensor, y: Tensor) -> int:
+        for restart in range(attack.restarts):
+            if len(y) == 0:
+                break
+            torch.manual_seed(seed_of(seed, "evaluate", batch, restart))
+            adversarial = perturb(model, x, y, attack)
+            with torch.no_grad():
+                robust = model(adversarial).argmax(1) == y
+            x, y = x[robust], y[robust]
+        return len(y)
+
+    return _percentage(model, loader, compute, survivors, tally)
+
+
+def _percentage(
+    model: nn.Module,
+    loader: Loader,
+    compute: Compute,
+    right: Callable[[int, Tensor, Tensor], int],
+    tally: Tally | None,
+) -> float:
+    """Of all images, those that `right(batch number, x, y)` counts; of several processes each takes its turns."""
+    counts = tally.right if tally else []
+    turns = ranks.turns(len(counts))
+    for batch, (x, y) in zip(itertools.count(turns.start, turns.step), loader.once(turns), strict=False):
         with autocast(compute, loader.device), evaluation_mode(model):
-            for restart in range(attack.restarts):
-                if len(y) == 0:
-                    break
-                torch.manual_seed(seed_of(seed, "evaluate", batch, restart))
-                adversarial = perturb(model, x, y, attack)
-                with torch.no_grad():
-                    robust = model(adversarial).argmax(1) == y
-                x, y = x[robust], y[robust]
-        survivors += len(y)
-    return 100.0 * ranks.total(survivors) / len(loader.split)
+            counts.append(right(batch, x, y))
+        if tally:
+            tally.after_batch()
+    return 100.0 * ranks.total(sum(counts)) / len(loader.split)
 
 
-def autoattack_accuracy(model: nn.Module, loader: Loader, config: AutoAttack, num_classes: int, seed: int) -> float:
+def autoattack_accuracy(
+    model: nn.Module, loader: Loader, config: AutoAttack, num_classes: int, seed: int, tally: Tally | None = None
+) -> float:
     """Percentage correct under AutoAttack (Croce and Hein, ICML 2020), the authors' own code as packaged in pyautoattack.
 
     Targeted attacks aim at min(9, classes - 1) classes. Runs in float32, as the reference does.
@@ -76,7 +138,7 @@ def autoattack_accuracy(model: nn.Module, loader: Loader, config: AutoAttack, nu
         with torch.enable_grad():
             return adversary.run_standard_evaluation(x.contiguous(), y, batch_size=len(y))[0]
 
-    return accuracy(model, loader, Compute(), attacked)  # type: ignore[call-arg]
+    return accuracy(model, loader, Compute(), attacked, tally)  # type: ignore[call-arg]
 
 
 def corruption_accuracy(
