@@ -121,7 +121,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, dense: Path) -> Callable[[str
             wanted |= {"autoattack": {"eps": 0.1, "attacks": ["apgd-ce"], "images": 30}}
             config = {"data": DIGITS, "evaluation": wanted, "compute": {}, "seed": 0}
             models = {"best-sa": dense, "best-ra": dense}
-            return Case(stage, config, models, {"metrics": "metrics.json"}, 28, "{} batches were evaluated before")
+            return Case(stage, config, models, {"metrics": "metrics.json"}, 31, "{} batches were evaluated before")
         if stage == "gem_search":
             model = {"arch": "resnet8", "width": 4, "classifier": "conv1x1", "bn": "non_affine"}
             init = make("gem_init", {"data": GEMS, "model": model, "init": {}, "seed": 0}, "init")
