@@ -1,7 +1,8 @@
 # make demo    set up, run the embedded default, print the tables, write the report
 # make test    set up, run the whole test suite
 # make report  results/report.html: tables, figures, tickets by layer, run times
-# make plan    what a run would cost before anything is submitted: CONFIG=my.yaml, TARGET=results/tables/... (EACH=1: every job)
+# make plan    what a run would cost before anything is submitted: CONFIG=my.yaml, TARGET=results/tables/... (EACH=1: every job;
+#              several files in CONFIG are a plan each, with `make -j2 -O plan` at the same time)
 # make bench   measure winnow against the plain libraries, at most 10 minutes; DEVICE=cuda on a GPU (the demo's jobs count if it ran)
 # make check   what pre-commit and the tests check: formatting, lint, types
 VENV ?= .venv
@@ -14,8 +15,9 @@ DEVICE ?= cpu
 THREADS ?= 1
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat requirements/lock.txt pyproject.toml | cksum | cut -d' ' -f1)
+PLANS := $(addprefix plan@,$(or $(CONFIG),default))
 
-.PHONY: demo test bench plan check format docs report determinism lock clean
+.PHONY: demo test bench plan $(PLANS) check format docs report determinism lock clean
 .DEFAULT_GOAL := demo
 
 # An installed environment is reused; one without its mark (half built, or of older pins) is completed, and made anew if it is broken.
@@ -39,8 +41,10 @@ determinism: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TARGET)
 
-plan: $(READY)
-	@$(BIN)/python workflow/plan.py $(if $(EACH),--each) --profile slurm $(TARGET) $(if $(CONFIG),--configfile $(CONFIG))
+plan: $(PLANS)
+
+$(PLANS): plan@%: $(READY)
+	@$(if $(CONFIG),echo "$*:";) $(BIN)/python workflow/plan.py $(if $(EACH),--each) --profile slurm $(TARGET) $(if $(CONFIG),--configfile $*)
 
 bench: $(READY)
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m bench --device $(DEVICE) --threads $(THREADS)

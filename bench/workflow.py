@@ -118,6 +118,17 @@ def dry_runs():
     ]
 
 
+def plans():
+    """A plan of each paper's configuration with every job's requests under the SLURM profile, at the same time: `make -j plan EACH=1`."""
+    files = [f"config/paper/{name}.yaml" for name in PAPER]
+    command = ["make", f"-j{os.cpu_count()}", "-O", "plan", "EACH=1", f"CONFIG={' '.join(files)}", f"VENV={sys.prefix}"]
+    taken, text = seconds(command, cwd=ROOT)
+    jobs = sum(" threads=" in line for line in text.splitlines())
+    return measured(
+        "plans of the papers' configurations, at the same time", f"{jobs} jobs with their requests", taken, "s", 20.0
+    )
+
+
 def spread(times):
     return [min(times), max(times)]
 
@@ -192,7 +203,7 @@ def main(argv=None):
     light, times = light_start(args.repeats)
     run.add(measured("start to end of a light stage", LIGHT, light, "s", 1.0, spread=times))
     if not args.tiny:
-        run.add(*dry_runs())
+        run.add(*dry_runs(), plans())
     if not args.tiny and demo_is_finished():
         times = [seconds(snakemake("--cores", "2", "--quiet", "all"))[0] for _ in range(args.repeats)]
         run.add(measured("a run with nothing to do", "the demo again", statistics.median(times), "s", spread=spread(times)))

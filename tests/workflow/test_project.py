@@ -50,6 +50,22 @@ LIGHT = {"imp_prune", "one_shot_prune", "random_prune", "gem_ticket", "gem_rando
 NO_GPU = LIGHT | {"import_weights", "gem_import", "gem_init", "export_ticket", "import_ticket", "import_text_model"}
 
 
+def plan(folder, *words):
+    """What `make plan EACH=1` prints."""
+    command = [sys.executable, str(ROOT / "workflow/plan.py"), "--each", "--snakefile", str(ROOT / "Snakefile")]
+    done = subprocess.run([*command, "--directory", str(folder), *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_a_partition_may_have_any_name_or_be_an_expression(tmp_path):
+    tiny = ["results/tables/double_win.csv", "--configfile", str(ROOT / "tests/workflow/tiny.yaml")]
+    words = plan(tmp_path, *tiny, "--default-resources", "slurm_partition=input")
+    assert {line.split()[-1] for line in words.splitlines() if " threads=" in line} == {"slurm_partition=input"}
+    words = plan(tmp_path, *tiny, "--default-resources", "slurm_partition=f'try{attempt}'")
+    assert {line.split()[-1] for line in words.splitlines() if " threads=" in line} == {"slurm_partition=try1"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", OVERLAYS, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_overlays_plan_and_every_job_says_what_it_asks_for(path, tmp_path):
@@ -58,13 +74,7 @@ def test_overlays_plan_and_every_job_says_what_it_asks_for(path, tmp_path):
     for own in (tmp_path / p for p in assets.values() if not p.startswith("data/attack_assets/")):
         own.parent.mkdir(parents=True, exist_ok=True)
         own.touch()
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "workflow/plan.py"), "--each", "--snakefile", str(ROOT / "Snakefile"), "--directory",
-         str(tmp_path), "--profile", str(ROOT / "profiles/slurm"), "--configfile", str(path)],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    each, _, table = done.stdout.partition("rule  ")
+    each, _, table = plan(tmp_path, "--profile", str(ROOT / "profiles/slurm"), "--configfile", str(path)).partition("rule  ")
     lines = itertools.takewhile(lambda line: not line.startswith("total"), table.splitlines()[1:])
     rows = {words[0]: words for words in map(str.split, lines)}
     jobs = [line.split() for line in each.splitlines()]

@@ -11,11 +11,13 @@ import math
 import os
 import shlex
 import sys
+import tempfile
 from functools import cache
 from inspect import signature
 
 import yaml
 from snakemake.exceptions import WorkflowError
+from snakemake.resources import Resource
 
 SOURCES = os.path.join(workflow.basedir, "src")
 sys.path.insert(0, SOURCES)
@@ -39,6 +41,15 @@ from winnow.schema import canonical_json
 # of the time of a dry run.
 gc.freeze()
 gc.set_threshold(500_000, 20, 100)
+
+# Default resources are expressions, worked out for every job anew, a tenth of a dry run: those that are a mere word, and the folder
+# for temporary files (each process asks for its own), are settled here.
+DEFAULT_RESOURCES = workflow.resource_settings.default_resources or {}
+for name, resource in DEFAULT_RESOURCES.items():
+    if resource.raw == "system_tmpdir":
+        DEFAULT_RESOURCES[name] = Resource(name, tempfile.gettempdir(), raw=resource.raw)
+    elif name in ("slurm_partition", "slurm_account", "constraint", "qos") and str(resource.raw).isidentifier():
+        DEFAULT_RESOURCES[name] = Resource(name, resource.raw, raw=resource.raw)
 
 with open(os.path.join(workflow.basedir, "config", "config.yaml")) as stream:
     DEFAULT = yaml.safe_load(stream)
