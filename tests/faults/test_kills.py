@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 
-from .conftest import SIGNALS, run
+from .conftest import DRIVER, SIGNALS, run
 
 STAGES = ["imp_train", "transfer", "evaluate", "gem_search", "search_robust_ticket", "attack_text"]
 
@@ -31,9 +33,21 @@ def test_a_killed_stage_goes_on_and_ends_with_the_same_bytes(made, whole, stage,
     assert not [p for p in (tmp_path / "scratch").rglob("*") if p.is_file()]  # nothing is left behind
 
 
+def test_a_stage_killed_in_the_validation_of_an_epoch_loses_no_step_of_it(made, whole, tmp_path, capsys):
+    case = made("transfer")
+    driver = DRIVER.replace('("winnow.train.loop", "lr_factor")', '("winnow.vision.training", "accuracy")')
+    words = case.arguments("--checkpoint-seconds", "1e-9")
+    command = [sys.executable, "-c", driver, "transfer", str(int(signal.SIGKILL)), "2", *words]
+    assert subprocess.run(command, capture_output=True, cwd=tmp_path).returncode == -signal.SIGKILL
+    capsys.readouterr()
+    assert case.run(tmp_path) == 0
+    assert "resumed at step 8" in capsys.readouterr().err  # the last of the second epoch's four
+    assert case.results(tmp_path) == whole("transfer")
+
+
 @pytest.mark.parametrize("torn", [["current"], ["current", "previous"]], ids=["newest", "both"])
 def test_a_torn_checkpoint_costs_a_step_or_all_of_them_but_no_byte(made, whole, torn, tmp_path, capsys):
-    case = made("imp_train")
+    case = replace(made("imp_train"), kill_at=7)  # in mid-epoch: the two newest states are of two steps
     case.killed(tmp_path, signal.SIGKILL)
     for name in torn:
         path = next((tmp_path / "scratch").rglob(f"{name}.ckpt"))

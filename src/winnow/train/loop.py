@@ -99,10 +99,10 @@ def fit(run: Fit, job: Job[Any]) -> list[dict[str, Any]]:
     job.took_part(ranks.size())
     saved = time.monotonic()
     trainable = [p for group in run.optimizer.param_groups for p in group["params"]]
-    for epoch in range(run.global_step // per_epoch, run.train.epochs):
-        if run.finished is not None and run.finished():
+    for epoch in range(len(run.history), run.train.epochs):
+        first, sizes = run.global_step - epoch * per_epoch, run.batches.sizes(epoch)
+        if first == 0 and run.finished is not None and run.finished():
             break
-        first, sizes = run.global_step % per_epoch, run.batches.sizes(epoch)
         ranks.check_batches(sizes)
         run.model.train()
         begun = time.monotonic()
@@ -115,11 +115,11 @@ def fit(run: Fit, job: Job[Any]) -> list[dict[str, Any]]:
                 break
             _one_step(run, batch, examples, trainable)
             stop = ranks.any_of(job.stop_requested)
-            due = time.monotonic() - saved >= max(job.checkpoint_seconds, 1e-9) * 10
-            if (stop or due) and run.global_step % per_epoch:
+            wait = 1 if run.global_step % per_epoch == 0 else 10  # what comes after an epoch may take long
+            if stop or time.monotonic() - saved >= job.checkpoint_seconds * wait:
                 _save(run, job, checkpoints)
                 saved = time.monotonic()
-            if stop and run.global_step % per_epoch:
+            if stop:
                 raise Stopped
         _check_finite(run)
         ranks.check_agreement([*trainable, *ranks.statistics(run.model)], run.global_step)
