@@ -51,8 +51,8 @@ def _unit(row: dict[str, Any]) -> str:
     return {"x": "x", "": ""}.get(row["unit"], f" {row['unit']}")
 
 
-def heading(records: dict[str, dict[str, Any]]) -> str:
-    """The machine, the day, and whether anything else ran meanwhile."""
+def heading(records: dict[str, dict[str, Any]], timed: bool = True) -> str:
+    """The machine, the day, and, of what is `timed`, whether anything else ran meanwhile."""
     record = next(iter(records.values()))
     m = record["machine"]
     chip = m.get("gpu") or f"{m['processor']}, {m['cores']} cores{', bf16 instructions' if m['bf16_instructions'] else ''}"
@@ -60,7 +60,7 @@ def heading(records: dict[str, dict[str, Any]]) -> str:
         f"{chip}; {record['threads']} thread{'s' * (record['threads'] > 1)} a path; torch {m['torch']}, Python {m['python']}; "
     )
     text += f"{max(r['date'] for r in records.values())}."
-    busy = [n for n, r in records.items() if r["others_percent"] > BUSY]
+    busy = [n for n, r in records.items() if timed and r["others_percent"] > BUSY]
     if busy:
         text += (
             f"\n\\* Other programs used more than {BUSY:g} % of the machine meanwhile; to be taken again: {', '.join(busy)}."
@@ -125,9 +125,7 @@ def main() -> None:
     for name, make in (("floor", floor_table), ("scaling", scaling_table), ("precision", precision_table)):
         if (FOLDER / f"{name}.json").exists():
             record = json.loads((FOLDER / f"{name}.json").read_text())
-            if name == "precision":  # accuracies do not depend on what else the machine does
-                record["others_percent"] = 0.0
-            text = replace(text, name, heading({name: record}) + "\n\n" + make(record))
+            text = replace(text, name, heading({name: record}, timed=name != "precision") + "\n\n" + make(record))
     PAGE.write_text(text)
 
 

@@ -23,12 +23,11 @@ TINY_BERT = {"source": "tiny", "layers": 1, "hidden": 16, "heads": 2, "intermedi
 TEXT_TRAIN = {"epochs": 2, "batch_size": 16, "optimizer": "adamw", "lr": 0.01, "schedule": "linear", "clip_norm": 1.0}
 GEMS = {"dataset": "digits", "val_images": 100, "train_images": 200, "test_images": 100}
 
-# What a stage runs under: DRIVER STAGE HOW N ARGUMENTS. Before step (batch, example) N something happens to the process.
+# What a stage runs under: DRIVER STAGE HOOK HOW N ARGUMENTS. Before call N of the function HOOK something happens to the process.
 DRIVER = """
 import importlib, os, resource, sys
-stage, how, at = sys.argv[1], sys.argv[2], int(sys.argv[3])
-each = {"attack_text": ("winnow.text.attacks.run", "attack_one"), "evaluate": ("winnow.vision.evaluate", "evaluation_mode")}
-module, name = each.get(stage, ("winnow.train.loop", "lr_factor"))
+stage, hook, how, at = *sys.argv[1:4], int(sys.argv[4])
+module, name = hook.split(":")
 module, calls = importlib.import_module(module), 0
 real = getattr(module, name)
 def counted(*arguments):
@@ -38,7 +37,7 @@ def counted(*arguments):
         os.kill(os.getpid(), int(how))
     return real(*arguments)
 setattr(module, name, counted)
-sys.exit(importlib.import_module(f"winnow.stages.{stage}").stage.run(sys.argv[4:]))
+sys.exit(importlib.import_module(f"winnow.stages.{stage}").stage.run(sys.argv[5:]))
 """
 
 
@@ -52,6 +51,7 @@ class Case:
     outputs: dict[str, str | list[str]]
     kill_at: int
     went_on: str  # what the log of the next run says, with the number of steps, batches or examples done
+    hook: str = "winnow.train.loop:lr_factor"  # what is called once before each of them
 
     def arguments(self, *extra: str, scratch: str | Path = "scratch") -> list[str]:
         """The command line; outputs are named within the working folder."""
@@ -65,7 +65,7 @@ class Case:
     def killed(self, folder: Path, how: int, scratch: str | Path = "scratch") -> subprocess.CompletedProcess[str]:
         """A run that is sent the signal `how` before step `kill_at`, having saved its state after every step."""
         words = self.arguments("--checkpoint-seconds", "1e-9", scratch=scratch)
-        command = [sys.executable, "-c", DRIVER, self.stage, str(int(how)), str(self.kill_at), *words]
+        command = [sys.executable, "-c", DRIVER, self.stage, self.hook, str(int(how)), str(self.kill_at), *words]
         return subprocess.run(command, capture_output=True, text=True, cwd=folder)
 
     def run(self, folder: Path, *extra: str, scratch: str | Path = "scratch") -> int:
@@ -121,7 +121,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, dense: Path) -> Callable[[str
             wanted |= {"autoattack": {"eps": 0.1, "attacks": ["apgd-ce"], "images": 30}}
             config = {"data": DIGITS, "evaluation": wanted, "compute": {}, "seed": 0}
             models = {"best-sa": dense, "best-ra": dense}
-            return Case(stage, config, models, {"metrics": "metrics.json"}, 31, "{} batches were evaluated before")
+            hook = "winnow.vision.evaluate:evaluation_mode"
+            return Case(stage, config, models, {"metrics": "metrics.json"}, 31, "{} batches were evaluated before", hook)
         if stage == "gem_search":
             model = {"arch": "resnet8", "width": 4, "classifier": "conv1x1", "bn": "non_affine"}
             init = make("gem_init", {"data": GEMS, "model": model, "init": {}, "seed": 0}, "init")
@@ -135,10 +136,10 @@ def made(tmp_path_factory: pytest.TempPathFactory, dense: Path) -> Callable[[str
             config |= {"compute": {}, "seed": 0}
             outputs = {"scores": ["epoch1", "epoch2"], "metrics": "metrics.json"}
             return Case(stage, config, {"model": text_model()}, outputs, 9, "resumed at step {}")
-        attack = {"recipe": "textfooler", "candidates": "embedded"}
+        attack, hook = {"recipe": "textfooler", "candidates": "embedded"}, "winnow.text.attacks.run:attack_one"
         config = {"data": TEXT, "attack": attack, "examples": 12, "compute": {}}
         outputs = {"out": "rows.jsonl", "metrics": "metrics.json"}
-        return Case(stage, config, {"model": text_model()}, outputs, 6, "{} of 12 examples were done before")
+        return Case(stage, config, {"model": text_model()}, outputs, 6, "{} of 12 examples were done before", hook)
 
     def cached(stage: str) -> Case:
         if stage not in cases:

@@ -78,7 +78,7 @@ bytearray(1 << 28)
 """
     driver = DRIVER.replace("        os.kill(os.getpid(), int(how))\n", "        exec(how)\n")
     words = case.arguments("--checkpoint-seconds", "1e-9")
-    command = [sys.executable, "-c", driver, "imp_train", starve, str(case.kill_at), *words]
+    command = [sys.executable, "-c", driver, "imp_train", case.hook, starve, str(case.kill_at), *words]
     first = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert first.returncode == 1 and "MemoryError" in first.stderr
     assert case.results(tmp_path) == {}

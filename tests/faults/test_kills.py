@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 
-from .conftest import DRIVER, SIGNALS, run
+from .conftest import SIGNALS, run
 
 STAGES = ["imp_train", "transfer", "evaluate", "gem_search", "search_robust_ticket", "attack_text"]
 
@@ -34,11 +32,8 @@ def test_a_killed_stage_goes_on_and_ends_with_the_same_bytes(made, whole, stage,
 
 
 def test_a_stage_killed_in_the_validation_of_an_epoch_loses_no_step_of_it(made, whole, tmp_path, capsys):
-    case = made("transfer")
-    driver = DRIVER.replace('("winnow.train.loop", "lr_factor")', '("winnow.vision.training", "accuracy")')
-    words = case.arguments("--checkpoint-seconds", "1e-9")
-    command = [sys.executable, "-c", driver, "transfer", str(int(signal.SIGKILL)), "2", *words]
-    assert subprocess.run(command, capture_output=True, cwd=tmp_path).returncode == -signal.SIGKILL
+    case = replace(made("transfer"), hook="winnow.vision.training:accuracy", kill_at=2)
+    assert case.killed(tmp_path, signal.SIGKILL).returncode == -signal.SIGKILL
     capsys.readouterr()
     assert case.run(tmp_path) == 0
     assert "resumed at step 8" in capsys.readouterr().err  # the last of the second epoch's four

@@ -11,7 +11,7 @@ from winnow.config.parts import Attack, Compute, Data
 from winnow.config.vision import AutoAttack
 from winnow.schema import parse
 from winnow.vision.batches import Loader
-from winnow.vision.evaluate import accuracy, autoattack_accuracy, corruption_accuracy, robust_accuracy
+from winnow.vision.evaluate import Tally, accuracy, autoattack_accuracy, corruption_accuracy, robust_accuracy
 from winnow.vision.models import load_pretrained
 from winnow.vision.sources import Split, load
 
@@ -68,5 +68,8 @@ def test_corruptions_are_read_by_name(tmp_path):
     np.save(tmp_path / "fog.npy", split.images.transpose(0, 2, 3, 1))
     np.save(tmp_path / "dark.npy", np.zeros_like(split.images.transpose(0, 2, 3, 1)))
     assert corruption_accuracy(Brightness(), tmp_path, DATA, COMPUTE, CPU, 4) == {"dark": 50.0, "fog": 100.0}
+    kept = {"dark": Tally([3, 1], lambda: None), "fog": Tally([], lambda: None)}  # of two batches; dark was finished before
+    found = corruption_accuracy(Brightness(), tmp_path, DATA, COMPUTE, CPU, 4, kept.__getitem__)
+    assert found == {"dark": pytest.approx(100 * 4 / 6), "fog": 100.0} and kept["fog"].right == [4, 2]
     with pytest.raises(WinnowError, match="expected CIFAR-10-C's"):
         corruption_accuracy(Brightness(), tmp_path / "none", DATA, COMPUTE, CPU, 4)

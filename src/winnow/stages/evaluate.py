@@ -6,6 +6,7 @@ run goes on after the last finished batch.
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import Any
 
@@ -53,17 +54,20 @@ def main(job: Job[Config]) -> None:
             continue
         model, spec = models.load_pretrained(job[name])
         place(model, cfg.compute, device)
-        result: dict[str, Any] = {"sa": ev.accuracy(model, loader, cfg.compute, tally=tally(f"{name}/sa"))}
-        result["ra"] = ev.robust_accuracy(model, loader, wanted.attack, cfg.compute, cfg.seed, tally(f"{name}/ra"))
+        part = functools.partial(tally, name)
+        result: dict[str, Any] = {"sa": ev.accuracy(model, loader, cfg.compute, tally=part("sa"))}
+        result["ra"] = ev.robust_accuracy(model, loader, wanted.attack, cfg.compute, cfg.seed, part("ra"))
         if wanted.corruptions:
             folder = job.data_root / wanted.corruptions
-            result["corruptions"] = ev.corruption_accuracy(model, folder, cfg.data, cfg.compute, device, wanted.batch_size)
+            result["corruptions"] = ev.corruption_accuracy(
+                model, folder, cfg.data, cfg.compute, device, wanted.batch_size, part
+            )
         if name == "best_ra" and wanted.l2_attack:
-            result["l2_ra"] = ev.robust_accuracy(model, loader, wanted.l2_attack, cfg.compute, cfg.seed, tally("l2_ra"))
+            result["l2_ra"] = ev.robust_accuracy(model, loader, wanted.l2_attack, cfg.compute, cfg.seed, part("l2_ra"))
         if name == "best_ra" and wanted.autoattack:
             part_of = sources.subset(test, wanted.autoattack.images, cfg.data.split_seed)
             some = Loader(part_of, cfg.data, wanted.batch_size, device, cfg.seed, job.workers)
-            result["aa"] = ev.autoattack_accuracy(model, some, wanted.autoattack, spec["num_classes"], cfg.seed, tally("aa"))
+            result["aa"] = ev.autoattack_accuracy(model, some, wanted.autoattack, spec["num_classes"], cfg.seed, part("aa"))
         found[name] = result
     job.write_metrics("metrics", found)
 

@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,25 @@ _DIGEST = 32
 
 
 class Checkpoints:
-    """The newest state of one job, under a folder keyed by its configuration, code and inputs."""
+    """The newest state of one job, under a folder keyed by its configuration, code, inputs and outputs; read-only unless it `writes`."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, writes: bool = True):
         self.current = folder / "current.ckpt"
         self.previous = folder / "previous.ckpt"
+        self.writes = writes
+        self.saved = time.monotonic()
+
+    def due(self, seconds: float) -> bool:
+        """Whether the last save, or the start, is so many seconds ago."""
+        return time.monotonic() - self.saved >= seconds
 
     def save(self, state: dict[str, Any]) -> None:
         """Keep `state` (tensors, numbers, text, lists, dicts); what was current becomes previous."""
+        if self.writes:
+            self._write(state)
+        self.saved = time.monotonic()
+
+    def _write(self, state: dict[str, Any]) -> None:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         data = buffer.getvalue()

@@ -90,14 +90,13 @@ def fit(run: Fit, job: Job[Any]) -> list[dict[str, Any]]:
 
     Raises WinnowError on a loss that is not finite, Stopped after SIGTERM (the state is saved first).
     """
-    checkpoints, job.checkpoints = Checkpoints(job.checkpoint_folder), True
+    checkpoints, job.checkpoints = Checkpoints(job.checkpoint_folder, job.writes), True
     _restore(run, job, checkpoints.load())
     per_epoch = run.batches.steps_per_epoch
     base_rates = [group["lr"] for group in run.optimizer.param_groups] if run.global_step == 0 else _base_rates(run)
     for group, rate in zip(run.optimizer.param_groups, base_rates, strict=True):
         group["base_lr"] = rate
     job.took_part(ranks.size())
-    saved = time.monotonic()
     trainable = [p for group in run.optimizer.param_groups for p in group["params"]]
     for epoch in range(len(run.history), run.train.epochs):
         first, sizes = run.global_step - epoch * per_epoch, run.batches.sizes(epoch)
@@ -116,9 +115,8 @@ def fit(run: Fit, job: Job[Any]) -> list[dict[str, Any]]:
             _one_step(run, batch, examples, trainable)
             stop = ranks.any_of(job.stop_requested)
             wait = 1 if run.global_step % per_epoch == 0 else 10  # what comes after an epoch may take long
-            if stop or time.monotonic() - saved >= job.checkpoint_seconds * wait:
+            if stop or checkpoints.due(job.checkpoint_seconds * wait):
                 _save(run, job, checkpoints)
-                saved = time.monotonic()
             if stop:
                 raise Stopped
         _check_finite(run)
@@ -134,9 +132,8 @@ def fit(run: Fit, job: Job[Any]) -> list[dict[str, Any]]:
         rate = (per_epoch - first) / max(1e-9, time.monotonic() - begun)
         log.info("epoch %d/%d  %s  (%.1f steps/s)", epoch + 1, run.train.epochs, shown, rate)
         stop = ranks.any_of(job.stop_requested)
-        if stop or time.monotonic() - saved >= job.checkpoint_seconds:
+        if stop or checkpoints.due(job.checkpoint_seconds):
             _save(run, job, checkpoints)
-            saved = time.monotonic()
         if stop and epoch + 1 < run.train.epochs:
             raise Stopped
     job.checkpoints = False
@@ -179,10 +176,8 @@ def _base_rates(run: Fit) -> list[float]:
 
 
 def _save(run: Fit, job: Job[Any], checkpoints: Checkpoints) -> None:
-    """Process 0 saves; all are at the same step and hold the same state."""
+    """Process 0 writes; all are at the same step and hold the same state."""
     _check_finite(run)
-    if not job.writes:
-        return
     state = {
         "model": run.model.state_dict(),
         "optimizer": run.optimizer.state_dict(),

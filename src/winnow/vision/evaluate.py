@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,23 +41,23 @@ class Tally:
     after_batch: Callable[[], None]
 
 
-def tallies(job: Job[Any]) -> Callable[[str], Tally]:
-    """Tallies by name, those of an earlier, killed run among them; kept in the job's checkpoint, at SIGTERM too (then Stopped)."""
+def tallies(job: Job[Any]) -> Callable[..., Tally]:
+    """Tallies by checkpoint and measurement, with what an earlier, killed run counted.
+
+    They are kept in the job's checkpoint. After SIGTERM they are saved and Stopped is raised.
+    """
     checkpoints, job.checkpoints = Checkpoints(job.checkpoint_folder), True
     found: dict[str, list[int]] = checkpoints.load() or {}
     if found:
         log.info("%d batches were evaluated before", sum(map(len, found.values())))
-    saved = time.monotonic()
 
     def after_batch() -> None:
-        nonlocal saved
-        if job.stop_requested or time.monotonic() - saved >= job.checkpoint_seconds:
+        if job.stop_requested or checkpoints.due(job.checkpoint_seconds):
             checkpoints.save(found)
-            saved = time.monotonic()
         if job.stop_requested:
             raise Stopped
 
-    return lambda name: Tally(found.setdefault(name, []), after_batch)
+    return lambda *names: Tally(found.setdefault("/".join(names), []), after_batch)
 
 
 def accuracy(
@@ -142,7 +141,13 @@ def autoattack_accuracy(
 
 
 def corruption_accuracy(
-    model: nn.Module, folder: Path, data: Data, compute: Compute, device: torch.device, batch_size: int
+    model: nn.Module,
+    folder: Path,
+    data: Data,
+    compute: Compute,
+    device: torch.device,
+    batch_size: int,
+    tally: Callable[[str], Tally] | None = None,
 ) -> dict[str, float]:
     """Percentage correct per corruption of a CIFAR-10-C folder (<name>.npy with 5 severities, labels.npy)."""
     names = sorted(p.stem for p in folder.glob("*.npy") if p.stem != "labels")
@@ -153,5 +158,6 @@ def corruption_accuracy(
     for name in names:
         images = np.load(folder / f"{name}.npy", allow_pickle=False).transpose(0, 3, 1, 2)
         split = Split(np.ascontiguousarray(images), labels[: len(images)])
-        found[name] = accuracy(model, Loader(split, data, batch_size, device), compute)
+        loader = Loader(split, data, batch_size, device)
+        found[name] = accuracy(model, loader, compute, tally=tally(name) if tally else None)
     return found
