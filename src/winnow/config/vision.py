@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from winnow.config.parts import Attack
-from winnow.schema import key, part
+from winnow.schema import key, Part
 
 
-@part
-class AutoAttack:
+class AutoAttack(Part):
     """AutoAttack on the first images of the test split."""
 
     eps: float = key("radius, in pixel units", gt=0, le=1)
@@ -20,8 +19,7 @@ class AutoAttack:
     images: int | None = key("attack only this many test images (stratified); null: all", None, ge=1)
 
 
-@part
-class Evaluation:
+class Evaluation(Part):
     """What is measured on the test split of a downstream task."""
 
     attack: Attack = key("PGD for robust accuracy (RA)")
@@ -31,8 +29,7 @@ class Evaluation:
     batch_size: int = key("images per evaluation batch", 256, ge=1)
 
 
-@part
-class WeightsSource:
+class WeightsSource(Part):
     """Pre-trained weights from outside. Exactly one of file, torchvision and hub is set."""
 
     file: str | None = key("a .pth, .pth.tar, .pt or .safetensors file", None)
@@ -40,7 +37,7 @@ class WeightsSource:
     hub: str | None = key("Hugging Face hub id and file, as owner/name:file.safetensors", None)
     sha256: str | None = key("expected sha256 of the file; a mismatch is an error", None)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if sum(v is not None for v in (self.file, self.torchvision, self.hub)) != 1:
             raise ValueError("set exactly one of file, torchvision and hub")
         if self.sha256 is not None and (len(self.sha256) != 64 or set(self.sha256.lower()) - set("0123456789abcdef")):

@@ -6,24 +6,22 @@ it only says where and how to run. Anything else is refused with the nearest kno
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
 from winnow.config.gems import InitName, Regularizer, ScoreInitName, SearchOptions
-from winnow.config.rare_gems import Experiment, RareGems
 from winnow.errors import WinnowError
-from winnow.schema import key, parse, part
+from winnow.pipelines.rare_gems.config import Experiment, RareGems
+from winnow.schema import key, parse, Part
 
 Policy = Literal["cosine_lr", "constant_lr", "multistep_lr"]
-PROJECT = Path(__file__).resolve().parents[3]  # paths of released files may be relative to it
+PROJECT = Path(__file__).resolve().parents[4]  # paths of released files may be relative to it
 CIFAR = {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 ARCHS = {"vgg16": "vgg16_cifar", "MobileNetV2": "mobilenet_v2_cifar", "WideResNet28": "wideresnet-28-2", "Conv4": "conv4"}
 
 
-@part
-class Published:
+class Published(Part):
     """A released configuration, key by key."""
 
     # what is searched, and how
@@ -121,10 +119,11 @@ def translate(document: Any, name: str, path: str) -> Experiment:
     branch = {
         "name": p.name.replace("-", "_"),
         "algo": p.algo,
-        "search": {f.name: getattr(p, f.name) for f in dataclasses.fields(SearchOptions)} if searched else None,
         "train": _train(p, p.optimizer, p.lr, p.lr_policy, p.wd),
-        "sanity": searched and not p.skip_sanity_checks,
     }
+    if searched:
+        branch["search"] = {name: getattr(p, name) for name in SearchOptions.model_fields}
+        branch["sanity"] = not p.skip_sanity_checks
     experiment = {
         "name": name,
         "dataset": p.dataset,
@@ -158,6 +157,6 @@ def with_published(section: RareGems) -> RareGems:
     if not added:
         return section
     try:
-        return dataclasses.replace(section, experiments=[*section.experiments, *added], from_files=[])
+        return section.having(experiments=[*section.experiments, *added], from_files=[])
     except ValueError as error:
         raise WinnowError(f"config.rare_gems.from_files: {error}") from None

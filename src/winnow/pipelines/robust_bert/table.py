@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from winnow.grid.robust_bert import Run
+from winnow.pipelines.robust_bert.grid import Run
 
 IDENTITY = ["task", "model", "method", "removed_percent", "search_epoch", "attacker"]
 MEANS = ["clean_percent", "aua_percent", "suc_percent", "mean_queries", "perturbed_percent", "test_accuracy_percent"]

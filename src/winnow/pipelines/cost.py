@@ -12,7 +12,7 @@ from typing import Any
 from winnow.config.parts import Model
 from winnow.config.root import Root
 from winnow.config.text import TextModel
-from winnow.grid import named
+from winnow.pipelines import named
 
 # (10^6 MAC of one image, side it is counted at, 10^6 parameters), from the papers and torchvision's tables
 NETWORKS = {

@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from winnow.config.rare_gems import PublishedGem
-from winnow.grid.rare_gems import Cell
+from winnow.pipelines.rare_gems.config import PublishedGem
+from winnow.pipelines.rare_gems.grid import Cell
 
 IDENTITY = ["experiment", "dataset", "arch", "branch", "algo", "target_remaining_percent"]
 CHECKS = ["reinit", "shuffle", "invert"]

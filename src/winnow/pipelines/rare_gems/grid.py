@@ -4,7 +4,7 @@
     results/rare_gems/<experiment>/init/<init>/s<seed>.safetensors
     results/rare_gems/<experiment>/<branch>/s<seed>/search/<target>.{mask,order}.safetensors, <target>.levels/
                                                    /inverted/<target>.order.safetensors
-                                                   /{drawn,random,smart_ratio,snip,grasp,synflow}/<target>.mask.safetensors
+                                                   /{drawn,<method>}/<target>.mask.safetensors
                                                    /tuned/<target>.json                  before and after fine-tuning
                                                    /sanity/<target>.json
                                                    /imp/round<k>.{json,safetensors}      round 0 is dense
@@ -21,12 +21,28 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from winnow.config.gems import ITERATIVE, WeightInit
-from winnow.config.rare_gems import SEARCHED, Branch, Experiment, RareGems
-from winnow.grid import named
-from winnow.schema import key, part, plain
+from winnow.config.gems import ITERATIVE, Search, WeightInit
+from winnow.config.jobs import ImportWeights, TrainWeights
+from winnow.config.parts import Train
+from winnow.config.pruning import FOR_IMAGES, LIGHT, Prune
+from winnow.pipelines import named
+from winnow.pipelines.rare_gems.config import (
+    SEARCHED,
+    Branch,
+    Experiment,
+    ImpBranch,
+    PublishedGem,
+    RareGems,
+    SearchBranch,
+)
+from winnow.pipelines.rare_gems.jobs import GemInit, GemSanity, GemSearch, GemTicket
+from winnow.schema import Part, key
 
 ROOT = "results/rare_gems"
+TITLE, FIGURE, FIGURE_WILDCARDS = "Rare gems", "{experiment}", ("experiment",)
+LIGHT_METHODS = "|".join(("imp", *LIGHT))
+SCORED_METHODS = "|".join(m for m in FOR_IMAGES if m not in LIGHT)
+FOLDER = f"{ROOT}/{{experiment}}/{{branch}}/s{{seed}}"
 
 
 @dataclass(frozen=True)
@@ -61,8 +77,7 @@ class Cell:
         return f"{self.folder}/sanity/{self.target:g}.json" if self.sanity else None
 
 
-@part
-class Line:
+class Line(Part):
     """One branch as the grid sees it."""
 
     name: str = key("name of the branch")
@@ -72,8 +87,7 @@ class Line:
     sanity: bool = key("whether its sanity checks run", False)
 
 
-@part
-class Block:
+class Block(Part):
     """One experiment as the grid sees it."""
 
     name: str = key("name of the experiment")
@@ -82,8 +96,7 @@ class Block:
     branches: list[Line] = key("what is compared")
 
 
-@part
-class Grid:
+class Grid(Part):
     """Everything that decides which tickets there are."""
 
     experiments: list[Block] = key("architectures and tasks")
@@ -132,8 +145,8 @@ def grid_of(section: RareGems) -> Grid:
                         name=b.name,
                         algo=b.algo,
                         targets=targets_of(e, b),
-                        schedule=b.imp.schedule() if b.imp else [],
-                        sanity=b.sanity,
+                        schedule=b.imp.schedule() if isinstance(b, ImpBranch) else [],
+                        sanity=getattr(b, "sanity", False),
                     )
                     for b in e.branches
                 ],
@@ -144,11 +157,15 @@ def grid_of(section: RareGems) -> Grid:
     )
 
 
-def targets(section: RareGems | None) -> list[str]:
-    """The table and figures of a section; nothing without one."""
-    if section is None:
-        return []
+def targets(section: RareGems) -> list[str]:
+    """The table and figures of a section."""
     return ["results/tables/rare_gems.csv", *(f"results/figures/rare_gems/{e.name}.svg" for e in section.experiments)]
+
+
+def table_inputs(section: RareGems) -> list[str]:
+    """Metrics of every ticket and check."""
+    cells = list(grid_of(section).cells())
+    return sorted({c.metrics for c in cells} | {c.checks for c in cells if c.checks})
 
 
 def find(section: RareGems, experiment: str, branch: str) -> tuple[Experiment, Branch]:
@@ -182,7 +199,7 @@ def ticket_path(section: RareGems, experiment: str, branch: str, seed: object, t
 
 def search_target(experiment: Experiment, branch: Branch, target: str) -> str:
     """The target of the search that gives the ticket for `target`: the branch's lowest when one search serves all."""
-    return f"{min(targets_of(experiment, branch)):g}" if branch.one_search_for_all else target
+    return f"{min(targets_of(experiment, branch)):g}" if branch.algo in ITERATIVE else target
 
 
 def inverted_path(section: RareGems, experiment: str, branch: str, seed: object, target: str) -> str | None:
@@ -193,14 +210,14 @@ def inverted_path(section: RareGems, experiment: str, branch: str, seed: object,
     return f"{ROOT}/{experiment}/{branch}/s{seed}/inverted/{search_target(e, b, target)}.order.safetensors"
 
 
-def init_config(section: RareGems, experiment: str, init: str, seed: int | str) -> dict[str, Any]:
-    """Configuration of gem_init for one spelled init."""
+def init(section: RareGems, experiment: str, init: str, seed: str) -> GemInit:
+    """What makes the initial weights that are spelled so."""
     e = named(section.experiments, experiment)
     if init.startswith("from-"):
-        return {"data": plain(e.data), "seed": int(seed)}
+        return GemInit(data=e.data, seed=int(seed))
     name, _, fan = init.partition("-fan")
-    drawn = WeightInit(init=name, scale_fan=bool(fan), target_sparsity=float(fan or 100.0))  # type: ignore[arg-type]
-    return {"data": plain(e.data), "model": plain(e.model), "init": plain(drawn), "seed": int(seed)}
+    drawn = WeightInit.model_validate({"init": name, "scale_fan": bool(fan), "target_sparsity": float(fan or 100.0)})
+    return GemInit(data=e.data, model=e.model, init=drawn, seed=int(seed))
 
 
 def init_source(section: RareGems, experiment: str, init: str, seed: object) -> str | None:
@@ -213,69 +230,92 @@ def init_source(section: RareGems, experiment: str, init: str, seed: object) -> 
     return str(branch.weights).replace("{seed}", str(seed))
 
 
-def import_config(section: RareGems, experiment: str, branch: str) -> dict[str, Any]:
-    """Configuration of import_weights for a branch that starts from weights from outside."""
+def imported(section: RareGems, experiment: str, branch: str) -> ImportWeights:
+    """What brings in the weights that a branch starts from."""
     e, b = find(section, experiment, branch)
-    return {"weights": plain(b.imported), "model": plain(e.model), "num_classes": b.imported_classes}
+    assert b.imported is not None and b.imported_classes is not None
+    return ImportWeights(weights=b.imported, model=e.model, num_classes=b.imported_classes)
 
 
-def _training(section: RareGems, e: Experiment, b: Branch, train: Any, seed: int | str) -> dict[str, Any]:
-    attack = {"attack": plain(b.attack)} if b.attack else {}
-    return {"data": plain(e.data), "train": plain(train), "compute": plain(section.compute), "seed": int(seed), **attack}
+def _training(section: RareGems, e: Experiment, b: Branch, train: Train, seed: str) -> dict[str, Any]:
+    return {"data": e.data, "train": train, "attack": b.attack, "compute": section.compute, "seed": int(seed)}
 
 
-def search_config(
-    section: RareGems, experiment: str, branch: str, target: str, invert: bool, seed: int | str
-) -> dict[str, Any]:
-    """Configuration of gem_search."""
+def search(section: RareGems, experiment: str, branch: str, target: str, kind: str, seed: str) -> GemSearch:
+    """A search; `kind` is search or inverted."""
     e, b = find(section, experiment, branch)
-    search = {**plain(b.search), "algo": b.algo, "target_sparsity": float(target), "invert": invert}
-    return {"search": search, **_training(section, e, b, b.train, seed)}
+    assert isinstance(b, SearchBranch)
+    options = {name: getattr(b.search, name) for name in type(b.search).model_fields}
+    chosen = Search(**options, algo=b.algo, target_sparsity=float(target), invert=kind == "inverted")
+    return GemSearch(search=chosen, **_training(section, e, b, b.train, seed))
 
 
-def finetune_config(section: RareGems, experiment: str, branch: str, seed: int | str) -> dict[str, Any]:
-    """Configuration of gem_finetune; the target is not in it, for the ticket tells."""
+def draw(section: RareGems, target: str) -> GemTicket:
+    """A ticket from a search's prune order."""
+    return GemTicket(target_sparsity=float(target))
+
+
+def prune(section: RareGems, experiment: str, branch: str, target: str, seed: str) -> Prune:
+    """A ticket cut from the initial weights, or the cut of an IMP round (target round<k>)."""
     e, b = find(section, experiment, branch)
-    return _training(section, e, b, b.finetune or e.finetune, seed)
+    if isinstance(b, ImpBranch):
+        number = int(target.removeprefix("round"))
+        left = b.imp.schedule()[number - 1]
+        return Prune(method="magnitude", label="imp", remaining_percent=left, round=number)
+    options = {"divide_by_square": e.model.arch.startswith("vgg")} if b.algo == "smart_ratio" else {}
+    looks = {"data": e.data, "compute": section.compute} if b.algo not in LIGHT else {}
+    images = {"images": b.images} if b.algo in ("snip", "grasp") else {}
+    drawn = {} if b.algo in ("magnitude", "lamp", "synflow") else {"seed": int(seed)}
+    return Prune(method=b.algo, remaining_percent=float(target), options=options, **drawn, **looks, **images)
 
 
-def sanity_config(section: RareGems, experiment: str, branch: str, target: str, seed: int | str) -> dict[str, Any]:
-    """Configuration of gem_sanity."""
+def finetune(section: RareGems, experiment: str, branch: str, seed: str) -> TrainWeights:
+    """Fine-tuning of a ticket; the target is not in it, for the ticket tells."""
+    e, b = find(section, experiment, branch)
+    return TrainWeights(keep="best", measure=True, **_training(section, e, b, b.finetune or e.finetune, seed))
+
+
+def sanity(section: RareGems, experiment: str, branch: str, target: str, seed: str) -> GemSanity:
+    """The sanity checks of a ticket."""
+    e, b = find(section, experiment, branch)
     checks = [c for c in section.checks if c != "invert"]
-    return {**finetune_config(section, experiment, branch, seed), "target_sparsity": float(target), "checks": checks}
+    training = _training(section, e, b, b.finetune or e.finetune, seed)
+    return GemSanity(target_sparsity=float(target), checks=checks, **training)
 
 
-def ticket_config(section: RareGems, experiment: str, branch: str, target: str, seed: int | str) -> dict[str, Any]:
-    """Configuration of the stage that draws a branch's tickets: gem_ticket, smart_ratio, random_ticket, snip, grasp, synflow."""
+def imp_train(section: RareGems, experiment: str, branch: str, round_number: str, seed: str) -> TrainWeights:
+    """Dense training, also as round 0 of imp, which keeps the point to rewind to; or an IMP round."""
     e, b = find(section, experiment, branch)
-    if b.algo == "random":
-        return {"remaining_fraction": float(target) / 100.0, "seed": int(seed)}
-    if b.algo == "smart_ratio":
-        return {"target_sparsity": float(target), "divide_by_square": e.model.arch.startswith("vgg"), "seed": int(seed)}
-    if b.algo == "synflow":
-        return {"target_sparsity": float(target), "data": plain(e.data), "compute": plain(section.compute)}
-    if b.algo in ("snip", "grasp"):
-        shared = {"data": plain(e.data), "compute": plain(section.compute), "images": b.images, "seed": int(seed)}
-        return {"target_sparsity": float(target), **shared}
-    return {"target_sparsity": float(target)}
+    assert not isinstance(b, SearchBranch)
+    warm = isinstance(b, ImpBranch) and b.imp.rewind == "warm" and round_number == "0"
+    return TrainWeights(
+        keep=b.imp.ranked if isinstance(b, ImpBranch) else "best", measure=True,
+        rewind_iteration=b.imp.rewind_iteration if warm and isinstance(b, ImpBranch) else 0,
+        **_training(section, e, b, b.train, seed),  # type: ignore[union-attr]
+    )  # fmt: skip
 
 
-def dense_config(section: RareGems, experiment: str, branch: str, seed: int | str) -> dict[str, Any]:
-    """Configuration of weight_training, dense or as round 0 of imp."""
-    e, b = find(section, experiment, branch)
-    iteration = b.imp.rewind_iteration if b.imp and b.imp.rewind == "warm" else 0
-    return {**_training(section, e, b, b.train, seed), "rewind_iteration": iteration}
+class Table(Part):
+    """What the stage rare_gems_table gets."""
+
+    grid: Grid = key("every ticket of the table")
+    gem_margin: float = key("a gem beats every check by more than this many percentage points", 1.0, ge=0)
+    gem_before: float = key("a gem's accuracy before fine-tuning is this many points above chance", 10.0, ge=0)
+    published: list[PublishedGem] = key("published figures to stand beside ours", factory=list)
 
 
-def imp_config(section: RareGems, experiment: str, branch: str, round_number: int, seed: int | str) -> dict[str, Any]:
-    """Configuration of one imp_rewind round."""
-    e, b = find(section, experiment, branch)
-    assert b.imp is not None
-    remaining = b.imp.schedule()[round_number - 1]
-    return {**_training(section, e, b, b.train, seed), "rewind": b.imp.rewind, "remaining_percent": remaining}
+def table(section: RareGems) -> Table:
+    """The grid, and what makes a gem."""
+    shared = {name: getattr(section, name) for name in ("gem_margin", "gem_before", "published")}
+    return Table(grid=grid_of(section), **shared)
 
 
-def table_config(section: RareGems) -> dict[str, Any]:
-    """Configuration of rare_gems_table: the grid, and what makes a gem."""
-    whole = plain(section)
-    return {"grid": plain(grid_of(section)), **{k: whole[k] for k in ("gem_margin", "gem_before", "published")}}
+class Plot(Part):
+    """What the stage rare_gems_plots gets."""
+
+    experiment: str = key("experiment to draw")
+
+
+def plot(section: RareGems, experiment: str) -> Plot:
+    """One figure."""
+    return Plot(experiment=experiment)

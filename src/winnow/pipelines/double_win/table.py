@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from winnow.config.double_win import Published
-from winnow.grid.double_win import Run
+from winnow.pipelines.double_win.config import Published
+from winnow.pipelines.double_win.grid import Run
 
 IDENTITY = [
     "source",
