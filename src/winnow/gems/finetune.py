@@ -6,7 +6,7 @@ same is done for gems, random tickets and sanity checks. Selection is on the hel
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import nn
 
 from winnow.config.parts import Attack, Compute, Data, Train
 from winnow.errors import WinnowError
-from winnow.stage import Job
+from winnow.run import Run
 from winnow.ticket import Ticket
 from winnow.train.device import start
 from winnow.train.loop import Fit, fit
@@ -30,18 +30,18 @@ from winnow.vision.training import make_step, place, train_classifier
 class Task:
     """Data on the device and how to train on it."""
 
-    job: Job[Any]
     data: Data
     train: Train
     compute: Compute
     seed: int
     attack: Attack | None = None
+    run: Run = field(default_factory=Run)
 
     def __post_init__(self) -> None:
-        self.device = start(self.compute, self.job, self.seed)
-        self.sets = sources.load(self.data, self.job.data_root, self.job.download)
+        self.device = start(self.compute, self.run.device, self.seed)
+        self.sets = sources.load(self.data, self.run.data_root, self.run.download)
         self.train_loader, self.val, self.test = (
-            Loader(split, self.data, self.train.batch_size, self.device, self.seed, self.job.workers)
+            Loader(split, self.data, self.train.batch_size, self.device, self.seed, self.run.workers)
             for split in (self.sets.train, self.sets.val, self.sets.test)
         )
 
@@ -93,8 +93,9 @@ def finetune(model: nn.Module, ticket: Ticket | None, task: Task) -> dict[str, A
     found = {f"{k}_before": v for k, v in task.measure(model).items()}
     watch = "val_ra" if task.attack else "val_sa"
     history, best = train_classifier(
-        model, task.train_loader, task.val, task.job,
+        model, task.train_loader, task.val,
         train=task.train, compute=task.compute, seed=task.seed, attack=task.attack, ticket=ticket, watch=(watch,),
+        run=task.run,
     )  # fmt: skip
     found |= {f"{k}_last": v for k, v in task.measure(model).items()}
     if best.states:
@@ -105,8 +106,7 @@ def finetune(model: nn.Module, ticket: Ticket | None, task: Task) -> dict[str, A
 
 def early_weights(model: nn.Module, iteration: int, task: Task) -> dict[str, torch.Tensor]:
     """The state dict of `model` after the first `iteration` optimisation steps of its training: IMP's rewinding point."""
-    task.job.phase = "rewind"
-    run = Fit(
+    plan = Fit(
         model=model,
         optimizer=make_optimizer(task.train, model.parameters()),
         train=task.train,
@@ -115,5 +115,6 @@ def early_weights(model: nn.Module, iteration: int, task: Task) -> dict[str, tor
         seed=task.seed,
         max_steps=iteration,
     )
-    fit(run, task.job)
+    with task.run.part("rewind"):
+        fit(plan, task.run)
     return model.state_dict()

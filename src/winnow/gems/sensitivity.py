@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from winnow.config.gems import Sensitivity
 from winnow.gems.scores import scorable
 from winnow.prune import keep_largest
-from winnow.stage import Job
+from winnow.run import Run
 from winnow.ticket import Ticket
 from winnow.train.device import start
 from winnow.vision import models, sources
@@ -27,13 +28,15 @@ SYNFLOW_ROUNDS = 100
 Scorer = Callable[[nn.Module, list[str], Tensor, Tensor], dict[str, Tensor]]
 
 
-def ticket(job: Job[Sensitivity], scorer: Scorer) -> Ticket:
-    """The job's ticket: `scorer` on the first images of the shuffled training split, the largest scores of all layers kept."""
-    cfg = job.config
-    device = start(cfg.compute, job, cfg.seed)
-    sets = sources.load(cfg.data, job.data_root, job.download)
-    model = place(models.load_pretrained(job["weights"])[0], cfg.compute, device)
-    x, y = next(iter(Loader(sets.train, cfg.data, cfg.images, device, cfg.seed, job.workers).epoch(0)))
+def ticket(weights: Path, scorer: Scorer, cfg: Sensitivity, run: Run | None = None) -> Ticket:
+    """The ticket of a weights artifact: `scorer` on the first images of the shuffled training split of `cfg.data`; the largest
+    scores of all layers are kept.
+    """
+    run = run or Run()
+    device = start(cfg.compute, run.device, cfg.seed)
+    sets = sources.load(cfg.data, run.data_root, run.download)
+    model = place(models.load_pretrained(weights)[0], cfg.compute, device)
+    x, y = next(iter(Loader(sets.train, cfg.data, cfg.images, device, cfg.seed, run.workers).epoch(0)))
     scores = {name: score.cpu().numpy() for name, score in scorer(model, scorable(model), x, y).items()}
     count = round(sum(s.size for s in scores.values()) * cfg.target_sparsity / 100.0)
     return Ticket(keep_largest(scores, count))

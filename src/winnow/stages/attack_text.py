@@ -48,16 +48,18 @@ def main(job: Job[Config]) -> None:
     import json
 
     from winnow.artifacts import write_bytes
-    from winnow.text.attacks import setup
     from winnow.text.attacks.run import attack_all
+    from winnow.text.attacks.setup import Setup
     from winnow.text.attacks.summary import summarise
     from winnow.text.batches import encode
     from winnow.text.evaluate import accuracy
 
     cfg = job.config
-    target, test = setup.victim(job)
+    assets = {role: job[role] if job.inputs[role] else None for role in ASSETS}
+    setup = Setup(job["model"], cfg.data, cfg.attack, cfg.compute, assets, job.run.device, job.run.data_root, job.run.download)
+    target, test = setup.victim()
     whole = accuracy(target.model, encode(target.tokenizer, test, cfg.data.max_length), cfg.compute, target.device)
-    rows = attack_all(job, min(len(test), cfg.examples or len(test)), cfg.seed, setup.attack)
+    rows = attack_all(setup.attack, min(len(test), cfg.examples or len(test)), cfg.seed, job.run)
     write_bytes(job["out"], "".join(json.dumps(r, sort_keys=True, ensure_ascii=False) + "\n" for r in rows).encode())
     job.write_metrics("metrics", {**summarise(rows), "test_examples": len(test), "test_accuracy_percent": whole})
 

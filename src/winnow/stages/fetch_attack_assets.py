@@ -40,7 +40,7 @@ def main(job: Job[Config]) -> None:
     packages = sorted({name for attack in cfg.attacks for name in nltk_packages(attack)})
     wanted = fetch.Wanted(Path(cfg.folder), packages, {"masked_lm": cfg.masked_lm, "encoder": cfg.encoder})
     known = read_json(manifest) if manifest.exists() else {}
-    write_json(manifest, known | {role: fetch.obtain(role, wanted, known.get(role), job.download) for role in roles})
+    write_json(manifest, known | {role: fetch.obtain(role, wanted, known.get(role), job.run.download) for role in roles})
 
 
 if __name__ == "__main__":

@@ -48,12 +48,12 @@ def run(job: Job[Config]) -> None:
     from winnow.train.device import start
 
     cfg = job.config
-    start(cfg.compute, job, seed_of(cfg.seed, "start"))
-    model, tokenizer, data = load(job)
+    start(cfg.compute, job.run.device, seed_of(cfg.seed, "start"))
+    model, tokenizer, data = load(job["model"], cfg.data, job.run.data_root, job.run.download)
     models.reset_head(model, cfg.seed)
     ticket = Ticket.load(job["mask"]) if job.inputs.get("mask") else None
     history = finetune(
-        model, data, job, train=cfg.train, compute=cfg.compute, seed=cfg.seed, adversary=cfg.adversary, ticket=ticket
+        model, data, train=cfg.train, compute=cfg.compute, seed=cfg.seed, adversary=cfg.adversary, ticket=ticket, run=job.run
     )
     if not job.writes:
         return

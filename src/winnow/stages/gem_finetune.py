@@ -40,7 +40,7 @@ def main(job: Job[Config]) -> None:
     from winnow.ticket import Ticket
 
     cfg, ticket = job.config, Ticket.load(job["mask"])
-    task = Task(job, cfg.data, cfg.train, cfg.compute, cfg.seed, cfg.attack)
+    task = Task(cfg.data, cfg.train, cfg.compute, cfg.seed, cfg.attack, job.run)
     model, spec = task.model(job["init"])
     found = finetune(model, ticket, task)
     job.write_weights("out", model.state_dict(), model=spec, prunable=scorable(model))

@@ -40,7 +40,7 @@ def main(job: Job[Config]) -> None:
 
     cfg = job.config
     torch.manual_seed(seed_of(cfg.seed, "init"))
-    num_classes = sources.load(cfg.data, job.data_root, job.download).num_classes
+    num_classes = sources.load(cfg.data, job.run.data_root, job.run.download).num_classes
     if job.inputs["weights"]:
         model, spec = models.load_pretrained(job["weights"])
         if spec["num_classes"] != num_classes:

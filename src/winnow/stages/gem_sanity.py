@@ -48,7 +48,7 @@ def main(job: Job[Config]) -> None:
     from winnow.ticket import Ticket
 
     cfg, gem = job.config, Ticket.load(job["mask"])
-    task = Task(job, cfg.data, cfg.train, cfg.compute, cfg.seed, cfg.attack)
+    task = Task(cfg.data, cfg.train, cfg.compute, cfg.seed, cfg.attack, job.run)
     tickets: dict[str, Ticket] = {
         check: gem if check == "reinit" else Ticket(random_like(gem, cfg.seed, "shuffle")) for check in cfg.checks
     }
@@ -57,11 +57,11 @@ def main(job: Job[Config]) -> None:
         tickets["invert"] = Ticket(draw(levels, scores, cfg.target_sparsity / 100.0))
     found = {}
     for check, ticket in tickets.items():
-        job.phase = check
         model, _ = task.model(job["init"])
         if check == "reinit":
             initialise(model, list(gem.arrays), "kaiming_normal", 1.0, cfg.seed, "reinit")
-        found[check] = {**finetune(model, ticket, task), "remaining_percent": ticket.remaining_percent}
+        with job.run.part(check):
+            found[check] = {**finetune(model, ticket, task), "remaining_percent": ticket.remaining_percent}
     job.write_metrics("metrics", {"checks": found})
 
 

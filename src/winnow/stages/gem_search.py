@@ -50,12 +50,12 @@ def main(job: Job[Config]) -> None:
     from winnow.ticket import Ticket
 
     cfg = job.config
-    task = Task(job, cfg.data, cfg.train, cfg.compute, cfg.seed, cfg.attack)
+    task = Task(cfg.data, cfg.train, cfg.compute, cfg.seed, cfg.attack, job.run)
     model, _ = task.model(job["init"])
     gem, history = search(
-        model, task.train_loader, job,
+        model, task.train_loader,
         config=cfg.search, train=cfg.train, compute=cfg.compute, seed=cfg.seed, attack=cfg.attack,
-        evaluate=lambda: {"val_sa": task.held_out(model)},
+        evaluate=lambda: {"val_sa": task.held_out(model)}, run=job.run,
     )  # fmt: skip
     if not job.writes:
         return

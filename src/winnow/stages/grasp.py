@@ -18,7 +18,7 @@ def main(job: Job[Sensitivity]) -> None:
     """Score, keep, write."""
     from winnow.gems.sensitivity import grasp_scores, ticket
 
-    job.write_ticket("out", ticket(job, grasp_scores), method="grasp", seed=job.config.seed)
+    job.write_ticket("out", ticket(job["weights"], grasp_scores, job.config, job.run), method="grasp", seed=job.config.seed)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def main(job: Job[Config]) -> None:
         last.check_fits({k: v.shape for k, v in weights.items()}, str(job["trained"]))
     count = round(sum(w.size for w in weights.values()) * cfg.remaining_percent / 100.0)
     ticket = Ticket(magnitude(weights, count, last.arrays if last else None))
-    task = Task(job, cfg.data, cfg.train, cfg.compute, cfg.seed, cfg.attack)
+    task = Task(cfg.data, cfg.train, cfg.compute, cfg.seed, cfg.attack, job.run)
     model, spec = task.model(job["trained" if cfg.rewind == "renda" else "rewind"])
     found = finetune(model, ticket, task)
     job.write_ticket("ticket", ticket, method="imp", rewind=cfg.rewind, seed=cfg.seed)

@@ -43,16 +43,17 @@ def main(job: Job[Config]) -> None:
     from winnow.vision.training import place, train_classifier
 
     cfg, ticket = job.config, Ticket.load(job["mask"])
-    device = start(cfg.compute, job, cfg.seed)
-    sets = sources.load(cfg.data, job.data_root, job.download)
+    device = start(cfg.compute, job.run.device, cfg.seed)
+    sets = sources.load(cfg.data, job.run.data_root, job.run.download)
     model, spec = models.load_pretrained(job["init"])
     if spec["num_classes"] != sets.num_classes:
         raise WinnowError(f"{job['init']}: has {spec['num_classes']} classes, the source task {sets.num_classes}")
     place(model, cfg.compute, device)
-    train, val = (Loader(s, cfg.data, cfg.train.batch_size, device, cfg.seed, job.workers) for s in (sets.train, sets.val))
+    train, val = (Loader(s, cfg.data, cfg.train.batch_size, device, cfg.seed, job.run.workers) for s in (sets.train, sets.val))
     history, _ = train_classifier(
-        model, train, val, job, train=cfg.train, compute=cfg.compute, seed=cfg.seed, attack=cfg.attack, ticket=ticket
-    )
+        model, train, val,
+        train=cfg.train, compute=cfg.compute, seed=cfg.seed, attack=cfg.attack, ticket=ticket, run=job.run,
+    )  # fmt: skip
     job.write_weights("out", model.state_dict(), model=spec, prunable=models.prunable(model))
     job.write_metrics("metrics", {"epochs": history, "remaining_percent": ticket.remaining_percent})
 

@@ -36,7 +36,7 @@ def main(job: Job[Config]) -> None:
     cfg = job.config
     if cfg.model.source == "tiny":
         pretraining, lexicon = cfg.model.pretraining, grammar.lexicon() if cfg.data.dataset == "embedded" else {}
-        split = load_text(cfg.data, job.data_root, job.download, ("train",))["train"]
+        split = load_text(cfg.data, job.run.data_root, job.run.download, ("train",))["train"]
         texts = [*split.texts, *(split.pairs or [])]
         unlabelled = grammar.unlabelled(pretraining.sentences, cfg.seed) if lexicon and pretraining else texts
         vocab = models.vocabulary([*texts, *unlabelled], lexicon, cfg.model.vocabulary)
@@ -46,11 +46,11 @@ def main(job: Job[Config]) -> None:
             from winnow.text.pretraining import pretrain
             from winnow.train.device import start
 
-            start(cfg.compute, job, seed_of(cfg.seed, "start"))
-            pretrain(model, tokenizer, unlabelled, job, pretraining.train, cfg.data.max_length, cfg.seed)
+            start(cfg.compute, job.run.device, seed_of(cfg.seed, "start"))
+            pretrain(model, tokenizer, unlabelled, pretraining.train, cfg.data.max_length, cfg.seed, job.run)
     else:
         assert cfg.model.path is not None
-        model, tokenizer = models.load_pretrained(cfg.model.path, cfg.data.classes, job.data_root, job.download)
+        model, tokenizer = models.load_pretrained(cfg.model.path, cfg.data.classes, job.run.data_root, job.run.download)
     models.reset_head(model, cfg.seed)
     models.save_classifier(job["out"], model, tokenizer, job.provenance(job["out"]))
 

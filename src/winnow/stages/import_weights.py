@@ -42,7 +42,9 @@ def main(job: Job[Config]) -> None:
     from winnow.vision.fetch import fetch_weights
 
     cfg = job.config
-    path = job["file"] if isinstance(job.inputs["file"], Path) else fetch_weights(cfg.weights, job.data_root, job.download)
+    path = (
+        job["file"] if isinstance(job.inputs["file"], Path) else fetch_weights(cfg.weights, job.run.data_root, job.run.download)
+    )
     digest = sha256_file(path)
     if cfg.weights.sha256 is not None and digest != cfg.weights.sha256.lower():
         raise WinnowError(

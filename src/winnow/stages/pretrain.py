@@ -52,15 +52,15 @@ def main(job: Job[Config]) -> None:
     from winnow.vision.training import place, train_classifier
 
     cfg = job.config
-    device = start(cfg.compute, job, seed_of(cfg.seed, "init"))
-    sets = sources.load(cfg.data, job.data_root, job.download)
+    device = start(cfg.compute, job.run.device, seed_of(cfg.seed, "init"))
+    sets = sources.load(cfg.data, job.run.data_root, job.run.download)
     model = place(models.build(cfg.model, sets.num_classes), cfg.compute, device)
     train, val, test = (
-        Loader(split, cfg.data, cfg.train.batch_size, device, cfg.seed, job.workers)
+        Loader(split, cfg.data, cfg.train.batch_size, device, cfg.seed, job.run.workers)
         for split in (sets.train, sets.val, sets.test)
     )
     history, _ = train_classifier(
-        model, train, val, job, train=cfg.train, compute=cfg.compute, seed=cfg.seed, attack=cfg.attack
+        model, train, val, train=cfg.train, compute=cfg.compute, seed=cfg.seed, attack=cfg.attack, run=job.run
     )
     spec = models.spec(cfg.model, sets.num_classes)
     job.write_weights("out", model.state_dict(), model=spec, prunable=models.prunable(model))

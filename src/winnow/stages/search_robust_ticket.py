@@ -55,12 +55,12 @@ def main(job: Job[Config]) -> None:
     cfg, files = job.config, job.paths("scores")
     if len(files) != len(cfg.keep_epochs):
         raise WinnowError(f"--scores: {len(files)} files for {len(cfg.keep_epochs)} kept epochs; name one for each")
-    start(cfg.compute, job, seed_of(cfg.seed, "start"))
-    model, _, data = load(job)
+    start(cfg.compute, job.run.device, seed_of(cfg.seed, "start"))
+    model, _, data = load(job["model"], cfg.data, job.run.data_root, job.run.download)
     shapes = {name: list(model.get_parameter(name).shape) for name in prunable(model)}
     history, kept = search(
-        model, list(shapes), data, job, train=cfg.train, masks=cfg.masks, adversary=cfg.adversary,
-        keep_epochs=cfg.keep_epochs, compute=cfg.compute, seed=cfg.seed,
+        model, list(shapes), data, train=cfg.train, masks=cfg.masks, adversary=cfg.adversary,
+        keep_epochs=cfg.keep_epochs, compute=cfg.compute, seed=cfg.seed, run=job.run,
     )  # fmt: skip
     if not job.writes:
         return

@@ -18,7 +18,7 @@ def main(job: Job[Sensitivity]) -> None:
     """Score, keep, write."""
     from winnow.gems.sensitivity import snip_scores, ticket
 
-    job.write_ticket("out", ticket(job, snip_scores), method="snip", seed=job.config.seed)
+    job.write_ticket("out", ticket(job["weights"], snip_scores, job.config, job.run), method="snip", seed=job.config.seed)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ def main(job: Job[Config]) -> None:
     from winnow.vision.training import place
 
     cfg = job.config
-    device = start(cfg.compute, job, 0)
-    sets = sources.load(cfg.data, job.data_root, job.download)
+    device = start(cfg.compute, job.run.device, 0)
+    sets = sources.load(cfg.data, job.run.data_root, job.run.download)
     model = place(models.load_pretrained(job["weights"])[0], cfg.compute, device)
     names = scorable(model)
     image = tuple(next(iter(Loader(sets.val, cfg.data, 1, device).once()))[0].shape[1:])

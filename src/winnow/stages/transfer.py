@@ -45,17 +45,17 @@ def main(job: Job[Config]) -> None:
     from winnow.vision.training import place, train_classifier
 
     cfg = job.config
-    device = start(cfg.compute, job, seed_of(cfg.seed, "head"))
-    sets = sources.load(cfg.data, job.data_root, job.download)
+    device = start(cfg.compute, job.run.device, seed_of(cfg.seed, "head"))
+    sets = sources.load(cfg.data, job.run.data_root, job.run.download)
     subset = sources.fraction(sets.train, cfg.fraction, cfg.seed)
     model, spec = models.load_pretrained(job["init"], sets.num_classes)
     place(model, cfg.compute, device)
     ticket = Ticket.load(job["mask"]) if job.inputs["mask"] else None
-    train, val = (Loader(s, cfg.data, cfg.train.batch_size, device, cfg.seed, job.workers) for s in (subset, sets.val))
+    train, val = (Loader(s, cfg.data, cfg.train.batch_size, device, cfg.seed, job.run.workers) for s in (subset, sets.val))
     watch = ("val_sa", "val_ra") if cfg.attack else ("val_sa",)
     history, best = train_classifier(
-        model, train, val, job,
-        train=cfg.train, compute=cfg.compute, seed=cfg.seed, attack=cfg.attack, ticket=ticket, watch=watch,
+        model, train, val,
+        train=cfg.train, compute=cfg.compute, seed=cfg.seed, attack=cfg.attack, ticket=ticket, watch=watch, run=job.run,
     )  # fmt: skip
     for metric in watch:
         job.write_weights(metric.replace("val", "best"), best.states[metric], model=spec, selected_by=metric)

@@ -44,7 +44,7 @@ def main(job: Job[Config]) -> None:
     from winnow.gems.scores import scorable
 
     cfg = job.config
-    task = Task(job, cfg.data, cfg.train, cfg.compute, cfg.seed, cfg.attack)
+    task = Task(cfg.data, cfg.train, cfg.compute, cfg.seed, cfg.attack, job.run)
     model, spec = task.model(job["init"])
     found = finetune(model, None, task)
     job.write_weights("out", model.state_dict(), model=spec, prunable=scorable(model))

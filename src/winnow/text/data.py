@@ -15,8 +15,8 @@ import numpy as np
 
 from winnow.config.text import TextData
 from winnow.errors import WinnowError, nearest
-from winnow.launch import one_downloads
 from winnow.rng import numpy_generator
+from winnow.run import one_downloads
 from winnow.text import grammar
 
 EMBEDDED_TRAIN, EMBEDDED_TEST = 2400, 600

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from winnow.config.parts import Train
 from winnow.rng import seed_of
-from winnow.stage import Job
+from winnow.run import Run
 from winnow.text import compat
 from winnow.text.batches import TextBatches, encode
 from winnow.text.data import Examples
@@ -52,10 +52,11 @@ class _WithHead(nn.Module):
 
 
 def pretrain(
-    model: Any, tokenizer: Any, texts: list[str], job: Job[Any], train: Train, max_length: int, seed: int
+    model: Any, tokenizer: Any, texts: list[str], train: Train, max_length: int, seed: int, run: Run | None = None
 ) -> list[dict[str, Any]]:
     """Train the encoder of `model` (a BERT classifier) in place; returns one record an epoch. Its head and pooler stay."""
-    device = job.device
+    run = run or Run()
+    device = run.device
     data = encode(tokenizer, Examples(texts, None, np.zeros(len(texts), dtype=np.int64)), max_length)
     torch.manual_seed(seed_of(seed, "language model head"))
     whole = _WithHead(model).to(device)
@@ -82,5 +83,5 @@ def pretrain(
             step=step,
             seed=seed_of(seed, "language model"),
         ),
-        job,
+        run,
     )

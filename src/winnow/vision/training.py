@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from winnow.config.parts import Attack, Compute, Train
-from winnow.stage import Job
+from winnow.run import Run
 from winnow.ticket import Ticket
 from winnow.train.device import autocast
 from winnow.train.loop import Fit, fit
@@ -79,7 +79,6 @@ def train_classifier(
     model: nn.Module,
     train_loader: Loader,
     val_loader: Loader,
-    job: Job[Any],
     *,
     train: Train,
     compute: Compute,
@@ -87,13 +86,13 @@ def train_classifier(
     attack: Attack | None = None,
     ticket: Ticket | None = None,
     watch: tuple[str, ...] = (),
+    run: Run | None = None,
 ) -> tuple[list[dict[str, Any]], Best]:
-    """Train `model` in place (after `place`), the ticket's mask enforced throughout.
+    """Train `model` in place (on the loaders' device, by `place`), the ticket's mask enforced throughout.
 
     Every epoch records loss, val_sa and, under an `attack`, val_ra (percentages, held-out split). Returns the history and
     the best states for the metrics in `watch`. Raises WinnowError when training diverges.
     """
-    device = job.device
     enforce(model, ticket)
     best = Best(watch)
 
@@ -104,14 +103,14 @@ def train_classifier(
         best.offer(record, model)
         return record
 
-    run = Fit(
+    plan = Fit(
         model=model,
         optimizer=make_optimizer(train, model.parameters()),
         train=train,
         batches=train_loader,
-        step=make_step(model, train, compute, device, attack),
+        step=make_step(model, train, compute, train_loader.device, attack),
         seed=seed,
         after_epoch=after_epoch,
         extras={"best": best},
     )
-    return fit(run, job), best
+    return fit(plan, run), best

@@ -7,6 +7,7 @@ replacement), pwws (Ren 2019), deepwordbug (Gao 2018).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from winnow.text.assets import check_assets
 from winnow.text.attacks import words
 
 
-def build(config: TextAttack, victim: Any, assets: dict[str, Path | None], device: torch.device) -> Any:
+def build(config: TextAttack, victim: Any, assets: Mapping[str, Path | None], device: torch.device) -> Any:
     """A `textattack.Attack` on `victim` (parts.Victim). `assets`: role -> file or folder, see `winnow.text.assets`.
 
     Raises WinnowError naming the missing asset and how to get it.
