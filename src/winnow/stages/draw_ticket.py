@@ -12,7 +12,7 @@ import numpy as np
 
 from winnow.artifacts import read_arrays, read_metadata
 from winnow.errors import WinnowError
-from winnow.prune import keep_largest
+from winnow.prune.counts import keep_largest
 from winnow.schema import key, part
 from winnow.stage import Job, Stage
 from winnow.ticket import Ticket

@@ -50,7 +50,7 @@ def main(job: Job[Config]) -> None:
     cfg, gem = job.config, Ticket.load(job["mask"])
     task = Task(job, cfg.data, cfg.train, cfg.compute, cfg.seed, cfg.attack)
     tickets: dict[str, Ticket] = {
-        check: gem if check == "reinit" else Ticket(random_like(gem, cfg.seed, "shuffle")) for check in cfg.checks
+        check: gem if check == "reinit" else Ticket(random_like.masks(gem, cfg.seed, "shuffle")) for check in cfg.checks
     }
     if job.inputs["inverted"]:
         levels, scores = read_order(job["inverted"])

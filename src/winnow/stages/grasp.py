@@ -16,9 +16,10 @@ stage = Stage("grasp", Sensitivity, inputs={"weights": "initial weights (gem_ini
 @stage
 def main(job: Job[Sensitivity]) -> None:
     """Score, keep, write."""
-    from winnow.gems.sensitivity import grasp_scores, ticket
+    from winnow.gems.sensitivity import ticket
+    from winnow.prune import grasp
 
-    job.write_ticket("out", ticket(job, grasp_scores), method="grasp", seed=job.config.seed)
+    job.write_ticket("out", ticket(job, grasp), method="grasp", seed=job.config.seed)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 
 from winnow.errors import WinnowError
-from winnow.prune import imp_count, magnitude
+from winnow.prune import magnitude
+from winnow.prune.counts import imp_count
 from winnow.schema import key, part
 from winnow.stage import Job, Stage
 from winnow.ticket import Ticket
@@ -45,7 +46,7 @@ def main(job: Job[Config]) -> None:
     if last is not None:
         last.check_fits({k: v.shape for k, v in weights.items()}, str(job["weights"]))
     count = imp_count(sum(w.size for w in weights.values()), cfg.round, cfg.prune_percent)
-    kept = magnitude(weights, count, last.arrays if last else None)
+    kept = magnitude.masks(weights, count, last.arrays if last else None)
     job.write_ticket("out", Ticket(kept), method="imp", round=cfg.round)
 
 

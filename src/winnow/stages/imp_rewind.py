@@ -58,7 +58,7 @@ def main(job: Job[Config]) -> None:
     if last is not None:
         last.check_fits({k: v.shape for k, v in weights.items()}, str(job["trained"]))
     count = round(sum(w.size for w in weights.values()) * cfg.remaining_percent / 100.0)
-    ticket = Ticket(magnitude(weights, count, last.arrays if last else None))
+    ticket = Ticket(magnitude.masks(weights, count, last.arrays if last else None))
     task = Task(job, cfg.data, cfg.train, cfg.compute, cfg.seed, cfg.attack)
     model, spec = task.model(job["trained" if cfg.rewind == "renda" else "rewind"])
     found = finetune(model, ticket, task)

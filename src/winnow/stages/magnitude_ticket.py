@@ -31,7 +31,7 @@ def main(job: Job[Config]) -> None:
     """Rank, keep, write."""
     weights = prunable_arrays(job["weights"])
     count = round(sum(w.size for w in weights.values()) * job.config.remaining_fraction)
-    job.write_ticket("out", Ticket(magnitude(weights, count)), method="magnitude")
+    job.write_ticket("out", Ticket(magnitude.masks(weights, count)), method="magnitude")
 
 
 if __name__ == "__main__":

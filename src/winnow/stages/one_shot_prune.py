@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from winnow.prune import imp_count, magnitude
+from winnow.prune import magnitude
+from winnow.prune.counts import imp_count
 from winnow.schema import key, part
 from winnow.stage import Job, Stage
 from winnow.ticket import Ticket
@@ -27,7 +28,7 @@ def main(job: Job[Config]) -> None:
     """Rank, remove, write."""
     weights = prunable_arrays(job["weights"])
     count = imp_count(sum(w.size for w in weights.values()), job.config.round, job.config.prune_percent)
-    job.write_ticket("out", Ticket(magnitude(weights, count)), method="omp", round=job.config.round)
+    job.write_ticket("out", Ticket(magnitude.masks(weights, count)), method="omp", round=job.config.round)
 
 
 if __name__ == "__main__":

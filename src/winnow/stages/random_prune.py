@@ -23,7 +23,7 @@ stage = Stage("random_prune", Config, inputs={"like": "ticket whose per-layer co
 @stage
 def main(job: Job[Config]) -> None:
     """Draw, write."""
-    job.write_ticket("out", Ticket(random_like(Ticket.load(job["like"]), job.config.seed)), method="random")
+    job.write_ticket("out", Ticket(random_like.masks(Ticket.load(job["like"]), job.config.seed)), method="random")
 
 
 if __name__ == "__main__":

@@ -46,11 +46,11 @@ def main(job: Job[Config]) -> None:
             "config.remaining_fraction: goes with --weights, and only with it (--like copies the ticket's counts)"
         )
     if like is not None:
-        masks = random_like(Ticket.load(job["like"]), job.config.seed)
+        masks = random_like.masks(Ticket.load(job["like"]), job.config.seed)
     else:
         arrays = prunable_arrays(job["weights"])
         count = round(sum(w.size for w in arrays.values()) * (fraction or 0.0))
-        masks = random_global({name: w.shape for name, w in arrays.items()}, count, job.config.seed)
+        masks = random_global.masks(arrays, count, seed=job.config.seed)
     job.write_ticket("out", Ticket(masks), method="random", seed=job.config.seed)
 
 

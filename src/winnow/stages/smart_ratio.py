@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from winnow.gems.smart_ratio import smart_ratio
+from winnow.prune import smart_ratio
 from winnow.schema import key, part
 from winnow.stage import Job, Stage
 from winnow.ticket import Ticket
@@ -32,8 +32,9 @@ stage = Stage(
 def main(job: Job[Config]) -> None:
     """Count, draw, write."""
     cfg = job.config
-    shapes = {name: values.shape for name, values in prunable_arrays(job["weights"]).items()}
-    masks = smart_ratio(shapes, cfg.target_sparsity / 100.0, cfg.seed, divide_by_square=cfg.divide_by_square)
+    weights = prunable_arrays(job["weights"])
+    wanted = sum(w.size for w in weights.values()) * (cfg.target_sparsity / 100.0)
+    masks = smart_ratio.masks(weights, wanted, seed=cfg.seed, divide_by_square=cfg.divide_by_square)
     job.write_ticket("out", Ticket(masks), method="smart_ratio", seed=cfg.seed)
 
 

@@ -16,9 +16,10 @@ stage = Stage("snip", Sensitivity, inputs={"weights": "initial weights (gem_init
 @stage
 def main(job: Job[Sensitivity]) -> None:
     """Score, keep, write."""
-    from winnow.gems.sensitivity import snip_scores, ticket
+    from winnow.gems.sensitivity import ticket
+    from winnow.prune import snip
 
-    job.write_ticket("out", ticket(job, snip_scores), method="snip", seed=job.config.seed)
+    job.write_ticket("out", ticket(job, snip), method="snip", seed=job.config.seed)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ stage = Stage("synflow", Config, inputs={"weights": "initial weights (gem_init)"
 def main(job: Job[Config]) -> None:
     """Score, keep, write."""
     from winnow.gems.scores import scorable
-    from winnow.gems.sensitivity import synflow_masks
+    from winnow.prune import synflow
     from winnow.ticket import Ticket
     from winnow.train.device import start
     from winnow.vision import models, sources
@@ -40,10 +40,10 @@ def main(job: Job[Config]) -> None:
     sets = sources.load(cfg.data, job.data_root, job.download)
     model = place(models.load_pretrained(job["weights"])[0], cfg.compute, device)
     names = scorable(model)
-    image = tuple(next(iter(Loader(sets.val, cfg.data, 1, device).once()))[0].shape[1:])
+    example = next(iter(Loader(sets.val, cfg.data, 1, device).once()))
     sizes = dict(model.named_parameters())
     count = round(sum(sizes[n].numel() for n in names) * cfg.target_sparsity / 100.0)
-    job.write_ticket("out", Ticket(synflow_masks(model, names, image, count)), method="synflow")
+    job.write_ticket("out", Ticket(synflow.masks(model, names, count, [example])), method="synflow")
 
 
 if __name__ == "__main__":
