@@ -22,9 +22,10 @@ from snakemake.exceptions import WorkflowError
 from snakemake.resources import Resource
 
 from winnow.artifacts import sha256_text
+from winnow.config.pruning import module_of
 from winnow.config.root import Root, load, load_files, run_arguments
 from winnow.errors import WinnowError
-from winnow.fingerprint import source_hash
+from winnow.fingerprint import closure, module_hash, stamps
 from winnow.launch import JOB_ENVIRONMENT
 from winnow.pipelines.cost import model_of, parameters, work
 from winnow.schema import Part, canonical_json
@@ -114,9 +115,9 @@ class Adapter:
         text = cache(lambda *values: canonical_json(made(*values)))
         config = signed(lambda wildcards: text(*[wildcards[n] for n in names]))
         module = stage or rule
-        stamp: Any = self.stamp(module, env)
-        if module == "prune":  # each method has a stamp of its own
-            stamp = signed(lambda wildcards: self.stamp(module, env, made(*[wildcards[n] for n in names]).method))
+        stamp: dict[str, Any] = self.stamp(module, env)
+        if module == "prune":  # each method is a file, and has a stamp of its own
+            stamp["method"] = signed(lambda wildcards: self.method_stamp(made(*[wildcards[n] for n in names])))
         resources: dict[str, Any] = {
             "mem_mb": self._memory(rule, self.config.workers if loads else 0),
             "runtime": self._runtime(rule, config),
@@ -126,24 +127,30 @@ class Adapter:
             resources = {**model, "nodes": 1, "gpu": gpus, **resources}
         own = threads if threads is not None else section.compute.threads if gpus else 1
         named = {"stage": module} if rule in ("table", "plots") else {}  # their shell line takes it
-        return Asked(own, resources, {"config": config, "stamp": stamp, "run": self._untracked(), **named, **more})
+        return Asked(own, resources, {"config": config, **stamp, "run": self._untracked(), **named, **more})
 
     def _untracked(self) -> Callable[..., str]:
         """The arguments that change no result: Snakemake does not compare params whose function takes `input`."""
 
         @signed
-        def run(wildcards: Any, input: Any, resources: Any) -> str:  # noqa: A002  (Snakemake's own name)
+        def run(wildcards: Any, input: Any, resources: Any) -> str:
             gpus = resources.get("gpu", 0)  # a job that gets several starts as many processes, which share its batches
             return f"{self.run} --processes {gpus}" if isinstance(gpus, int) and gpus > 1 else self.run
 
         return run
 
-    @cache  # noqa: B019  (one adapter a process)
-    def stamp(self, stage: str, env: str, method: str | None = None) -> str:
-        """Code and environment of a stage, both without comments: a rule is stale when its stamp changes."""
+    def stamp(self, stage: str, env: str) -> dict[str, Any]:
+        """Code and environment of a stage, both without comments, as params: a rule is stale when one changes, and Snakemake's
+        reason shows the one that did."""
         with (self.base / f"envs/{env}.yaml").open() as stream:
             environment = sha256_text(canonical_json(yaml.safe_load(stream)))[:12]
-        return f"{source_hash(stage, method)}-{environment}"
+        code = {f"code_{i}": text for i, text in enumerate(stamps(stage))}
+        return {**code, "environment": f"envs/{env}.yaml {environment}"}
+
+    @staticmethod
+    def method_stamp(config: Any) -> str:
+        """The code of the pruning method that a job runs, and of what it imports."""
+        return ", ".join(f"{m} {module_hash(m)}" for m in closure(f"winnow.prune.{module_of(config)}"))
 
     def _memory(self, rule: str, workers: int) -> Callable[..., int]:
         """Host memory of a rule in MB, from workflow/resources.yaml; it grows with every attempt."""

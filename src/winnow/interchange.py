@@ -13,7 +13,7 @@ from torch import Tensor
 
 from winnow.artifacts import read_tensors, write_bytes
 from winnow.errors import WinnowError
-from winnow.prune import keep_largest
+from winnow.prune.counts import keep_largest
 from winnow.ticket import Ticket
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "ema", "init_weight")

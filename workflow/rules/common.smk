@@ -1,8 +1,8 @@
 """What all rules share: the checked configuration, what a job gets and asks for, and rules that pipelines take over.
 
-A rule's params hold two strings: `config`, what its stage parses, as canonical JSON, and `stamp`, a hash over the code that the
-stage can reach and over its environment file. Snakemake reruns a job when either changes. What does not change a result (data
-folder, workers, device, log level) is in `run`, which it does not compare.
+A rule's params hold `config`, what its stage parses, as canonical JSON, and hashes over the code that the stage can reach and over
+its environment file. Snakemake reruns a job when one changes. What does not change a result (data folder, workers, device, log
+level) is in `run`, which it does not compare.
 """
 
 import os

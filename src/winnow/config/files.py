@@ -131,7 +131,9 @@ def _construct(node: Any, document: Document, file: str, done: dict[int, Any], d
             continue
         name, line = _construct(name_node, document, file, done, depth + 1), name_node.start_mark.line + 1
         if isinstance(name, dict | list) or name in said:
-            raise WinnowError(f"{file}:{line}: the key {name!r:.100} " + ("is no name" if name not in said else "appears twice"))
+            raise WinnowError(
+                f"{file}:{line}: the key {name!r:.100} " + ("is no name" if name not in said else "appears twice")
+            )
         said.add(name)
         made[name] = _construct(child, document, file, done, depth + 1)
         document.marks[id(made), name] = f"{file}:{line}"
@@ -184,7 +186,7 @@ def _show(value: Any, document: Document, path: tuple[int | str, ...], lines: li
     for name, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
         here, lead = (*path, name), f"{indent}- " if isinstance(name, int) else f"{indent}{name}: "
         nested = isinstance(inner, Mapping | list) and inner and any(isinstance(v, Mapping | list) for v in _items(inner))
-        if isinstance(inner, Mapping) and inner or nested:
+        if (isinstance(inner, Mapping) and inner) or nested:
             lines.append((lead.rstrip(), ""))
             _show(inner, document, here, lines)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from winnow.config.parts import Compute, Data
-from winnow.schema import key, Part
+from winnow.schema import Part, key
 
 Algo = Literal["hc_iter", "hc", "ep", "global_ep", "global_ep_iter"]
 InitName = Literal[

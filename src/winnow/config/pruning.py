@@ -6,15 +6,14 @@ from typing import Literal
 
 from winnow.config.parts import Compute, Data, Percent
 from winnow.config.text import TextData
+from winnow.prune.methods import METHODS
 from winnow.schema import Part, key
 
-NEEDS = {
-    "random": "weights", "magnitude": "weights", "smart_ratio": "weights",
-    "snip": "images", "grasp": "images", "synflow": "image_size",
-}  # fmt: skip
-LIGHT = tuple(m for m, what in NEEDS.items() if what == "weights")  # seconds of NumPy, where snakemake runs
-FOR_IMAGES = tuple(m for m, what in NEEDS.items() if what != "texts")
-FOR_TEXTS = tuple(m for m, what in NEEDS.items() if what in ("weights", "texts") and m != "smart_ratio")
+RANDOM = "random"  # over all layers together, or by layer like another ticket
+_ONE_CUT = {RANDOM if n == "random_global" else n: m for n, m in METHODS.items() if m.takes in ("weights", "model")}
+LIGHT = tuple(n for n, m in _ONE_CUT.items() if m.takes == "weights")  # seconds of NumPy, where snakemake runs
+FOR_IMAGES = tuple(n for n, m in _ONE_CUT.items() if "images" in m.tasks)
+FOR_TEXTS = tuple(n for n, m in _ONE_CUT.items() if "texts" in m.tasks)
 
 
 class Prune(Part):
@@ -32,6 +31,13 @@ class Prune(Part):
     data: Data | None = key("methods that look at data or at the size of an image: the task", None)
     text: TextData | None = key("the same for methods that look at texts", None)
     compute: Compute = key("numerical settings", factory=Compute)
+
+
+def module_of(config: Prune) -> str:
+    """The module of winnow.prune that a job runs."""
+    if config.method != RANDOM:
+        return config.method
+    return "random_like" if config.remaining_percent is None else "random_global"
 
 
 class ImpSchedule(Part):

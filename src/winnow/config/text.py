@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from winnow.config.parts import Train
-from winnow.schema import key, Part
+from winnow.schema import Part, key
 
 
 class TextData(Part):

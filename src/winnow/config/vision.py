@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from winnow.config.parts import Attack
-from winnow.schema import key, Part
+from winnow.schema import Part, key
 
 
 class AutoAttack(Part):

@@ -7,6 +7,7 @@ within tens of percent: they scale requests and estimates, they are no measureme
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from winnow.config.parts import Model
@@ -72,8 +73,9 @@ def _examples(data: dict[str, Any]) -> tuple[float, float, float]:
     return data.get("train_images") or max(1, size - held_out), held_out, test
 
 
-def work(config: dict[str, Any], model: Model | TextModel | None, wildcards: Any = None) -> float:
-    """TMAC of the job with this configuration (as the stage gets it) and wildcards; 0 for jobs that neither train nor attack."""
+def work(text: str, model: Model | TextModel | None, wildcards: Any = None) -> float:
+    """TMAC of the job with this configuration (the JSON that its stage gets) and wildcards; 0 for jobs that neither train nor attack."""
+    config = json.loads(text)
     pretraining = (config.get("model") or {}).get("pretraining")
     data = config.get("data")
     if model is None or data is None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from winnow.config.parts import Compute
-from winnow.config.text import TextAttack, TextData
-from winnow.schema import key, part
+from winnow.pipelines.robust_bert.jobs import AttackText
 from winnow.stage import Job, Stage
 
 ASSETS = {
@@ -23,27 +21,16 @@ ASSETS = {
 }
 
 
-@part
-class Config:
-    """Configuration of attack_text."""
-
-    data: TextData = key("the task; its test split is attacked")
-    attack: TextAttack = key("the attacker")
-    examples: int | None = key("attack the first so many test examples; null: all", None, ge=1)
-    compute: Compute = key("numerical settings")
-    seed: int = key("random character edits", 0, ge=0)
-
-
 stage = Stage(
     "attack_text",
-    Config,
+    AttackText,
     inputs={"model": "model folder, named by its model.safetensors", **{f"{k}?": v for k, v in ASSETS.items()}},
     outputs={"out": "one JSON row an example", "metrics": "figures over all rows, accuracy on the whole test split"},
 )
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[AttackText]) -> None:
     """Attack, summarise, write."""
     import json
 

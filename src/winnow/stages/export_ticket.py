@@ -7,25 +7,19 @@ from __future__ import annotations
 
 import sys
 
-from winnow.schema import part
+from winnow.config.jobs import ExportTicket
 from winnow.stage import Job, Stage
-
-
-@part
-class Config:
-    """export_ticket takes no configuration: pass {}."""
-
 
 stage = Stage(
     "export_ticket",
-    Config,
+    ExportTicket,
     inputs={"mask": "ticket", "weights?": "dense weights to put beside the masks"},
     outputs={"out": "the .pth.tar file", "metrics": "what was exported"},
 )
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[ExportTicket]) -> None:
     """Read, write."""
     from winnow.artifacts import read_tensors
     from winnow.interchange import write_released

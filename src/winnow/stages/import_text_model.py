@@ -8,27 +8,16 @@ from __future__ import annotations
 
 import sys
 
-from winnow.config.parts import Compute
-from winnow.config.text import TextData, TextModel
-from winnow.schema import key, part
+from winnow.pipelines.robust_bert.jobs import ImportTextModel
 from winnow.stage import Job, Stage
 
-
-@part
-class Config:
-    """Configuration of import_text_model."""
-
-    model: TextModel = key("where the model comes from")
-    data: TextData = key("the task: number of classes, length and, for a tiny model, the words of its vocabulary")
-    compute: Compute = key("numerical settings of the pre-training", factory=Compute)
-    seed: int = key("weights and pre-training of a tiny model, and the head that a bare encoder lacks", 0)
-
-
-stage = Stage("import_text_model", Config, inputs={}, outputs={"out": "the model folder, named by its model.safetensors"})
+stage = Stage(
+    "import_text_model", ImportTextModel, inputs={}, outputs={"out": "the model folder, named by its model.safetensors"}
+)
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[ImportTextModel]) -> None:
     """Load, or build and pre-train; write."""
     from winnow.text import grammar, models
     from winnow.text.data import load_text

@@ -7,27 +7,19 @@ from __future__ import annotations
 
 import sys
 
-from winnow.schema import key, part
+from winnow.config.jobs import ImportTicket
 from winnow.stage import Job, Stage
-
-
-@part
-class Config:
-    """Configuration of import_ticket."""
-
-    remaining_percent: float | None = key("for files with mask_scores: keep this percentage, globally", None, gt=0, le=100)
-
 
 stage = Stage(
     "import_ticket",
-    Config,
+    ImportTicket,
     inputs={"file": "the .pth.tar, .pth or .safetensors file", "weights": "dense weights that the ticket must fit"},
     outputs={"out": "ticket"},
 )
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[ImportTicket]) -> None:
     """Read, check, write."""
     from winnow.artifacts import read_arrays, read_metadata
     from winnow.interchange import masks_from_state, read_checkpoint

@@ -9,31 +9,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from winnow.config.parts import Model
-from winnow.config.vision import WeightsSource
-from winnow.schema import key, part
+from winnow.config.jobs import ImportWeights
 from winnow.stage import Job, Stage
-
-
-@part
-class Config:
-    """Configuration of import_weights."""
-
-    weights: WeightsSource = key("where the weights come from; a local file is given by --file")
-    model: Model = key("architecture that they must fit exactly; its mean and std normalise the input")
-    num_classes: int = key("classes of the head in the file", ge=1)
-
 
 stage = Stage(
     "import_weights",
-    Config,
+    ImportWeights,
     inputs={"file?": "the local weights file, for weights.file"},
     outputs={"out": "dense weights", "metrics": "what was read"},
 )
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[ImportWeights]) -> None:
     """Fetch, check, rename, write."""
     from winnow import interchange
     from winnow.artifacts import sha256_file

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from winnow.pipelines.rare_gems.config import ImpBranch, RareGems
-from winnow.pipelines.rare_gems.grid import init_source as spelled_source
 from winnow.pipelines.rare_gems.grid import FOLDER, find, init_path, inverted_path, search_target, ticket_path
+from winnow.pipelines.rare_gems.grid import init_source as spelled_source
 
 
 def init(section: RareGems, wildcards: Any) -> str:

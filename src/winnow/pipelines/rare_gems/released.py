@@ -12,7 +12,7 @@ from typing import Any, Literal
 from winnow.config.gems import InitName, Regularizer, ScoreInitName, SearchOptions
 from winnow.errors import WinnowError
 from winnow.pipelines.rare_gems.config import Experiment, RareGems
-from winnow.schema import key, parse, Part
+from winnow.schema import Part, key, parse
 
 Policy = Literal["cosine_lr", "constant_lr", "multistep_lr"]
 PROJECT = Path(__file__).resolve().parents[4]  # paths of released files may be relative to it

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import prod
+from collections.abc import Sequence
 
 import numpy as np
 
 from winnow.errors import WinnowError
-from winnow.rng import numpy_generator
+from winnow.prune.counts import Arrays, draw
 
 LAST_LAYER_KEEPS = 0.3
 
 
-def smart_ratio_counts(sizes: Sequence[int], remaining: float, divide_by_square: bool = False) -> list[int]:
-    """Weights that each layer keeps, in layer order; together at most `remaining` (a fraction) of all.
+def layer_counts(sizes: Sequence[int], count: float, divide_by_square: bool = False) -> list[int]:
+    """Weights that each layer keeps, in layer order; together at most `count`.
 
     Layer l of L keeps in proportion to its size times (L-l+1)^2 + (L-l+1), over l^2 for VGG (`divide_by_square`); the last
     layer keeps 30 %. What would exceed a layer's size goes to the next. What overflows and what room
@@ -24,12 +23,11 @@ def smart_ratio_counts(sizes: Sequence[int], remaining: float, divide_by_square:
     layers = len(sizes)
     if layers < 2:
         raise WinnowError(f"smart ratio needs at least two layers, the model has {layers}")
-    head = LAST_LAYER_KEEPS * sizes[-1]
-    budget = sum(sizes) * remaining - head
+    total, head = sum(sizes), LAST_LAYER_KEEPS * sizes[-1]
+    budget = count - head
+    refused = f"smart ratio cannot keep {100 * count / total:g} %"
     if budget <= 0:
-        raise WinnowError(
-            f"smart ratio cannot keep {100 * remaining:g} %: the last layer alone keeps {100 * head / sum(sizes):.3g} %"
-        )
+        raise WinnowError(f"{refused}: the last layer alone keeps {100 * head / total:.3g} %")
     shares = []
     for l in range(1, layers):  # noqa: E741  (the paper's letter)
         proportion = (layers - l + 1) ** 2 + (layers - l + 1)
@@ -46,19 +44,11 @@ def smart_ratio_counts(sizes: Sequence[int], remaining: float, divide_by_square:
             counts.append(int(wanted + overflow))
             overflow = 0
     if overflow:
-        raise WinnowError(
-            f"smart ratio cannot keep {100 * remaining:g} %: the last convolution overflows by {overflow} weights; lower the target"
-        )
+        raise WinnowError(f"{refused}: the last convolution overflows by {overflow} weights; lower the target")
     return [*counts, int(head)]
 
 
-def smart_ratio(
-    shapes: Mapping[str, tuple[int, ...]], remaining: float, *seed: object, divide_by_square: bool = False
-) -> dict[str, np.ndarray]:
-    """Random masks with the smart-ratio count in every layer (`shapes`: weight name -> shape, in layer order)."""
-    counts = smart_ratio_counts([prod(s) for s in shapes.values()], remaining, divide_by_square)
-    masks = {}
-    for (name, shape), count in zip(shapes.items(), counts, strict=True):
-        kept = np.arange(prod(shape)) < count
-        masks[name] = numpy_generator(*seed, "smart_ratio", name).permutation(kept).reshape(shape)
-    return masks
+def masks(weights: Arrays, count: float, *, seed: object = 0, divide_by_square: bool = False) -> dict[str, np.ndarray]:
+    """Random masks with the smart-ratio count in every layer (`weights` in layer order; of them only shapes are read)."""
+    sizes = [values.size for values in weights.values()]
+    return draw(weights, layer_counts(sizes, count, divide_by_square), seed, "smart_ratio")
