@@ -65,19 +65,19 @@ def _count(sized: Any, cfg: Prune) -> int:
 def _by_model(job: Job[Prune], module: Any) -> Any:
     from winnow.train.device import start
 
-    cfg = job.config
-    device = start(cfg.compute, job.run.device, cfg.seed)
+    cfg, weights = job.config, job["weights"]
+    start(cfg.compute, job.run.device, cfg.seed)
     if cfg.text is not None:
-        from winnow.text.training import calibration
+        from winnow.text.training import calibration as texts
 
-        model, batches = calibration(job["weights"], cfg.text, cfg.images, cfg.seed, device)
+        model, batches = texts(weights, cfg.text, cfg.images, cfg.seed, job.run)
     elif cfg.data is not None:
         from winnow.vision.training import calibration as images
 
-        model, batches = images(job["weights"], cfg.data, cfg.images, cfg.seed, cfg.compute, job.run)
+        model, batches = images(weights, cfg.data, cfg.images, cfg.seed, cfg.compute, job.run)
     else:
         raise WinnowError(f"config: {cfg.method} runs the model, so it needs the task (data or text)")
-    arrays = prunable_arrays(job["weights"])
+    arrays = prunable_arrays(weights)
     return module.masks(model, list(arrays), _count(arrays, cfg), batches, **cfg.options)
 
 

@@ -85,3 +85,10 @@ def finetune(
         ),
         run,
     )
+
+
+def calibration(path: Path, data: TextData, examples: int, seed: int, run: Run) -> tuple[nn.Module, list[dict[str, Tensor]]]:
+    """The model of a folder on the run's device, and its first batch of the shuffled training split."""
+    model, _, encoded = load(path, data, run.data_root, run.download)
+    batches = TextBatches(encoded["train"], min(examples, len(encoded["train"].ids)), seed, run.device)
+    return model.to(run.device), [next(iter(batches.epoch(0)))]
