@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 from winnow.artifacts import read_tensors  # noqa: E402
 from winnow.config.parts import Compute, Train  # noqa: E402
 from winnow.config.text import FreeLB, HardConcrete  # noqa: E402
-from winnow.stage import Job  # noqa: E402
+from winnow.run import Run  # noqa: E402
 from winnow.text import compat  # noqa: E402
 from winnow.text import search as search_module  # noqa: E402
 from winnow.text.batches import Encoded, TextBatches  # noqa: E402
@@ -26,7 +26,7 @@ from winnow.text.models import prunable  # noqa: E402
 from winnow.train import loop, ranks  # noqa: E402
 
 
-def searched(log, tensors, folder, patch, **changes):
+def searched(log, tensors, patch, **changes):
     """search() on the log's model, batches and adversarial starts, masks noiseless as in the log: what it gave, step by step."""
     args = {**log["args"], **changes}
     hard = HardConcrete(
@@ -80,9 +80,8 @@ def searched(log, tensors, folder, patch, **changes):
     patch.setattr(ranks, "noise", lambda like, draw: next(starts)[: like.shape[0], : like.shape[1]])
     update = loop.optimizer_step
     patch.setattr(loop, "optimizer_step", log_step)
-    job = Job("search_robust_ticket", {}, {}, {}, device_name="cpu", scratch=folder)
     history, kept = search_module.search(
-        model, prunable(model), {"train": encoded, "val": encoded}, job, train=train, masks=hard, adversary=adversary,
+        model, prunable(model), {"train": encoded, "val": encoded}, run=Run("cpu"), train=train, masks=hard, adversary=adversary,
         keep_epochs=list(range(1, train.epochs + 1)), compute=Compute(), seed=0,
     )  # fmt: skip
     return SimpleNamespace(history=history, kept=kept, steps=seen.steps, model=model)
@@ -94,9 +93,9 @@ def golden(shared):
 
 
 @pytest.fixture(scope="module")
-def run(golden, tmp_path_factory):
+def run(golden):
     with pytest.MonkeyPatch.context() as patch:
-        return searched(*golden, tmp_path_factory.mktemp("search"), patch)
+        return searched(*golden, patch)
 
 
 def norm(tensors) -> float:
@@ -135,9 +134,9 @@ def test_the_end_is_the_released_one_s(golden, run):
     assert any((run.kept[1][n] != final[n]).any() for n in final)  # snapshots are copies, not the scores themselves
 
 
-def test_clipping_is_of_the_loss_and_never_of_the_l0_term(golden, tmp_path, monkeypatch):
+def test_clipping_is_of_the_loss_and_never_of_the_l0_term(golden, monkeypatch):
     log, tensors = golden
-    run = searched(log, tensors, tmp_path, monkeypatch, max_grad_norm=0.005)  # below every norm in the log
+    run = searched(log, tensors, monkeypatch, max_grad_norm=0.005)  # below every norm in the log
     for step, theirs in zip(run.steps, log["log"], strict=True):
         rest = [g - theirs["lambda_reg"] * s for g, s in zip(step["gradients"], step["slopes"], strict=True)]
         assert norm(rest) == pytest.approx(0.005, rel=1e-3)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from winnow.config.parts import Attack, Compute, Data, Train
+from winnow.run import Run
 from winnow.train import ranks
 from winnow.vision.attack import perturb, pgd, random_start
 from winnow.vision.batches import Loader
@@ -73,14 +74,13 @@ class Recorder(nn.Module):
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("value", [0, GREY, 255])
-def test_training_starts_anew_at_every_step_and_stays_among_pixels(a_job, norm, value):
+def test_training_starts_anew_at_every_step_and_stays_among_pixels(norm, value):
     torch.manual_seed(0)
     model, eps = Recorder(), 0.1 if norm == "linf" else 0.5
     attack = Attack(norm=norm, eps=eps, step_size=1e-4, steps=1)
     train = Train(epochs=3, batch_size=8, lr=0.01)
     loader = Loader(flat_split(16, value), DATA, 8, CPU)
-    job = a_job("imp_train")
-    train_classifier(model, loader, loader, job, train=train, compute=Compute(), seed=0, attack=attack)
+    train_classifier(model, loader, loader, run=Run("cpu"), train=train, compute=Compute(), seed=0, attack=attack)
     seen = torch.cat(model.seen)
     assert len(seen) == 48 and seen.min() >= 0 and seen.max() <= 1
     starts = (seen - value / 255).flatten(1)
