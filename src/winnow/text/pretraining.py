@@ -43,10 +43,8 @@ class _WithHead(nn.Module):
 
     def __init__(self, model: Any):
         super().__init__()
-        compat.transformers()
-        from transformers.models.bert.modeling_bert import BertLMPredictionHead
-
-        self.encoder, self.head = model.bert, BertLMPredictionHead(model.config)
+        head = compat.transformers().models.bert.modeling_bert.BertLMPredictionHead
+        self.encoder, self.head = model.bert, head(model.config)
         self.head.transform.apply(model._init_weights)
         self.head.decoder.weight = model.bert.embeddings.word_embeddings.weight
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from winnow.compat import optimizer_step
 from winnow.config.parts import Train
 from winnow.errors import WinnowError
 from winnow.run import Run, Stopped
@@ -161,7 +160,7 @@ def _one_step(plan: Fit, batch: Any, examples: int, trainable: list[Tensor]) -> 
         torch.nn.utils.clip_grad_norm_(trainable, plan.train.clip_norm)
     if plan.before_update is not None:
         plan.before_update()
-    optimizer_step(plan.optimizer)
+    plan.optimizer.step()
     if plan.after_update is not None:
         plan.after_update()
 

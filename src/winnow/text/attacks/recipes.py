@@ -25,13 +25,14 @@ def build(config: TextAttack, victim: Any, assets: Mapping[str, Path | None], de
     Raises WinnowError naming the missing asset and how to get it.
     """
     found = check_assets(config, assets)
-    textattack = compat.textattack()
+    compat.textattack()
+    from textattack.attack import Attack
     from textattack.goal_functions import UntargetedClassification
     from textattack.search_methods import GreedyWordSwapWIR
 
     budget = float("inf") if config.query_budget is None else config.query_budget
     goal = UntargetedClassification(victim, query_budget=budget, model_batch_size=config.batch_size)
-    return textattack.Attack(
+    return Attack(
         goal, _constraints(config, found, device), _transformation(config, found, victim), GreedyWordSwapWIR(_ranking(config))
     )
 
