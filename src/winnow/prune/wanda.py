@@ -25,7 +25,7 @@ def masks(model: nn.Module, names: list[str], count: int, batches: Sequence[Batc
     """
     layers = {name: model.get_submodule(name.rpartition(".")[0]) for name in names}
     if wrong := [n for n in names if not n.endswith(".weight") or not isinstance(layers[n], nn.Linear)]:
-        raise WinnowError(f"layers: wanda prunes linear layers, {wrong[0]} is of none; choose kinds: [linear]")
+        raise WinnowError(f"layers: wanda prunes weights of nn.Linear and {wrong[0]} is none; leave it out by kind or pattern")
     weights: dict[str, Tensor] = {name: layer.weight for name, layer in layers.items()}  # type: ignore[misc]
     check_count(count, total := sum(w.numel() for w in weights.values()))
     shares = [np.full(w.shape[0], w.shape[1] * (count / total)) for w in weights.values()]
