@@ -1,4 +1,4 @@
-"""Methods that take weights: each against its paper written out naively; every entry of the table keeps its interface."""
+"""Methods that take weights: each against its paper written out; every entry of the table keeps its interface."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_erk_draws_by_the_seed_and_by_name():
 
 
 def lamp_masks(weights, count):
-    """Lee et al.: the score over all weights of the layer that are no smaller, one by one; then the largest of all layers."""
+    """Lee et al.: each weight over all of the layer that are no smaller; then the largest of all layers."""
     scored = []
     for name, values in weights.items():
         flat = [float(v) ** 2 for v in values.reshape(-1)]
@@ -145,7 +145,8 @@ def test_every_entry_is_a_file_with_the_interface_that_it_names(name):
         (kind,) = (c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__)
         assert all(hasattr(kind, f) for f in ("before_update", "ticket", "state_dict", "load_state_dict"))
         return
-    first = {"weights": ["weights", "count"], "ticket": ["like", "seed"], "model": ["model", "names", "count", "batches"]}
+    model = ["model", "names", "count", "batches"]
+    first = {"weights": ["weights", "count"], "ticket": ["like", "seed"], "model": model}
     parameters = inspect.signature(module.masks).parameters
     assert list(parameters)[: len(first[method.takes])] == first[method.takes]
     assert ("seed" in parameters) == method.draws
@@ -153,9 +154,9 @@ def test_every_entry_is_a_file_with_the_interface_that_it_names(name):
 
 def test_light_methods_import_no_torch():
     light = [n for n, m in METHODS.items() if m.takes in ("weights", "ticket")]
-    code = f"import sys; from winnow.prune.methods import load; [load(n) for n in {light!r}]; sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(Path(ROOT) / "src"), "PATH": ""}, check=False)
-    assert done.returncode == 0
+    code = f"import sys, winnow.prune.methods as m; [m.load(n) for n in {light!r}]; sys.exit('torch' in sys.modules)"
+    source = {"PYTHONPATH": str(Path(ROOT) / "src"), "PATH": ""}
+    assert subprocess.run([sys.executable, "-c", code], env=source, check=False).returncode == 0
 
 
 def test_an_unknown_method_is_told_with_the_nearest():

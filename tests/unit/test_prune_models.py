@@ -49,9 +49,8 @@ def texts(seed=0, batches=3):
 
 def images(count=2, seed=0, size=8):
     rng = torch.Generator().manual_seed(seed)
-    return [
-        (torch.rand(6 + i, 3, size, size, generator=rng), torch.randint(0, 5, (6 + i,), generator=rng)) for i in range(count)
-    ]
+    sizes = range(6, 6 + count)
+    return [(torch.rand(n, 3, size, size, generator=rng), torch.randint(0, 5, (n,), generator=rng)) for n in sizes]
 
 
 def small_model(**keys):
@@ -66,9 +65,8 @@ def test_layers_of_a_vit_are_linear_ones_and_its_convolution_alone_is_little():
     assert conv == ["conv_proj.weight"] and set(both) == {*conv, *linear} and "heads.head.weight" not in both
     assert sum(n.endswith("in_proj_weight") for n in linear) == 12 and len(linear) == 12 * 4
     assert covered_percent(conv, shapes(vit)) < 1 and covered_percent(linear, shapes(vit)) > 95
-    assert (
-        "1 weights to prune hold 0.69 %" in coverage_warning(conv, shapes(vit)) and coverage_warning(both, shapes(vit)) is None
-    )
+    assert coverage_warning(both, shapes(vit)) is None
+    assert "1 weights to prune hold 0.69 %" in coverage_warning(conv, shapes(vit))
 
 
 def test_patterns_choose_among_the_kinds():
@@ -133,7 +131,7 @@ def wanda_reference(model, names, count, batches):
 
 def test_wanda_prunes_bert_as_the_paper_says(bert):
     names, before = text_models.prunable(bert), {k: v.clone() for k, v in bert.state_dict().items()}
-    count = sum(bert.get_parameter(n).numel() for n in names) // 4  # a quarter of 24 and of 40: whole numbers in every row
+    count = sum(bert.get_parameter(n).numel() for n in names) // 4  # whole numbers in every row
     bert.train()
     found = wanda.masks(bert, names, count, texts())
     assert bert.training and all(torch.equal(v, before[k]) for k, v in bert.state_dict().items())
@@ -154,7 +152,7 @@ def test_wanda_counts_rows_exactly_and_refuses_what_it_cannot_see(bert):
         for mask in found.values():
             rows = mask.sum(1)
             assert (np.abs(rows - mask.shape[1] * count / total) < 1).all()
-    with pytest.raises(WinnowError, match=r"and conv1\.weight is none"):
+    with pytest.raises(WinnowError, match=r"conv1\.weight is of none"):
         wanda.masks(small_model(), ["conv1.weight"], 3, images())
     attention = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     with pytest.raises(WinnowError, match=r"out_proj\.weight is not called"):
@@ -230,12 +228,12 @@ def test_model_methods_keep_the_exact_percentage(name):
     ("arguments", "message"),
     [
         ({"method": "snip", "remaining_percent": 10}, "batches: snip needs a few batches"),
-        ({"method": "snip", "remaining_percent": 10, "batches": [(torch.rand(2, 3, 8, 8),)]}, "needs examples with labels"),
+        ({"method": "snip", "remaining_percent": 10, "batches": [(torch.ones(2, 3, 8, 8),)]}, "examples with labels"),
         ({"method": "lamp", "remaining_percent": 10, "batches": images()}, "batches: lamp takes none"),
         ({"method": "random_like"}, "like: random_like needs the ticket"),
         ({"method": "lamp"}, "remaining_percent: None is no percentage"),
         ({"method": "lamp", "remaining_percent": 0}, "remaining_percent: 0 is no percentage"),
-        ({"method": "rigl", "remaining_percent": 10}, "moves its masks in training; use the class in winnow.prune.rigl"),
+        ({"method": "rigl", "remaining_percent": 10}, "use the class in winnow.prune.rigl"),
         ({"method": "wanda", "remaining_percent": 10, "batches": images()}, "choose none of 0 weights"),
     ],
 )

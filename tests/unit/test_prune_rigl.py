@@ -27,8 +27,8 @@ LR, MOMENTUM, DECAY = 0.05, 0.9, 0.01
 
 def net():
     torch.manual_seed(0)
-    layers = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 4)
-    return nn.Sequential(*layers).double().to(memory_format=torch.channels_last)
+    features = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.ReLU()
+    return nn.Sequential(*features, nn.Flatten(), nn.Linear(8 * 16, 4)).double().to(memory_format=torch.channels_last)
 
 
 def start(model):
@@ -52,7 +52,7 @@ class Data:
 
 
 def train(folder, stop_at=None, optimizer="sgd", watch=None):
-    """One run through `fit`, from its checkpoint if there is one; `watch(rigl, optimizer)` sees the state after every step."""
+    """One run through `fit`, from its checkpoint if there is one; `watch` sees the state after every step."""
     config = parse(
         Train,
         {
