@@ -1,10 +1,10 @@
-"""Pruning: which weights a ticket keeps. A file a method (`methods.py` lists them), each with `masks(...)` and exact counts.
+"""Pruning: which weights a ticket keeps. A file a method (`methods.py` lists them), each with exact counts.
 
     from winnow.prune import lamp
     masks = lamp.masks(weights, count)                  # arrays by name in, bool arrays out
 
-`winnow.prune(model, "lamp", 10)` does the same for a torch module, see `prune` in model.py. What it needs is imported at the
-call: whoever takes one light method never imports torch, and depends on no other method's code.
+`winnow.prune(model, "lamp", 10)` does the same for a torch module, see `prune` in model.py. What it needs is imported
+at the call: whoever takes one light method never imports torch, and depends on no other method's code.
 """
 
 from __future__ import annotations

@@ -15,9 +15,10 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def keep_largest(scores: Arrays, count: int, dtype: npt.DTypeLike = np.float32) -> dict[str, np.ndarray]:
-    """Masks that keep exactly the `count` largest scores over all arrays together (ties: earlier names and positions first).
+    """Masks that keep exactly the `count` largest scores over all arrays together.
 
-    Scores are compared in `dtype`. Raises WinnowError when `count` is out of range or a score is NaN.
+    Ties: earlier names and positions first. Scores are compared in `dtype`. Raises WinnowError when `count` is out of
+    range or a score is NaN.
     """
     names = list(scores)
     flat = np.concatenate([np.asarray(scores[n], dtype=dtype).reshape(-1) for n in names])
@@ -41,12 +42,12 @@ def check_count(count: int, total: int) -> None:
 
 
 def imp_count(total: int, round_number: int, prune_percent: float) -> int:
-    """Weights that remain after round k of IMP: round(total * (1 - p/100)^k), so rounding does not add up over rounds."""
+    """Weights that remain after round k of IMP: round(total * (1 - p/100)^k), so rounding does not add up."""
     return round(total * (1.0 - prune_percent / 100.0) ** round_number)
 
 
 def apportion(shares: npt.ArrayLike, count: int) -> np.ndarray:
-    """Whole numbers (int64) that sum to `count`: each share rounded down or up (largest remainders up, ties: earlier first).
+    """Whole numbers (int64) that sum to `count`: shares rounded down, the largest remainders up (ties: earlier first).
 
     shares: (n,) non-negative, with a sum of `count` to within rounding errors.
     """

@@ -1,4 +1,7 @@
-"""ERK: a random ticket with Erdős–Rényi-kernel densities (Mocanu et al., 2018; Evci et al., ICML 2020, section 3). NumPy only."""
+"""ERK: random tickets with Erdős–Rényi-kernel densities (Mocanu et al., 2018; Evci et al., ICML 2020, section 3).
+
+NumPy only.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from winnow.prune.counts import Arrays, apportion, check_count, draw
 def layer_counts(shapes: list[tuple[int, ...]], count: int) -> list[int]:
     """Weights that each layer keeps, together exactly `count`.
 
-    The density of a layer is in proportion to (n_in + n_out + kw + kh) / (n_in * n_out * kw * kh), of a linear layer to
-    (n_in + n_out) / (n_in * n_out). Layers whose density would exceed 1 stay dense, and the others share what is left.
+    The density of a layer is in proportion to (n_in + n_out + kw + kh) / (n_in * n_out * kw * kh), of a linear
+    layer to (n_in + n_out) / (n_in * n_out). Layers whose density would exceed 1 stay dense; the others share
+    what is left.
     """
     sizes = np.array([np.prod(s, dtype=np.int64) for s in shapes])
     check_count(count, int(sizes.sum()))

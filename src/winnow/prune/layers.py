@@ -20,9 +20,10 @@ _ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight
 
 @dataclass(frozen=True, kw_only=True)
 class Layers:
-    """A choice of layers: of these kinds, a name that matches one of `include` and none of `exclude` (as in a shell: * ? []).
+    """A choice of layers: of these kinds, with a name that matches one of `include` and none of `exclude`.
 
-    The patterns are over parameter names, e.g. `layer4.*` or `*.attention.*.weight`. The head is the last layer of the model.
+    The patterns are a shell's (* ? []) over parameter names, e.g. `layer4.*` or `*.attention.*.weight`. The head is the
+    last layer of the model.
     """
 
     kinds: Collection[Kind] = ("conv", "linear")
@@ -36,7 +37,7 @@ class Layers:
         own = {name for name, _ in model.named_parameters()}
         for path, _, leaf in (n.rpartition(".") for n in found):
             if own & {f"{path}.{leaf}_orig".lstrip("."), f"{path}.parametrizations.{leaf}.original".lstrip(".")}:
-                raise WinnowError(f"layers: {path}.{leaf} is parametrized (masked already?); remove its parametrizations first")
+                raise WinnowError(f"layers: {path}.{leaf} is parametrized; remove its parametrization or mask first")
         head = list(found)[-1] if found and not self.head else None
         typed = [name for name, kind in found.items() if kind in self.kinds and name != head and name in own]
         return self.matching(typed)
@@ -46,8 +47,8 @@ class Layers:
         chosen = [n for n in names if _any(n, self.include) and not _any(n, self.exclude)]
         if not chosen:
             raise WinnowError(
-                f"layers: kinds {list(self.kinds)}, include {list(self.include)} and exclude {list(self.exclude)} choose none of "
-                f"{len(names)} weights ({', '.join(list(names)[:4])}, ...)"
+                f"layers: kinds {list(self.kinds)}, include {list(self.include)} and exclude {list(self.exclude)} "
+                f"choose none of {len(names)} weights ({', '.join(list(names)[:4])}, ...)"
             )
         return chosen
 
@@ -63,8 +64,8 @@ def coverage_warning(names: Collection[str], shapes: Mapping[str, tuple[int, ...
     if percent >= FEW_PERCENT:
         return None
     return (
-        f"layers: the {len(names)} weights to prune hold {percent:.2g} % of all parameters, so even the emptiest ticket leaves "
-        f"{100 - percent:.3g} % of the model; choose more kinds of layers (conv, linear) or wider patterns"
+        f"layers: the {len(names)} weights to prune hold {percent:.2g} % of all parameters, so even the emptiest "
+        f"ticket leaves {100 - percent:.3g} % of the model; choose more kinds of layers (conv, linear) or wider patterns"
     )
 
 

@@ -16,9 +16,11 @@ class Method:
 
     weights: masks(weights, count), with `seed=` when it `draws`; NumPy alone.
     ticket: masks(like, seed), another ticket's counts; NumPy alone.
-    model: masks(model, names, count, batches); batches are a list of (inputs, labels) or of keyword arguments with `labels`.
+    model: masks(model, names, count, batches); a batch is (inputs, labels), or keyword
+    arguments with `labels`.
+    training: a class (model, optimizer, ticket, *, steps) with before_update(), ticket(), state_dict() and
+    load_state_dict().
     tasks: where the pipelines offer it.
-    training: a class (model, optimizer, ticket, *, steps) with before_update(), ticket(), state_dict() and load_state_dict().
     """
 
     takes: Literal["weights", "ticket", "model", "training"] = "weights"

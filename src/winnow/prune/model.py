@@ -32,20 +32,22 @@ def prune(
 ) -> Ticket:
     """The ticket that `method` finds; the model stays as it is (`ticket.apply(model)` zeroes the removed weights).
 
-    remaining_percent: percentage of the chosen layers' weights to keep, 0..100 (smart_ratio: at most). batches: what snip,
-    grasp, synflow and wanda look at, (inputs, labels) or keyword arguments, e.g. `itertools.islice(loader, 4)`. layers: by
-    default all convolutions and linear layers (wanda: linear layers) but the last. like: the ticket whose counts random_like
-    takes. options: those of the method. Raises WinnowError for what does not go together; warns when the layers hold under
-    20 % of the model.
+    remaining_percent: percentage of the chosen layers' weights to keep, 0..100 (smart_ratio: at most).
+    batches: what snip, grasp, synflow and wanda look at, (inputs, labels) or keyword arguments; e.g. islice(loader, 4).
+    layers: by default all convolutions and linear layers but the last (wanda: linear layers).
+    like: the ticket whose counts random_like takes.
+    options: those of the method.
+
+    Raises WinnowError for what does not go together; warns when the layers hold under 20 % of the model.
 
         ticket = winnow.prune(model, "lamp", 10)
         ticket.apply(model)
     """
     entry, module = methods.find(method), methods.load(method)
     if entry.takes == "training":
-        raise WinnowError(f"method: {method} moves its masks in training; use the class in {module.__name__} in your loop")
+        raise WinnowError(f"method: {method} moves its masks in training; use the class in {module.__name__}")
     if (like is None) == (entry.takes == "ticket"):
-        raise WinnowError(f"like: {method} {'needs the ticket whose counts to take' if like is None else 'takes no ticket'}")
+        raise WinnowError(f"like: {method} {'needs the ticket that gives the counts' if like is None else 'takes none'}")
     if (batches is None) == (entry.takes == "model"):
         raise WinnowError(f"batches: {method} {'needs a few batches to look at' if batches is None else 'takes none'}")
     if like is not None:

@@ -1,4 +1,4 @@
-"""What methods that run a model share: batches of any kind, their loss, and a model that is afterwards as it was before."""
+"""What methods that run a model share: batches of any kind, their loss, a model that stays as it is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def weights_of(model: nn.Module, names: list[str]) -> list[nn.Parameter]:
 
 
 def forward(model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
-    """The model's logits (B, classes) for a batch and its labels, on the model's device (labels: None when there are none)."""
+    """The model's logits (B, classes) for a batch and its labels (or None), on the model's device."""
     device = next(model.parameters()).device
     if isinstance(batch, Mapping):
         placed = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
@@ -55,7 +55,10 @@ def losses(model: nn.Module, batches: Sequence[Batch], temperature: float = 1.0)
 
 
 def gradients(parts: Iterable[Tensor], weights: list[nn.Parameter]) -> list[Tensor]:
-    """Gradients of the sum of `parts` with respect to `weights`, zero where a weight takes no part; one part in memory at a time."""
+    """Gradients of the sum of `parts` with respect to `weights`, zero where a weight takes no part.
+
+    One part is in memory at a time.
+    """
     sums = [torch.zeros_like(w) for w in weights]
     for part in parts:
         for have, new in zip(sums, torch.autograd.grad(part, weights, materialize_grads=True), strict=True):
@@ -65,7 +68,10 @@ def gradients(parts: Iterable[Tensor], weights: list[nn.Parameter]) -> list[Tens
 
 @contextmanager
 def borrowed(model: nn.Module, names: list[str], training: bool) -> Iterator[None]:
-    """Within: training or evaluation mode, the named weights require gradients; afterwards mode, buffers and flags as before."""
+    """Within: training or evaluation mode, the named weights require gradients.
+
+    Afterwards modes, buffers and flags are as before.
+    """
     modes = {module: module.training for module in model.modules()}
     buffers = {name: value.detach().clone() for name, value in model.named_buffers()}
     weights = weights_of(model, names)

@@ -9,7 +9,7 @@ from winnow.rng import numpy_generator
 
 
 def masks(weights: Arrays, count: int, *, seed: object = 0) -> dict[str, np.ndarray]:
-    """Random masks that keep exactly `count` weights, uniform over all arrays together; of `weights` only shapes are read."""
+    """Random masks that keep exactly `count` weights, uniform over all arrays together (only shapes are read)."""
     total = sum(values.size for values in weights.values())
     check_count(count, total)
     flat = numpy_generator(seed, "random").permutation(np.arange(total) < count)

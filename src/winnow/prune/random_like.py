@@ -1,4 +1,4 @@
-"""Random pruning, layer by layer with the counts of another ticket: the control that has its layer densities. NumPy only."""
+"""Random pruning with the counts of another ticket, layer by layer: the control of its positions. NumPy only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RigL: a mask that moves in training, dropping by magnitude and growing by gradient (Evci et al., ICML 2020, algorithm 1)."""
+"""RigL: masks that move in training, by magnitude and gradient (Evci et al., ICML 2020, algorithm 1)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from winnow.ticket import Ticket
 class RigL:
     """Trains `model` under masks that start as `ticket` (ERK in the paper) and move every `every` steps of `steps`.
 
-    Every layer keeps its count. An update drops the smallest weights of a layer, fraction/2 * (1 + cos(pi * t / end)) of them with
-    end = stop * steps, and grows as many where the dense gradient is largest; what was just dropped may grow back, as it was.
-    New weights and their optimiser state start at zero. The step of an update moves nothing else, as in the paper.
-    Call `before_update` between the backward pass and the optimiser's step (`train.loop.Fit.before_update`), with gradients that
-    are averaged over all processes, and let the checkpoint hold its state (`Fit.extras`).
+    Every layer keeps its count. An update at step t drops the smallest weights of a layer, the fraction
+    fraction/2 * (1 + cos(pi * t / end)) of them with end = stop * steps, and grows as many where the dense gradient is
+    largest; what was just dropped may grow back, as it was. New weights and their optimiser state start at zero. The
+    step of an update moves nothing else, as in the paper. Call `before_update` between the backward pass and the optimiser's
+    step (`train.loop.Fit.before_update`), with gradients that are averaged over all processes, and let the checkpoint
+    hold its state (`Fit.extras`).
     """
 
     def __init__(
@@ -58,15 +59,16 @@ class RigL:
     def _move(self, name: str, weight: nn.Parameter, fraction: float) -> None:
         mask, gradient = self.masks[name], weight.grad
         if gradient is None or not torch.isfinite(gradient).all():
-            raise WinnowError(f"rigl: the gradient of {name} is {'missing' if gradient is None else 'not finite'}; lower lr")
+            reason = "missing; exclude the layer" if gradient is None else "not finite; lower lr"
+            raise WinnowError(f"rigl: the gradient of {name} is {reason}")
         before, kept = mask.reshape(-1).clone(), int(mask.sum())
         dropped = int(fraction * kept)
         staying = keep_top(weight.abs().reshape(-1), kept - dropped, among=before)
         grown = keep_top(gradient.abs().reshape(-1), dropped, among=~staying)
         mask.copy_((staying | grown).view(weight.shape))
         moved = mask ^ before.view(weight.shape)
-        same = [s for s in self.optimizer.state.get(weight, {}).values() if isinstance(s, Tensor) and s.shape == weight.shape]
-        for values in (weight, *same):
+        state = self.optimizer.state.get(weight, {}).values()
+        for values in (weight, *(s for s in state if isinstance(s, Tensor) and s.shape == weight.shape)):
             values.masked_fill_(moved, 0.0)
 
     def ticket(self) -> Ticket:

@@ -1,4 +1,4 @@
-"""Smart ratio: a random ticket whose layers keep fewer weights the deeper they are (Su et al., NeurIPS 2020). NumPy only."""
+"""Smart ratio: random tickets whose deeper layers keep fewer weights (Su et al., NeurIPS 2020). NumPy only."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ LAST_LAYER_KEEPS = 0.3
 def layer_counts(sizes: Sequence[int], count: float, divide_by_square: bool = False) -> list[int]:
     """Weights that each layer keeps, in layer order; together at most `count`.
 
-    Layer l of L keeps in proportion to its size times (L-l+1)^2 + (L-l+1), over l^2 for VGG (`divide_by_square`); the last
-    layer keeps 30 %. What would exceed a layer's size goes to the next. What overflows and what room
-    there is for it are truncated layer by layer, as published.
-    Raises WinnowError when the last layer's share alone exceeds the target, or the target does not fit into the layers.
+    Layer l of L keeps in proportion to its size times (L-l+1)^2 + (L-l+1), over l^2 for VGG (`divide_by_square`); the
+    last layer keeps 30 %. What would exceed a layer's size goes to the next. What overflows and what room there is for
+    it are truncated layer by layer, as published. Raises WinnowError when the last layer's share alone exceeds the target,
+    or the target does not fit into the layers.
     """
     layers = len(sizes)
     if layers < 2:
@@ -49,6 +49,6 @@ def layer_counts(sizes: Sequence[int], count: float, divide_by_square: bool = Fa
 
 
 def masks(weights: Arrays, count: float, *, seed: object = 0, divide_by_square: bool = False) -> dict[str, np.ndarray]:
-    """Random masks with the smart-ratio count in every layer (`weights` in layer order; of them only shapes are read)."""
+    """Random masks with the smart-ratio count in every layer (`weights` in layer order; only shapes are read)."""
     sizes = [values.size for values in weights.values()]
     return draw(weights, layer_counts(sizes, count, divide_by_square), seed, "smart_ratio")

@@ -19,8 +19,8 @@ ROUNDS = 100
 def masks(model: nn.Module, names: list[str], count: int, batches: Sequence[Batch]) -> dict[str, np.ndarray]:
     """Masks that keep `count` weights by iterated synaptic flow, |w| * dR/d|w| on an all-ones input.
 
-    100 rounds at exponentially falling density, in float64, batch normalisation as at initialisation. Of `batches` only the
-    size of one example is read. The model's weights are left as they were. Raises WinnowError for inputs that are not real.
+    100 rounds at exponentially falling density, in float64, in evaluation mode. Of `batches` only the size of one
+    example is read. The model's weights are left as they were. Raises WinnowError for inputs that are not real.
     """
     weights = weights_of(model, names)
     total = sum(w.numel() for w in weights)
@@ -44,7 +44,7 @@ def masks(model: nn.Module, names: list[str], count: int, batches: Sequence[Batc
 
 def _all_ones(model: nn.Module, batches: Sequence[Batch]) -> Tensor:
     """(1, ...): what the model's first layer sees as ones, where the model normalises its own input too."""
-    example = batches[0][0] if batches and not hasattr(batches[0], "keys") else None  # type: ignore[index, call-overload]
+    example = batches[0][0] if batches and isinstance(batches[0], Sequence) else None
     if not isinstance(example, Tensor) or not example.is_floating_point():
         raise WinnowError(
             "batches: synflow takes batches of (inputs, labels) with real inputs such as images; use snip for text"

@@ -1,4 +1,4 @@
-"""Wanda: weights of linear layers by |W| times the norm of their inputs, compared within each output (Sun et al., ICLR 2024)."""
+"""Wanda: weights of linear layers by |W| times the norm of their inputs, row by row (Sun et al., ICLR 2024)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from winnow.prune.passes import Batch, borrowed, forward
 
 @torch.no_grad()
 def masks(model: nn.Module, names: list[str], count: int, batches: Sequence[Batch]) -> dict[str, np.ndarray]:
-    """Masks that keep `count` weights, every row (out) of every (out, in) weight the same share of its own, to within one.
+    """Masks that keep `count` weights, every row of every (out, in) weight the same share of its own, within one.
 
-    Blocks of layers (the layers whose names are the same up to the first number, as `encoder.layer.3`) are pruned in the order
-    in which they run, each on the inputs that it gets from the pruned blocks before it. Labels are not read; positions that an
-    attention mask hides do not count. Weights are left as they were. Raises WinnowError for what is no linear layer that runs.
+    Blocks of layers (those whose names are the same up to the first number, as `encoder.layer.3`) are pruned in the
+    order in which they run, each on the inputs that it gets from the pruned blocks before it. Labels are not read; positions
+    that an attention mask hides do not count. Weights are left as they were. Raises WinnowError for what is no linear
+    layer that runs.
     """
     layers = {name: model.get_submodule(name.rpartition(".")[0]) for name in names}
     if wrong := [n for n in names if not n.endswith(".weight") or not isinstance(layers[n], nn.Linear)]:
-        raise WinnowError(f"layers: wanda prunes linear layers, {wrong[0]} is of none; choose kinds: [linear]")
+        raise WinnowError(f"layers: wanda prunes nn.Linear and {wrong[0]} is of none; leave it out by kind or pattern")
     weights: dict[str, Tensor] = {name: layer.weight for name, layer in layers.items()}  # type: ignore[misc]
     check_count(count, total := sum(w.numel() for w in weights.values()))
     shares = [np.full(w.shape[0], w.shape[1] * (count / total)) for w in weights.values()]
@@ -35,7 +36,7 @@ def masks(model: nn.Module, names: list[str], count: int, batches: Sequence[Batc
         try:
             order = list(input_norms(model, layers, batches[:1]))
             if missing := [n for n in names if n not in order]:
-                raise WinnowError(f"layers: {missing[0]} is not called by the model, so it has no inputs; exclude it for wanda")
+                raise WinnowError(f"layers: {missing[0]} is not called by the model and has no inputs; exclude it")
             for _, block in groupby(order, key=lambda n: re.sub(r"((?:^|\.)\d+)\..*|\.weight$", r"\1", n)):
                 norms = input_norms(model, {name: layers[name] for name in block}, batches)
                 for name, norm in norms.items():
@@ -55,7 +56,7 @@ def keep_in_rows(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def input_norms(model: nn.Module, layers: Mapping[str, nn.Module], batches: Sequence[Batch]) -> dict[str, Tensor]:
-    """||X_j||_2 (in,) over all examples and positions, float64, of each layer that runs, in the order of the first calls."""
+    """||X_j||_2 (in,) over all examples and positions, float64, of the layers that run, in the order of their calls."""
     sums: dict[str, Tensor] = {}
     shown: Tensor | None = None  # (B, positions): the attention mask of the batch
 
