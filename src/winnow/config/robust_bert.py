@@ -24,7 +24,10 @@ class Task:
     masks: HardConcrete = key("mask distribution and L0 schedule", factory=HardConcrete)
     adversary: FreeLB = key("adversary of the search", factory=FreeLB)
     freelb_adversary: FreeLB | None = key("adversary of the FreeLB baseline; null: that of the search", None)
-    attacked_examples: int | None = key("test examples under attack, the first so many; null: all", None, ge=1)
+    attacked_examples: int | None = key("test examples under attack; null: all", None, ge=1)
+    attacked_selection: Literal["stratified", "first"] = key(
+        "which test examples: a random draw with the classes' shares kept, or the first so many", "stratified"
+    )
 
     def __post_init__(self) -> None:
         if not self.search_epochs or max(self.search_epochs) > self.search.epochs:

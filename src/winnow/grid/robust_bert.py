@@ -127,7 +127,8 @@ def attack_of(section: RobustBert, name: str) -> TextAttack:
 
 
 def _training_data(data: TextData) -> dict[str, Any]:
-    return plain(replace(data, test_examples=None))  # the size of the test split does not touch training
+    # neither the size of the test split nor what attacks leave alone touches training
+    return plain(replace(data, test_examples=None, fixed_text=None))
 
 
 def import_config(section: RobustBert, task: str) -> dict[str, Any]:
@@ -168,7 +169,7 @@ def attack_config(section: RobustBert, task: str, attacker: str, seed: int | str
     data = plain(replace(t.data, train_examples=None))
     return {
         "data": data, "attack": plain(attack_of(section, attacker)), "examples": t.attacked_examples,
-        "compute": plain(section.compute), "seed": int(seed),
+        "selection": t.attacked_selection, "compute": plain(section.compute), "seed": int(seed),
     }  # fmt: skip
 
 

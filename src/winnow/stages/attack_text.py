@@ -7,6 +7,7 @@ same rows. `--workers N` attacks with N processes (one GPU each, where there are
 from __future__ import annotations
 
 import sys
+from typing import Literal
 
 from winnow.config.parts import Compute
 from winnow.config.text import TextAttack, TextData
@@ -29,7 +30,8 @@ class Config:
 
     data: TextData = key("the task; its test split is attacked")
     attack: TextAttack = key("the attacker")
-    examples: int | None = key("attack the first so many test examples; null: all", None, ge=1)
+    examples: int | None = key("attack only so many test examples; null: all", None, ge=1)
+    selection: Literal["stratified", "first"] = key("which: a random draw with the classes' shares kept, or the first", "stratified")
     compute: Compute = key("numerical settings")
     seed: int = key("random character edits", 0, ge=0)
 
@@ -52,12 +54,17 @@ def main(job: Job[Config]) -> None:
     from winnow.text.attacks.run import attack_all
     from winnow.text.attacks.summary import summarise
     from winnow.text.batches import encode
+    from winnow.text.data import stratified
     from winnow.text.evaluate import accuracy
 
     cfg = job.config
     target, test = setup.victim(job)
     whole = accuracy(target.model, encode(target.tokenizer, test, cfg.data.max_length), cfg.compute, target.device)
-    rows = attack_all(job, min(len(test), cfg.examples or len(test)), cfg.seed, setup.attack)
+    count = min(len(test), cfg.examples or len(test))
+    chosen = list(range(count))
+    if cfg.selection == "stratified" and count < len(test):
+        chosen = stratified(test.labels, count / len(test), cfg.data.split_seed, "attacked").tolist()
+    rows = attack_all(job, chosen, cfg.seed, setup.attack)
     write_bytes(job["out"], "".join(json.dumps(r, sort_keys=True, ensure_ascii=False) + "\n" for r in rows).encode())
     job.write_metrics("metrics", {**summarise(rows), "test_examples": len(test), "test_accuracy_percent": whole})
 

@@ -10,7 +10,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,16 @@ log = logging.getLogger("winnow")
 
 
 def attack_one(attack: Any, examples: Examples, index: int, seed: int) -> dict[str, Any]:
-    """The row of one example. All random edits are seeded by (seed, index), so rows do not depend on order or restarts."""
+    """The row of one example: `index` in the test split in use, `row` in its data set, both from 0. All random
+    edits are seeded by (seed, index), so rows do not depend on order or restarts.
+    """
     state = seed_of(seed, "attack", index)
     random.seed(state)
     np.random.seed(state % 2**32)
     torch.manual_seed(state)
     text: Any = examples.texts[index]
     if examples.pairs is not None:
-        text = collections.OrderedDict([("premise", text), ("hypothesis", examples.pairs[index])])
+        text = collections.OrderedDict(zip(examples.columns, (text, examples.pairs[index]), strict=True))
     attack.clear_cache()
     result = attack.attack(text, int(examples.labels[index]))
     before, after = result.original_result, result.perturbed_result
@@ -43,6 +45,7 @@ def attack_one(attack: Any, examples: Examples, index: int, seed: int) -> dict[s
     changed = 0 if kind == "skipped" else len(after.attacked_text.attack_attrs["modified_indices"])
     return {
         "index": index,
+        "row": int(examples.rows[index]),
         "status": {"successful": "succeeded"}.get(kind, kind),
         "label": int(examples.labels[index]),
         "original_prediction": int(before.output),
@@ -74,25 +77,25 @@ def rows_so_far(folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def attack_all(
-    job: Job[Any], count: int, seed: int, make: Callable[[Job[Any], int], tuple[Any, Examples]]
+    job: Job[Any], chosen: Sequence[int], seed: int, make: Callable[[Job[Any], int], tuple[Any, Examples]]
 ) -> list[dict[str, Any]]:
-    """Rows of examples 0..count-1 in order. `make(job, worker)` builds the attack and its examples, in each process anew.
+    """Rows of the `chosen` examples in that order. `make(job, worker)` builds the attack and its examples, in each process anew.
 
     Rows that an earlier, killed run finished are taken over. Raises Stopped after SIGTERM, WinnowError from any process.
     """
     folder = job.checkpoint_folder
     folder.mkdir(parents=True, exist_ok=True)
     done = rows_so_far(folder)
-    left = [i for i in range(count) if i not in done]
+    left = [i for i in chosen if i not in done]
     if done:
-        log.info("%d of %d examples were done before", len(done), count)
+        log.info("%d of %d examples were done before", len(done), len(chosen))
     processes = max(1, min(job.workers, len(left)))
     if processes == 1:
         _work(job, left, seed, make, 0)
     elif left:
         _in_parallel(job, left, seed, make, processes)
     rows = rows_so_far(folder)
-    return [rows[i] for i in range(count)]
+    return [rows[i] for i in chosen]
 
 
 def _work(job: Job[Any], indices: list[int], seed: int, make: Callable[..., tuple[Any, Examples]], worker: int) -> None:

@@ -13,7 +13,7 @@ from winnow.config.text import TextData
 from winnow.stage import Job
 from winnow.text import compat
 from winnow.text.attacks.recipes import build
-from winnow.text.data import Examples, load_text
+from winnow.text.data import Examples, fixed_column, load_text
 from winnow.text.models import check_classes, load_classifier
 from winnow.train.device import configure
 
@@ -46,4 +46,5 @@ def attack(job: Job[Any], worker: int = 0) -> tuple[Any, Examples]:
     """The TextAttack attack of the job's configuration, and the test split."""
     target, test = victim(job, worker)
     assets = {role: job.inputs.get(role) for role in ROLES}
-    return build(job.config.attack, target, assets, target.device), test  # type: ignore[arg-type]
+    fixed = fixed_column(job.config.data, test.columns)
+    return build(job.config.attack, target, assets, target.device, test.columns, fixed), test  # type: ignore[arg-type]
