@@ -131,10 +131,14 @@ def _training_data(data: TextData) -> dict[str, Any]:
     return plain(replace(data, test_examples=None, fixed_text=None))
 
 
+def _uncompiled(section: RobustBert) -> dict[str, Any]:
+    return plain(replace(section.compute, compile=False))  # `compile` is for fine-tuning alone
+
+
 def import_config(section: RobustBert, task: str) -> dict[str, Any]:
     """Configuration of import_text_model; one model for all seeds, as a released encoder is."""
     data = _training_data(task_of(section, task).data)
-    return {"model": plain(section.model), "data": data, "compute": plain(section.compute), "seed": 0}
+    return {"model": plain(section.model), "data": data, "compute": _uncompiled(section), "seed": 0}
 
 
 def finetune_config(section: RobustBert, task: str, network: str, seed: int | str) -> dict[str, Any]:
@@ -148,7 +152,7 @@ def finetune_config(section: RobustBert, task: str, network: str, seed: int | st
 def search_config(section: RobustBert, task: str, seed: int | str) -> dict[str, Any]:
     """Configuration of search_robust_ticket."""
     t = task_of(section, task)
-    shared = {"data": _training_data(t.data), "train": plain(t.search), "compute": plain(section.compute), "seed": int(seed)}
+    shared = {"data": _training_data(t.data), "train": plain(t.search), "compute": _uncompiled(section), "seed": int(seed)}
     return {**shared, "masks": plain(t.masks), "adversary": plain(t.adversary), "keep_epochs": t.search_epochs}
 
 
@@ -169,7 +173,7 @@ def attack_config(section: RobustBert, task: str, attacker: str, seed: int | str
     data = plain(replace(t.data, train_examples=None))
     return {
         "data": data, "attack": plain(attack_of(section, attacker)), "examples": t.attacked_examples,
-        "selection": t.attacked_selection, "compute": plain(section.compute), "seed": int(seed),
+        "selection": t.attacked_selection, "compute": _uncompiled(section), "seed": int(seed),
     }  # fmt: skip
 
 

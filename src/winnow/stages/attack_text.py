@@ -31,9 +31,15 @@ class Config:
     data: TextData = key("the task; its test split is attacked")
     attack: TextAttack = key("the attacker")
     examples: int | None = key("attack only so many test examples; null: all", None, ge=1)
-    selection: Literal["stratified", "first"] = key("which: a random draw with the classes' shares kept, or the first", "stratified")
+    selection: Literal["stratified", "first"] = key(
+        "which: a random draw with the classes' shares kept, or the first", "stratified"
+    )
     compute: Compute = key("numerical settings")
     seed: int = key("random character edits", 0, ge=0)
+
+    def __post_init__(self) -> None:
+        if self.compute.compile:
+            raise ValueError("compute.compile: attacks run uncompiled, every call has another shape; set it to false")
 
 
 stage = Stage(
@@ -59,7 +65,9 @@ def main(job: Job[Config]) -> None:
 
     cfg = job.config
     target, test = setup.victim(job)
-    whole = accuracy(target.model, encode(target.tokenizer, test, cfg.data.max_length), cfg.compute, target.device)
+    whole = accuracy(
+        target.model, encode(target.tokenizer, test, cfg.data.max_length, target.types), cfg.compute, target.device
+    )
     count = min(len(test), cfg.examples or len(test))
     chosen = list(range(count))
     if cfg.selection == "stratified" and count < len(test):

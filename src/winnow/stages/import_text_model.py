@@ -21,7 +21,11 @@ class Config:
     model: TextModel = key("where the model comes from")
     data: TextData = key("the task: number of classes, length and, for a tiny model, the words of its vocabulary")
     compute: Compute = key("numerical settings of the pre-training", factory=Compute)
-    seed: int = key("weights and pre-training of a tiny model, and the head that a bare encoder lacks", 0)
+    seed: int = key("weights and pre-training of a tiny model; the head, and the pooler that an encoder may lack", 0)
+
+    def __post_init__(self) -> None:
+        if self.compute.compile:
+            raise ValueError("compute.compile: pre-training runs uncompiled; set it to false")
 
 
 stage = Stage("import_text_model", Config, inputs={}, outputs={"out": "the model folder, named by its model.safetensors"})
@@ -47,10 +51,16 @@ def main(job: Job[Config]) -> None:
             from winnow.train.device import start
 
             start(cfg.compute, job, seed_of(cfg.seed, "start"))
-            pretrain(model, tokenizer, unlabelled, job, pretraining.train, cfg.data.max_length, cfg.seed)
+            pretrain(model, tokenizer, unlabelled, job, pretraining.train, cfg.compute, cfg.data.max_length, cfg.seed)
     else:
         assert cfg.model.path is not None
-        model, tokenizer = models.load_pretrained(cfg.model.path, cfg.data.classes, job.data_root, job.download)
+        from winnow.text.incoming import load_pretrained, local_folder
+
+        folder = local_folder(cfg.model.path, job.data_root)
+        job.read("pretrained", sorted(p for p in folder.iterdir() if p.is_file()) if folder else [])
+        model, tokenizer = load_pretrained(
+            cfg.model.path, cfg.data.classes, cfg.data.max_length, job.data_root, job.download, cfg.seed
+        )
     models.reset_head(model, cfg.seed)
     models.save_classifier(job["out"], model, tokenizer, job.provenance(job["out"]))
 

@@ -27,6 +27,8 @@ class Config:
     seed: int = key("order, masks, dropout, adversary", ge=0)
 
     def __post_init__(self) -> None:
+        if self.compute.compile:
+            raise ValueError("compute.compile: the search runs uncompiled, its masks change every step; set it to false")
         kept = self.keep_epochs
         if not kept or max(kept) > self.train.epochs or len(set(kept)) < len(kept):
             raise ValueError(f"keep_epochs {self.keep_epochs} must be different epochs out of 1..{self.train.epochs}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import decimal
 import logging
-import numbers
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,7 +32,7 @@ def class_of(value: Any) -> int | str:
         if _NUMBER.fullmatch(text):
             raise ValueError(f"{text[:40]} is no class number")
         return text
-    if isinstance(value, numbers.Real | decimal.Decimal):
+    if isinstance(value, int | float | decimal.Decimal | np.integer | np.floating):
         if value != value:
             raise ValueError("it is not a number (NaN)")
         if value in (float("inf"), float("-inf")) or value != int(value):
@@ -63,7 +62,9 @@ def numbered(columns: Mapping[Path, Sequence[Any]], column: str, classes: int) -
             try:
                 label = class_of(value)
             except ValueError as error:
-                raise WinnowError(f"{path}: row {row}, column {column!r}: no label ({error}); correct or drop the row") from None
+                raise WinnowError(
+                    f"{path}: row {row}, column {column!r}: no label ({error}); correct or drop the row"
+                ) from None
             first.setdefault(type(label), (path, row, value))
             found[path].append(label)
     if len(first) > 1:

@@ -143,7 +143,9 @@ def _json(path: Path, kind: str, text: str, columns: Sequence[str]) -> list[dict
         found = whole if isinstance(whole, list) else _from_columns(whole, columns)
     for number, row in enumerate(found, 1):
         if not isinstance(row, dict):
-            raise WinnowError(f"{path}: row {number} is no JSON object; each row must be one like {{'sentence': ..., 'label': ...}}")
+            raise WinnowError(
+                f"{path}: row {number} is no JSON object; each row must be one like {{'sentence': ..., 'label': ...}}"
+            )
         for column in columns:
             if column not in row:
                 where = f"row {number}: " if number > 1 else ""

@@ -16,7 +16,7 @@ from winnow.text.batches import Encoded, TextBatches, encode
 from winnow.text.data import load_text
 from winnow.text.evaluate import accuracy
 from winnow.text.freelb import AdversarialStep
-from winnow.text.models import check_classes, load_classifier
+from winnow.text.models import check_classes, load_classifier, token_types
 from winnow.ticket import Ticket
 from winnow.train.device import autocast
 from winnow.train.loop import Fit, fit
@@ -30,7 +30,11 @@ def load(job: Job[Any]) -> tuple[Any, Any, dict[str, Encoded]]:
     model, tokenizer = load_classifier(job["model"])
     check_classes(model, cfg.data.classes, str(job["model"]))
     splits = load_text(cfg.data, job.data_root, job.download, ("train",))
-    return model, tokenizer, {name: encode(tokenizer, split, cfg.data.max_length) for name, split in splits.items()}
+    return (
+        model,
+        tokenizer,
+        {name: encode(tokenizer, split, cfg.data.max_length, token_types(model)) for name, split in splits.items()},
+    )
 
 
 def plain_step(
@@ -68,7 +72,7 @@ def finetune(
     enforce(model, ticket)
     step: Callable[..., Tensor] = plain_step(model, train, compute, device)
     if adversary is not None:
-        step = AdversarialStep(model, adversary, autocast(compute, device))
+        step = AdversarialStep(model, adversary, autocast(compute, device), train.label_smoothing)
     return fit(
         Fit(
             model=model,
