@@ -41,6 +41,8 @@ import_text_model_config = part_of(RB, rb_grid.import_config, "task")
 
 
 rule import_text_model:
+    input:
+        lambda wildcards: rb_grid.model_inputs(RB, CONFIG.data_root),
     output:
         f"{RB_TASK}/pretrained/model.safetensors",
     log:

@@ -23,6 +23,7 @@ from winnow.config.text import TextAttack, TextData
 from winnow.grid import percent
 from winnow.schema import key, part, plain
 from winnow.text.assets import needed_roles
+from winnow.weights import pretrained_files, pretrained_folder
 
 ROOT = "results/robust_bert"
 TASK = f"{ROOT}/{{model}}/{{task}}"
@@ -139,6 +140,12 @@ def import_config(section: RobustBert, task: str) -> dict[str, Any]:
     """Configuration of import_text_model; one model for all seeds, as a released encoder is."""
     data = _training_data(task_of(section, task).data)
     return {"model": plain(section.model), "data": data, "compute": _uncompiled(section), "seed": 0}
+
+
+def model_inputs(section: RobustBert, data_root: str) -> list[str]:
+    """Files of a pre-trained model that lies in a folder; none for tiny and hub models."""
+    folder = pretrained_folder(section.model.path, data_root) if section.model.path else None
+    return [str(file) for file in pretrained_files(folder)] if folder else []
 
 
 def finetune_config(section: RobustBert, task: str, network: str, seed: int | str) -> dict[str, Any]:

@@ -54,10 +54,11 @@ def main(job: Job[Config]) -> None:
             pretrain(model, tokenizer, unlabelled, job, pretraining.train, cfg.compute, cfg.data.max_length, cfg.seed)
     else:
         assert cfg.model.path is not None
-        from winnow.text.incoming import load_pretrained, local_folder
+        from winnow.text.incoming import load_pretrained
+        from winnow.weights import pretrained_files, pretrained_folder
 
-        folder = local_folder(cfg.model.path, job.data_root)
-        job.read("pretrained", sorted(p for p in folder.iterdir() if p.is_file()) if folder else [])
+        folder = pretrained_folder(cfg.model.path, job.data_root)
+        job.read("pretrained", pretrained_files(folder) if folder else [])
         model, tokenizer = load_pretrained(
             cfg.model.path, cfg.data.classes, cfg.data.max_length, job.data_root, job.download, cfg.seed
         )

@@ -21,11 +21,11 @@ from winnow.text import compat
 from winnow.text.batches import encode
 from winnow.text.data import Examples
 from winnow.text.models import class_for, draw, from_folder_tokenizer, prunable, token_types
+from winnow.weights import pretrained_files, pretrained_folder
 
 log = logging.getLogger("winnow")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _OTHER_FRAMEWORKS = ("tf_model.h5", "flax_model.msgpack", "model.onnx", "adapter_model.safetensors", "adapter_config.json")
-_READ = ("config.json", "*.safetensors", "*.bin", "*.index.json", "tokenizer*.json", "vocab.*", "merges.txt", "*.model")
 
 
 def load_pretrained(
@@ -36,7 +36,7 @@ def load_pretrained(
     Weights in float32. A pooler that the file lacks is drawn from `seed`, which the log says; the caller draws the head.
     Raises WinnowError, naming the tensors, when the encoder is incomplete, and for whatever later stages could not use.
     """
-    folder = local_folder(path, data_root) or _from_hub(path, data_root, download)
+    folder = pretrained_folder(path, data_root) or _from_hub(path, data_root, download)
     check_files(folder)
     transformers = compat.transformers()
     try:
@@ -57,16 +57,6 @@ def load_pretrained(
     tokenizer = from_folder_tokenizer(folder)
     check_use(model, tokenizer, max_length, folder)
     return model, tokenizer
-
-
-def local_folder(path: str, data_root: Path) -> Path | None:
-    """The folder that `model.path` names, as given or below `data_root`; None for a hub name."""
-    found = next((p for p in (Path(path), data_root / path) if (p / "config.json").exists()), None)
-    if found is None and (there := next((p for p in (Path(path), data_root / path) if p.is_dir()), None)):
-        raise WinnowError(
-            f"model.path: {there} holds no config.json; give the folder of a Hugging Face model, with its tokenizer"
-        )
-    return found
 
 
 def _from_hub(name: str, data_root: Path, download: bool) -> Path:
@@ -94,7 +84,7 @@ def _unusable(folder: Path, what: str, error: Exception) -> WinnowError:
 
 def check_files(folder: Path) -> None:
     """Raise WinnowError for files that only stand for a model's: empty ones, Git LFS pointers and web pages."""
-    for file in sorted({f for pattern in _READ for f in folder.glob(pattern) if f.is_file()}):
+    for file in pretrained_files(folder):
         with file.open("rb") as f:
             head = f.read(512)
         if not head.strip():
@@ -215,21 +205,27 @@ def _prefix(state: Mapping[str, Tensor], needed: list[str], folder: Path, base: 
     )
 
 
-def positions(model: Any) -> int | None:
-    """The longest input that `model` has positions for; None where its config names no end."""
+def positions(model: Any) -> tuple[int | None, int | None]:
+    """The longest input that `model` has positions for, and the token that it passes over when it counts them; None: no such."""
     for name, module in getattr(model, model.base_model_prefix).named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    return getattr(model.config, "max_position_embeddings", None)
+            padding = module.padding_idx
+            return module.num_embeddings - (0 if padding is None else padding + 1), padding
+    return getattr(model.config, "max_position_embeddings", None), None
 
 
 def check_use(model: Any, tokenizer: Any, max_length: int, folder: Path) -> None:
     """Raise WinnowError unless the later stages can train, mask and attack `model` on texts of `max_length` tokens."""
-    longest = positions(model)
+    longest, padding = positions(model)
     if longest is not None and max_length > longest:
         raise WinnowError(f"data.max_length: {max_length} tokens, but {folder} has positions for {longest}; lower it")
     if tokenizer.pad_token_id is None:
         raise WinnowError(f"{folder}: its tokenizer has no padding token; give a model of the BERT family")
+    if padding is not None and padding != tokenizer.pad_token_id:
+        raise WinnowError(
+            f"{folder}: its tokenizer pads with token {tokenizer.pad_token_id}, the model with {padding}; they belong to different "
+            "models"
+        )
     rows = model.get_input_embeddings().weight.shape[0]
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if highest < len(tokenizer.all_special_ids) or highest >= rows:
