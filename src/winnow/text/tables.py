@@ -25,8 +25,8 @@ _MARKS = [(codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codec
 def read_rows(path: Path, columns: Sequence[str], quoting: Quoting | None = None) -> list[dict[str, Any]]:
     """The rows of a .tsv, .csv, .jsonl, .json or .parquet file (also .gz), with the values of `columns` alone.
 
-    CSV and TSV give strings, the others what they hold. Lines end at line feeds and carriage returns, never at Unicode's other
-    separators; a byte order mark says UTF-8, UTF-16 or UTF-32, and without one the text is UTF-8. `quoting`: none takes quote
+    CSV and TSV give strings, the others what they hold. Lines end at line feeds (carriage returns in a file without), never at
+    Unicode's other separators; a byte order mark says UTF-8, UTF-16 or UTF-32, and without one the text is UTF-8. `quoting`: none takes quote
     characters as text; minimal reads "a ""quoted"" cell" as CSV does; null: none for TSV, where cells that were quoted are
     refused, and minimal for CSV. WinnowError for anything that is not such a table.
     """
@@ -82,11 +82,15 @@ def _separated(path: Path, text: str, kind: str, columns: Sequence[str], quoting
     longest = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the module's own limit cuts off at 128 KiB
     try:
         reader = csv.reader(
-            io.StringIO(text, newline=""), delimiter=delimiter, strict=True,
+            io.StringIO(text, newline="\n" if "\n" in text else ""), delimiter=delimiter, strict=True,
             quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
         )  # fmt: skip
         lines = [line for line in reader if line]  # an empty line is no row
     except csv.Error as error:
+        if "new-line" in str(error):
+            raise WinnowError(
+                f"{path}: line {reader.line_num} holds a carriage return outside quotes, where no row ends; remove or quote it"
+            ) from None
         raise WinnowError(
             f"{path}: cannot be read as {kind} (line {reader.line_num}: {error}); the file is damaged or mislabelled, "
             "or its quote characters are text: set data.quoting to none"
@@ -121,26 +125,12 @@ def _was_quoted(cell: str) -> bool:
     return len(cell) > 2 and cell[0] == cell[-1] == '"' and '""' in inside and '"' not in inside.replace('""', "")
 
 
-def _constant(name: str) -> float:
-    return float(name.replace("Infinity", "inf"))
-
-
 def _json(path: Path, kind: str, text: str, columns: Sequence[str]) -> list[dict[str, Any]]:
     """JSON lines; or one JSON value: an array of objects, or an object of columns, as pandas writes them."""
     try:
-        whole = None
-        lines = [line for line in text.split("\n") if line.strip()]
-        if text.lstrip()[:1] == "[" or len(lines) == 1:
-            whole = json.loads(text)
-        else:
-            try:
-                found = [json.loads(line) for line in lines]
-            except ValueError as error:
-                whole = _whole(text, error, lines)
+        found = _parsed(text, columns)
     except (ValueError, RecursionError) as error:
         raise _damaged(path, kind, error) from None
-    if whole is not None:
-        found = whole if isinstance(whole, list) else _from_columns(whole, columns)
     for number, row in enumerate(found, 1):
         if not isinstance(row, dict):
             raise WinnowError(
@@ -151,6 +141,18 @@ def _json(path: Path, kind: str, text: str, columns: Sequence[str]) -> list[dict
                 where = f"row {number}: " if number > 1 else ""
                 raise WinnowError(f"{path}: {where}no column {column!r}{nearest(column, [k[:40] for k in row])}")
     return [{column: row[column] for column in columns} for row in found]
+
+
+def _parsed(text: str, columns: Sequence[str]) -> list[Any]:
+    lines = [line for line in text.split("\n") if line.strip()]
+    if text.lstrip()[:1] == "[" or len(lines) == 1:
+        whole = json.loads(text)
+    else:
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            whole = _whole(text, error, lines)
+    return whole if isinstance(whole, list) else _from_columns(whole, columns)
 
 
 def _whole(text: str, of_lines: ValueError, lines: list[str]) -> Any:
