@@ -55,6 +55,8 @@ rule fetch_attack_assets:
 
 
 rule import_text_model:
+    input:
+        rb.model_inputs(RB, CONFIG.data_root),
     output:
         f"{OF_TASK}/pretrained/model.safetensors",
     log:

@@ -15,11 +15,21 @@ class TextData(Part):
         "embedded: generated sentiment sentences; glue, imdb, ag_news: through `datasets`; file: local tables"
     )
     task: str | None = key("glue: task name, e.g. sst2, qnli, qqp, mnli", None)
-    train_path: str | None = key("file: table below data_root, .tsv .csv .jsonl .parquet, also .gz", None)
+    train_path: str | None = key("file: table below data_root, .tsv .csv .jsonl .json .parquet, also .gz", None)
     test_path: str | None = key("file: table with the examples to report on", None)
     text_column: str = key("file: column with the (first) text", "sentence")
     pair_column: str | None = key("file: column with the second text of a pair", None)
-    label_column: str = key("file: column with the label, 0, 1, ... or class names", "label")
+    label_column: str = key("file: column with the label, 0, 1, ... or class names; one numbering for both tables", "label")
+    quoting: Literal["none", "minimal"] | None = key(
+        "file: minimal: cells of .tsv and .csv may be in double quotes; none: quotes are text; null: none for .tsv, as GLUE's, "
+        "minimal for .csv",
+        None,
+    )
+    fixed_text: Literal["none", "first", "second"] | None = key(
+        "text of a pair that attacks leave alone; null: the premise where the task is natural language inference (glue: mnli, qnli, "
+        "rte, wnli; columns named premise and hypothesis), otherwise none",
+        None,
+    )
     classes: int = key("number of classes", 2, ge=2)
     max_length: int = key("tokens of a text or pair, special tokens included; the same in training and under attack", 128, ge=4)
     val_fraction: float = key("part of the training split held out for the accuracy curves (stratified)", 0.1, gt=0, lt=1)
@@ -32,6 +42,9 @@ class TextData(Part):
             raise ValueError("dataset file needs train_path and test_path")
         if self.dataset == "glue" and not self.task:
             raise ValueError("dataset glue needs task (sst2, qnli, qqp, mnli, ...)")
+        columns = [c for c in (self.text_column, self.pair_column, self.label_column) if c is not None]
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"text_column, pair_column and label_column must differ, got {', '.join(columns)}")
 
 
 class LanguageModel(Part):

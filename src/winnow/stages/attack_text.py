@@ -39,14 +39,20 @@ def main(job: Job[AttackText]) -> None:
     from winnow.text.attacks.setup import Setup
     from winnow.text.attacks.summary import summarise
     from winnow.text.batches import encode
+    from winnow.text.data import stratified
     from winnow.text.evaluate import accuracy
 
     cfg = job.config
     assets = {role: job[role] if job.inputs[role] else None for role in ASSETS}
     setup = Setup(job["model"], cfg.data, cfg.attack, cfg.compute, assets, job.run.device, job.run.data_root, job.run.download)
     target, test = setup.victim()
-    whole = accuracy(target.model, encode(target.tokenizer, test, cfg.data.max_length), cfg.compute, target.device)
-    rows = attack_all(setup.attack, min(len(test), cfg.examples or len(test)), cfg.seed, job.run)
+    encoded = encode(target.tokenizer, test, cfg.data.max_length, target.types)
+    whole = accuracy(target.model, encoded, cfg.compute, target.device)
+    count = min(len(test), cfg.examples or len(test))
+    chosen = list(range(count))
+    if cfg.selection == "stratified" and count < len(test):
+        chosen = stratified(test.labels, count / len(test), cfg.data.split_seed, "attacked").tolist()
+    rows = attack_all(setup.attack, chosen, cfg.seed, job.run)
     write_bytes(job["out"], "".join(json.dumps(r, sort_keys=True, ensure_ascii=False) + "\n" for r in rows).encode())
     job.write_metrics("metrics", {**summarise(rows), "test_examples": len(test), "test_accuracy_percent": whole})
 

@@ -36,10 +36,17 @@ def main(job: Job[ImportTextModel]) -> None:
             from winnow.train.device import start
 
             start(cfg.compute, job.run.device, seed_of(cfg.seed, "start"))
-            pretrain(model, tokenizer, unlabelled, pretraining.train, cfg.data.max_length, cfg.seed, job.run)
+            pretrain(model, tokenizer, unlabelled, pretraining.train, cfg.compute, cfg.data.max_length, cfg.seed, job.run)
     else:
         assert cfg.model.path is not None
-        model, tokenizer = models.load_pretrained(cfg.model.path, cfg.data.classes, job.run.data_root, job.run.download)
+        from winnow.text.incoming import load_pretrained
+        from winnow.weights import pretrained_files, pretrained_folder
+
+        folder = pretrained_folder(cfg.model.path, job.run.data_root)
+        job.read("pretrained", pretrained_files(folder) if folder else [])
+        model, tokenizer = load_pretrained(
+            cfg.model.path, cfg.data.classes, cfg.data.max_length, job.run.data_root, job.run.download, cfg.seed
+        )
     models.reset_head(model, cfg.seed)
     models.save_classifier(job["out"], model, tokenizer, job.provenance(job["out"]))
 

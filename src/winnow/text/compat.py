@@ -87,12 +87,18 @@ def _environment_and_loggers_kept() -> Iterator[None]:
             os.environ.pop(key, None) if value is None else os.environ.update({key: value})
 
 
+def attention(kind: Any) -> str:
+    """The attention of a model class: torch's own wherever the class has it, whatever faster packages are installed."""
+    return "sdpa" if kind._supports_sdpa else "eager"
+
+
 def local_model(kind: str, folder: Path) -> tuple[Any, Any]:
     """A model of transformers class `kind` and its tokenizer from a local folder; WinnowError when they do not load."""
     module = transformers()
     try:
-        model = getattr(module, kind).from_pretrained(folder, local_files_only=True, dtype="float32")
-        return model, module.AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True)
+        settings = {"local_files_only": True, "trust_remote_code": False}  # code in the folder is neither run nor asked about
+        model = getattr(module, kind).from_pretrained(folder, dtype="float32", **settings)
+        return model, module.AutoTokenizer.from_pretrained(folder, use_fast=True, **settings)
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:160]
         raise WinnowError(f"{folder}: does not load as {kind} ({reason}); give a complete model folder") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -30,7 +30,10 @@ class Task(Part):
     masks: HardConcrete = key("mask distribution and L0 schedule", factory=HardConcrete)
     adversary: FreeLB = key("adversary of the search", factory=FreeLB)
     freelb_adversary: FreeLB | None = key("adversary of the FreeLB baseline; null: that of the search", None)
-    attacked_examples: int | None = key("test examples under attack, the first so many; null: all", None, ge=1)
+    attacked_examples: int | None = key("test examples under attack; null: all", None, ge=1)
+    attacked_selection: Literal["stratified", "first"] = key(
+        "which test examples: a random draw with the classes' shares kept, or the first so many", "stratified"
+    )
 
     def check(self) -> None:
         for name in ("finetune", "freelb", "search", "retrain"):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from winnow.config.parts import Compute
 from winnow.config.pruning import FOR_TEXTS, LIGHT, Prune
 from winnow.config.text import TextAttack, TextData
 from winnow.pipelines import named, percent
@@ -32,6 +33,7 @@ from winnow.pipelines.robust_bert.jobs import (
 )
 from winnow.schema import Part, key, plain
 from winnow.text.assets import needed_roles
+from winnow.weights import pretrained_files, pretrained_folder
 
 ROOT = "results/robust_bert"
 TASK = f"{ROOT}/{{model}}/{{task}}"
@@ -126,13 +128,24 @@ def grid_of(section: RobustBert) -> Grid:
 
 
 def _training_data(data: TextData) -> TextData:
-    return data.having(test_examples=None)  # the size of the test split does not touch training
+    # neither the size of the test split nor what attacks leave alone touches training
+    return data.having(test_examples=None, fixed_text=None)
+
+
+def _uncompiled(section: RobustBert) -> Compute:
+    return section.compute.having(compile=False)  # `compile` is for fine-tuning alone
 
 
 def import_model(section: RobustBert, task: str) -> ImportTextModel:
     """The pre-trained model: one for all seeds, as a released encoder is."""
     data = _training_data(named(section.tasks, task).data)
-    return ImportTextModel(model=section.model, data=data, compute=section.compute, seed=0)
+    return ImportTextModel(model=section.model, data=data, compute=_uncompiled(section), seed=0)
+
+
+def model_inputs(section: RobustBert, data_root: str) -> list[str]:
+    """Files of a pre-trained model that lies in a folder; none for tiny and hub models."""
+    folder = pretrained_folder(section.model.path, data_root) if section.model.path else None
+    return [str(file) for file in pretrained_files(folder)] if folder else []
 
 
 def finetune(section: RobustBert, task: str, network: str, seed: str) -> FinetuneText:
@@ -152,7 +165,7 @@ def search(section: RobustBert, task: str, seed: str) -> SearchRobustTicket:
     t: Task = named(section.tasks, task)
     return SearchRobustTicket(
         data=_training_data(t.data), train=t.search, masks=t.masks, adversary=t.adversary, keep_epochs=t.search_epochs,
-        compute=section.compute, seed=int(seed),
+        compute=_uncompiled(section), seed=int(seed),
     )  # fmt: skip
 
 
@@ -197,7 +210,7 @@ def attack(section: RobustBert, task: str, attacker: str, seed: str) -> AttackTe
     t: Task = named(section.tasks, task)
     return AttackText(
         data=t.data.having(train_examples=None), attack=attack_of(section, attacker), examples=t.attacked_examples,
-        compute=section.compute, seed=int(seed),
+        selection=t.attacked_selection, compute=_uncompiled(section), seed=int(seed),
     )  # fmt: skip
 
 

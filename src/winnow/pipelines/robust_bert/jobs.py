@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from winnow.config.parts import Compute, Ordinal, Train
 from winnow.config.text import FreeLB, HardConcrete, TextAttack, TextData, TextModel
 from winnow.schema import Part, key
@@ -38,7 +40,9 @@ class SearchRobustTicket(Part):
     seed: int = key("order, masks, dropout, adversary", ge=0)
 
     def check(self) -> None:
-        """Kept epochs are epochs."""
+        """Kept epochs are epochs; masks that change every step are not compiled."""
+        if self.compute.compile:
+            raise ValueError("compute.compile: the search runs uncompiled, its masks change every step; set it to false")
         kept = self.keep_epochs
         if not kept or max(kept) > self.train.epochs or len(set(kept)) < len(kept):
             raise ValueError(f"keep_epochs {self.keep_epochs} must be different epochs out of 1..{self.train.epochs}")
@@ -55,7 +59,10 @@ class AttackText(Part):
 
     data: TextData = key("the task; its test split is attacked")
     attack: TextAttack = key("the attacker")
-    examples: int | None = key("test examples to attack; null: all", None, ge=1)
+    examples: int | None = key("attack only so many test examples; null: all", None, ge=1)
+    selection: Literal["stratified", "first"] = key(
+        "which: a random draw with the classes' shares kept, or the first", "stratified"
+    )
     compute: Compute = key("numerical settings")
     seed: int = key("random character edits", 0, ge=0)
 
