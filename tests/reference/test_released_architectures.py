@@ -14,9 +14,9 @@ from torch import nn
 
 from winnow import WinnowError
 from winnow.config.parts import Model
-from winnow.gems.scores import scorable
+from winnow.gems.scores import hard_prunable, scorable
 from winnow.schema import parse
-from winnow.vision.models import build, hard_prunable
+from winnow.vision.models import build
 
 OURS = {"vgg16": {"arch": "vgg16_cifar"}}  # torchvision has a vgg16 of its own
 

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from winnow.config.parts import Model
 from winnow.errors import WinnowError
-from winnow.gems.scores import scorable
 from winnow.schema import parse, plain
 from winnow.vision.models import networks
 
@@ -82,19 +81,10 @@ def prunable(model: nn.Module) -> list[str]:
     return [name for name in convolutions if name not in head]
 
 
-def hard_prunable(model: nn.Module) -> list[str]:
-    """Names of the scored weights that hard prunes may remove and densities count, in the order of the model's layers.
-
-    In the released TinyResNet18, ResNet50 and ResNet101 the projections of the shortcuts have scores, but are never pruned
-    for good and count nowhere.
-    """
-    exempt = networks.exempt_from_pruning(model)
-    return [n for n in scorable(model) if n not in exempt]
-
-
 def load_state(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Strict load; WinnowError lists what is missing, unexpected or of another shape."""
+    """Strict load, as PyTorch's own: batch counters that old files lack begin at 0; WinnowError lists what is missing, unexpected or of another shape."""
     own = model.state_dict()
+    state = {**{k: torch.zeros_like(v) for k, v in own.items() if k.endswith("num_batches_tracked")}, **state}
     problems = [f"missing {k}" for k in own if k not in state]
     problems += [f"unexpected {k}" for k in state if k not in own]
     problems += [

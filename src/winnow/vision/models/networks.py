@@ -26,7 +26,8 @@ class Released:
     """How a network of the released rare-gems code (arXiv 2202.12002) differs from the one that it is built as.
 
     None of them has biases. `outputs`: width of the head, whatever the data set. `projections_stay`: the 1x1 convolutions of
-    the shortcuts carry scores, but no hard prune removes their weights and no density counts them.
+    the shortcuts carry scores, but no hard prune removes their weights and no density counts them (the model names them in its
+    `never_hard_pruned`).
     """
 
     arch: str
@@ -68,11 +69,6 @@ def network(config: Model, num_classes: int) -> nn.Module:
         names = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and n.endswith(".downsample.0")]
         model.never_hard_pruned = frozenset(f"{n}.weight" for n in names)  # type: ignore[assignment]
     return model
-
-
-def exempt_from_pruning(model: nn.Module) -> frozenset[str]:
-    """Names of the scored weights of `model` that hard prunes leave alone and densities do not count; mostly none."""
-    return getattr(model, "never_hard_pruned", frozenset())  # type: ignore[return-value]
 
 
 def last_layer(model: nn.Module) -> tuple[str, nn.Module]:
