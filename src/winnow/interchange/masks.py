@@ -7,6 +7,7 @@ code), a mapping of 0/1 tensors (the IMP program's .npy), `X.mask.mask_scores` (
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
@@ -25,7 +26,7 @@ log = logging.getLogger("winnow")
 Rule = Literal["auto", "flags", "flags_and_scores", "ep", "global_ep", "weights"]
 Shapes = Mapping[str, tuple[int, ...]]
 DRAWN = 20.0  # the score, or its negative, that the released retraining writes for a weight that is kept, or removed
-_SCORES, _FLAG, _MASK = ".mask.mask_scores", ".flag", "_mask"
+_SCORES, _FLAG, _MASK = re.compile(r"(\.mask)?\.mask_scores$"), ".flag", "_mask"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def tickets_from_file(
     `remaining_percent` draws a ticket from scores that are no masks yet; `rule`: see `_gem_miner`. Raises WinnowError when
     `state` (of the file `what`) holds no ticket, or not one that these settings decide.
     """
-    scores = {f"{k.removesuffix(_SCORES)}.weight": v for k, v in state.items() if k.endswith(_SCORES)}
+    scores = {_SCORES.sub(".weight", k): v for k, v in state.items() if _SCORES.search(k)}
     if scores:
         return Found(Ticket(_robust(_fitted(scores, shapes), shapes, what, remaining_percent)), "mask_scores")
     flags = {f"{k.removesuffix(_FLAG)}.weight": v for k, v in state.items() if k.endswith(_FLAG)}
@@ -53,7 +54,7 @@ def tickets_from_file(
     masks = {k.removesuffix(_MASK): v for k, v in state.items() if k.endswith(_MASK)}
     if masks:
         return Found(Ticket(_binary(_fitted(masks, shapes), what)), "mask")
-    if all(((v == 0) | (v == 1)).all() for v in state.values()):
+    if all(((v == 0) | (v == 1)).all() for v in state.values()) and any((v == 0).any() for v in state.values()):
         return Found(Ticket(_binary(_fitted(state, shapes), what)), "masks")
     raise WinnowError(
         f"{what}: no masks found; looked for names ending in weight_mask, .flag and .mask.mask_scores, and for tensors of 0 and 1"
@@ -79,24 +80,23 @@ def _binary(masks: Mapping[str, Tensor], what: str) -> dict[str, np.ndarray]:
 
 
 def _robust(scores: Mapping[str, Tensor], shapes: Shapes, what: str, remaining_percent: float | None) -> dict[str, np.ndarray]:
-    """Masks from `mask_scores` (1, out/a, 1, in/b): a score covers weight [i, j] with i mod (out/a) and j mod (in/b).
+    """Masks from `mask_scores` (1, out/a, 1, in/b): a score covers weight [i, j] with i mod (out/a) and j mod (in/b);
+    or of the shape of the weights.
 
     A searched file: the round(f n) smallest of its n scores go, over all matrices together, for the removed fraction f. A
     drawn one (+20 and -20): what is positive stays.
     """
     small = {}
     for name, values in scores.items():
-        if name not in shapes:
-            raise WinnowError(f"{what}: {name.removesuffix('.weight')}{_SCORES} belongs to no weight of the model")
-        out, inner = shapes[name]
-        if (
-            values.dim() != 4
-            or values.shape[0] != 1
-            or values.shape[2] != 1
-            or out % values.shape[1]
-            or inner % values.shape[3]
-        ):
-            raise WinnowError(f"{what}: {name} is {out} x {inner}, its scores {tuple(values.shape)} do not divide it")
+        shape, given = shapes.get(name, ()), tuple(values.shape)
+        if not shape:
+            raise WinnowError(f"{what}: the mask_scores of {name} belong to no weight of the model")
+        if given == tuple(shape):  # a score a weight, without the axes of blocks
+            small[name] = values
+            continue
+        blocks = len(given) == 4 and given[0] == given[2] == 1 and len(shape) == 2
+        if not blocks or shape[0] % given[1] or shape[1] % given[3]:
+            raise WinnowError(f"{what}: {name} is {tuple(shape)}, its mask_scores {given} do not divide it")
         small[name] = values[0, :, 0, :]
     total = sum(v.numel() for v in small.values())
     if is_drawn(small):

@@ -81,13 +81,14 @@ def _load(path: Path) -> Any:
         with torch.serialization.safe_globals(_harmless()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        named = re.search(r"(?:GLOBAL|class|type) `?([\w.]+\.\w+)", str(error))
-        kind = f"an object of type {named[1]}" if named else "objects other than tensors"
-        if not named and "Unsupported" not in str(error) and "weights_only" not in str(error).lower():
-            raise WinnowError(f"{path}: truncated or not a torch checkpoint ({str(error).splitlines()[0][:160]})") from None
+        named = re.search(r"GLOBAL (\S+)|class (\S+)|type (\S+)", str(error))
+        if named is None or "Unsupported operand" in str(error):
+            reason = re.sub(r"\s+", " ", str(error).partition("WeightsUnpickler error:")[2] or str(error)).strip()[:160]
+            raise WinnowError(f"{path}: truncated or not a torch checkpoint ({reason})") from None
         raise WinnowError(
-            f"{path}: holds {kind} beside tensors and is not loaded, since that could run its code; where you trust it, load it "
-            "with weights_only=False and re-save its state dict alone: torch.save(model.state_dict(), ...)"
+            f"{path}: holds an object of type {next(filter(None, named.groups()))} beside tensors and is not loaded, since that "
+            "would run its code; where you trust it, load it with weights_only=False and re-save its state dict alone: "
+            "torch.save(model.state_dict(), ...)"
         ) from None
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
@@ -124,6 +125,10 @@ def _storage(data: bytes) -> Any:
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
+class _UnknownName(Exception):  # noqa: N818  (a finding, not a fault)
+    """A pickle names something that plain masks do not need."""
+
+
 class _MaskReader(pickle.Unpickler):
     """Knows the names that a pickled dict of tensors in a NumPy array needs, and no others."""
 
@@ -139,9 +144,9 @@ class _MaskReader(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in for a name; UnpicklingError for any that is not known."""
+        """The stand-in for a name; _UnknownName for any that is not known."""
         if (module, name) not in self.known:
-            raise pickle.UnpicklingError(f"an object of type {module}.{name}")
+            raise _UnknownName(f"{module}.{name}")
         return self.known[module, name]
 
 
@@ -155,8 +160,10 @@ def _read_imp_mask(path: Path) -> Any:
             if shape != () or dtype != np.dtype(object):
                 raise WinnowError(f"{path}: holds an array of {dtype}, expected the pickled masks of a released IMP run")
             (masks,) = _MaskReader(f).load().items
-        except pickle.UnpicklingError as error:
-            raise WinnowError(f"{path}: holds {error} and is not loaded, since that could run its code") from None
+        except _UnknownName as error:
+            raise WinnowError(
+                f"{path}: holds an object of type {error} and is not loaded, since that would run its code"
+            ) from None
         except WinnowError:
             raise
         except Exception as error:  # a broken pickle fails in as many ways as there are instructions

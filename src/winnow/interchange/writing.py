@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import sys
 import types
 from collections.abc import Mapping
@@ -98,7 +97,7 @@ def _pickled_masks(masks: Mapping[str, Tensor]) -> bytes:
     buffer, before = io.BytesIO(), sys.modules.get("imp_mask")
     sys.modules["imp_mask"] = module
     try:
-        np.lib.format.write_array(buffer, array, allow_pickle=True, pickle_kwargs={"protocol": pickle.DEFAULT_PROTOCOL})
+        np.lib.format.write_array(buffer, array, allow_pickle=True)
     finally:
         del sys.modules["imp_mask"]
         if before is not None:

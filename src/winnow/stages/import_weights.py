@@ -64,7 +64,7 @@ def main(job: Job[Config]) -> None:
     normalisation = {k: v.tolist() for k, v in fitted.normalisation.items()}
     told = {"mean": cfg.model.mean, "std": cfg.model.std}
     for name, values in normalisation.items():
-        if any(abs(a - b) > 1e-3 for a, b in zip(values, told[name], strict=len(values) == 3)):
+        if any(abs(a - b) > 1e-3 for a, b in zip(values, told[name], strict=False)):
             log.warning("%s: its network normalises with %s %s, model.%s is %s", path, name, values, name, list(told[name]))
     if left_out:
         log.info("%s: left out %s", path, ", ".join(left_out[:6]) + (", ..." if len(left_out) > 6 else ""))
