@@ -59,6 +59,7 @@ class Search(SearchOptions):
     invert: bool = key("sanity check: hard prunes remove the largest scores", False)
 
     def check(self) -> None:
+        """Keys that go together."""
         if self.invert and self.algo not in ITERATIVE:
             raise ValueError(
                 f"invert: hard prunes are inverted, and algo {self.algo} has none; use one of {', '.join(ITERATIVE)}"

@@ -55,6 +55,7 @@ class Attack(Part):
     backend: Literal["winnow", "advertorch"] = key("winnow's batched PGD, or advertorch as the reference", "winnow")
 
     def check(self) -> None:
+        """Keys that go together."""
         if self.norm == "linf" and self.eps > 1:
             raise ValueError(f"eps {self.eps:g} exceeds 1, the whole pixel range; attacks are in [0,1] (8/255 = 0.0314)")
 
@@ -82,15 +83,18 @@ class Model(Part):
     """A classifier with the input normalisation inside."""
 
     arch: str = key(
-        "resnet8/14/20/32/44/56, vgg16_cifar, mobilenet_v2_cifar, wideresnet-28-2, conv4 (CIFAR), or a torchvision classifier"
+        "resnet8/14/20/32/44/56, vgg16_cifar, mobilenet_v2_cifar, wideresnet-28-2, conv4 (CIFAR); a released rare-gems network: "
+        "Conv4, cResNet18, MobileNetV2, ResNet50, ResNet101, resnet32_double, TinyResNet18, tinyvgg16, WideResNet28; or a "
+        "torchvision classifier"
     )
-    width: int | None = key("channels of the first stage of a CIFAR ResNet (16)", None, ge=1)
+    width: int | None = key("channels of the first stage of a CIFAR ResNet (16) or Conv4 (64)", None, ge=1)
     mean: list[float] = key("per-channel mean of the normalisation", factory=lambda: [0.5, 0.5, 0.5])
     std: list[Positive] = key("per-channel standard deviation of the normalisation", factory=lambda: [0.5, 0.5, 0.5])
     classifier: Literal["linear", "conv1x1"] = key(
         "conv1x1: the last layer has no bias (rare gems); in CIFAR ResNets it is a convolution", "linear"
     )
     bn: Literal["affine", "non_affine"] = key("batch normalisation with or without scale and shift", "affine")
+    dropout: float = key("fraction of the features dropped before the last layer in training", 0.0, ge=0, lt=1)
     imagenet_stem: bool = key("torchvision ResNets: false replaces the 7x7/2 stem and pooling by 3x3/1", True)
 
 

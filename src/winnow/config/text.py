@@ -38,6 +38,7 @@ class TextData(Part):
     split_seed: int = key("fixes the held-out part and the subsets, whatever the run's seed", 0)
 
     def check(self) -> None:
+        """Keys that go together."""
         if self.dataset == "file" and not (self.train_path and self.test_path):
             raise ValueError("dataset file needs train_path and test_path")
         if self.dataset == "glue" and not self.task:
@@ -68,6 +69,7 @@ class TextModel(Part):
     pretraining: LanguageModel | None = key("tiny: masked-language-model pre-training; null: random weights", None)
 
     def check(self) -> None:
+        """Keys that go together."""
         if self.source == "pretrained" and not self.path:
             raise ValueError("source pretrained needs path")
         if self.source == "pretrained" and self.pretraining:
@@ -120,6 +122,7 @@ class TextAttack(Part):
     batch_size: int = key("texts per model call", 64, ge=1)
 
     def check(self) -> None:
+        """Keys that go together."""
         if self.recipe == "pwws" and self.candidates in ("masked_lm", "none"):
             raise ValueError("pwws swaps synonyms: candidates must be wordnet, embedded, neighbours or counter_fitted")
         if self.recipe == "bae" and self.candidates == "none":

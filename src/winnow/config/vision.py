@@ -35,9 +35,14 @@ class WeightsSource(Part):
     file: str | None = key("a .pth, .pth.tar, .pt or .safetensors file", None)
     torchvision: str | None = key("weights by torchvision's name, e.g. ResNet50_Weights.IMAGENET1K_V2", None)
     hub: str | None = key("Hugging Face hub id and file, as owner/name:file.safetensors", None)
+    entry: str | None = key(
+        "key of the file under which the state dict lies (Double-win's IMP files: init, the weights before pruning); null: the "
+        "usual ones", None,
+    )  # fmt: skip
     sha256: str | None = key("expected sha256 of the file; a mismatch is an error", None)
 
     def check(self) -> None:
+        """Keys that go together."""
         if sum(v is not None for v in (self.file, self.torchvision, self.hub)) != 1:
             raise ValueError("set exactly one of file, torchvision and hub")
         if self.sha256 is not None and (len(self.sha256) != 64 or set(self.sha256.lower()) - set("0123456789abcdef")):

@@ -36,6 +36,7 @@ class Task(Part):
     )
 
     def check(self) -> None:
+        """Keys that go together."""
         for name in ("finetune", "freelb", "search", "retrain"):
             if getattr(self, name).epochs == 0:
                 raise ValueError(f"{name}.epochs: 0, but it trains at least one epoch")
@@ -79,6 +80,7 @@ class RobustBert(Part):
     assets: Assets = key("files of the attackers", factory=Assets)
 
     def check(self) -> None:
+        """Keys that go together."""
         check_names("model_name", [self.model_name])
         check_names("tasks", [t.name for t in self.tasks])
         check_names("attackers", [a.name for a in self.attackers])
