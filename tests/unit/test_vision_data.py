@@ -17,7 +17,7 @@ from winnow.schema import parse
 from winnow.vision.augment import eval_batch, resample, train_batch
 from winnow.vision.batches import Loader
 from winnow.vision.packing import pack
-from winnow.vision.sources import Split, fraction, load, stratified
+from winnow.vision.sources import Split, fraction, load, of_files, stratified
 
 CPU = torch.device("cpu")
 
@@ -66,7 +66,7 @@ def test_files_and_memory_give_the_same_batches(tmp_path, keys, workers):
         paths.append(tmp_path / f"{i}.png")
         Image.fromarray(image.transpose(1, 2, 0)).save(paths[-1])
     memory = Loader(Split(x.numpy(), labels), data(**keys), 4, CPU, seed=3)
-    files = Loader(Split(paths, labels), data(**keys), 4, CPU, seed=3, workers=workers)
+    files = Loader(of_files(paths, labels), data(**keys), 4, CPU, seed=3, workers=workers)
     for epoch in (0, 1):
         for (a, ya), (b, yb) in zip(memory.epoch(epoch), files.epoch(epoch), strict=True):
             assert torch.equal(ya, yb) and (a - b).abs().max() < 1e-6
@@ -139,4 +139,4 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"not an image")
     with pytest.raises(WinnowError, match=r"bad\.png: cannot be decoded"):
-        list(Loader(Split([bad, bad], np.zeros(2, int)), data(), 2, CPU).once())
+        list(Loader(of_files([bad, bad], np.zeros(2, int)), data(), 2, CPU).once())

@@ -21,7 +21,7 @@ class Config:
 stage = Stage(
     "pack_images",
     Config,
-    inputs={"source": "folder or tar with <train|test|val>/<class>/<image>, or an .npz of JPEG bytes"},
+    inputs={"source": "folder or tar with train/<class>/<image> and test/ or val/, or an .npz of JPEG bytes"},
     outputs={"out": "the .npz file"},
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from winnow.config.parts import Data
 from winnow.errors import WinnowError
 from winnow.rng import numpy_generator
+from winnow.vision import images
 from winnow.vision.augment import eval_batch, train_batch
 from winnow.vision.sources import Split
 
@@ -28,7 +30,7 @@ class _FromFiles(torch.utils.data.Dataset[Batch]):
         return len(self.split)
 
     def __getitem__(self, i: int) -> Batch:
-        image = read_image(self.split.images[i])[None]  # type: ignore[arg-type]
+        image = read_image(self.split.images[i])[None]
         if self.epoch is None:
             x = eval_batch(image, self.data)
         else:
@@ -36,15 +38,9 @@ class _FromFiles(torch.utils.data.Dataset[Batch]):
         return x[0], torch.tensor(int(self.split.labels[i]))
 
 
-def read_image(path: Path) -> Tensor:
+def read_image(path: Path | bytes) -> Tensor:
     """An image file as uint8 (3,H,W); WinnowError when it cannot be decoded."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            return torch.from_numpy(np.array(image.convert("RGB")).transpose(2, 0, 1).copy())
-    except (UnidentifiedImageError, OSError) as error:
-        raise WinnowError(f"{path}: cannot be decoded ({error}); remove or replace the file") from None
+    return torch.from_numpy(images.read(path, os.fsdecode(path)).transpose(2, 0, 1).copy())
 
 
 class Loader:
@@ -60,7 +56,7 @@ class Loader:
         self.split, self.data, self.device, self.seed, self.workers = split, data, device, seed, workers
         self.batch_size = min(batch_size, len(split))
         self.steps_per_epoch = len(self._cut(np.arange(len(split)), drop_single=True))
-        self.images = None if isinstance(split.images, list) else torch.from_numpy(split.images).to(device)
+        self.images = None if split.in_files else torch.from_numpy(split.images).to(device)
         self.labels = torch.from_numpy(split.labels).to(device)
 
     def _cut(self, order: np.ndarray, drop_single: bool) -> list[np.ndarray]:
@@ -98,6 +94,6 @@ class Loader:
             return
         for part in parts:
             chosen = torch.from_numpy(part).to(self.device)
-            images = self.images[chosen]
-            x = eval_batch(images, self.data) if epoch is None else train_batch(images, part, self.data, self.seed, epoch)
+            pixels = self.images[chosen]
+            x = eval_batch(pixels, self.data) if epoch is None else train_batch(pixels, part, self.data, self.seed, epoch)
             yield x, self.labels[chosen]
