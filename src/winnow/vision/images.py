@@ -19,6 +19,7 @@ from winnow.errors import WinnowError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
+    from PIL.ImageFile import ImageFile
 
 # torchvision.datasets.folder.IMG_EXTENSIONS
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
@@ -27,7 +28,7 @@ _SIXTEEN_BITS = ("PNG", "PPM")  # formats whose grey values wider than 8 bits ru
 
 
 @contextmanager
-def opened(source: bytes | Path | BinaryIO, where: object) -> Iterator[Picture]:
+def opened(source: bytes | Path | BinaryIO, where: object) -> Iterator[ImageFile]:
     """Within: the image of a path or stream, its pixels not read yet; any failure there is a WinnowError that names `where`."""
     from PIL import Image
 

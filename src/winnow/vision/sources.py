@@ -16,13 +16,14 @@ from winnow.errors import WinnowError
 from winnow.launch import one_downloads
 from winnow.rng import numpy_generator
 from winnow.vision import arrays, folders, images
+from winnow.vision.packed import Packed, open_split
 
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled images. `images`: uint8 (N,C,H,W), or the paths of N files as bytes (N,). `labels`: int64 (N,)."""
+    """Labelled images. `images`: uint8 (N,C,H,W), the paths of N files as bytes (N,), or a packed set. `labels`: int64 (N,)."""
 
-    images: np.ndarray
+    images: Any
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -55,7 +56,7 @@ class Sets:
 
 def load(data: Data, root: Path, download: bool = False) -> Sets:
     """Load the task. Raises WinnowError naming the files expected when they are missing and may not be downloaded."""
-    readers = {"digits": _digits, "npz": _npz, "imagefolder": _imagefolder, "imagenet": _imagefolder}
+    readers = {"digits": _digits, "npz": _npz, "packed": _packed, "imagefolder": _imagefolder, "imagenet": _imagefolder}
     reader = readers.get(data.dataset, _torchvision)
     with one_downloads(download):
         train, test = reader(data, root, download)
@@ -119,10 +120,13 @@ def _check_sizes(parts: Iterable[Split], data: Data) -> None:
         return
     first: tuple[int, int] | None = None
     for split in parts:
-        sizes = (
+        name = f"{data.path or data.dataset}: an image"
+        sizes: Iterable[tuple[str, tuple[int, int]]] = (
             ((os.fsdecode(path), images.size_of(path, os.fsdecode(path))) for path in split.images)
             if split.in_files
-            else [(f"{data.path or data.dataset}: images of a split", split.images.shape[-2:])]
+            else [(name, (h, w)) for h, w in np.unique(split.images.sizes, axis=0).tolist()]
+            if isinstance(split.images, Packed)
+            else [(name, split.images.shape[-2:])]
         )
         for name, (height, width) in sizes:
             first = first or (height, width)
@@ -169,6 +173,11 @@ def _digits(data: Data, root: Path, download: bool) -> tuple[Split, Split]:
 def _npz(data: Data, root: Path, download: bool) -> tuple[Split, Split]:
     found = arrays.read_npz(root / _required_path(data))
     return Split(found["train_images"], found["train_labels"]), Split(found["test_images"], found["test_labels"])
+
+
+def _packed(data: Data, root: Path, download: bool) -> tuple[Split, Split]:
+    folder = root / _required_path(data)
+    return Split(*open_split(folder, "train")), Split(*open_split(folder, "test"))
 
 
 def _imagefolder(data: Data, root: Path, download: bool) -> tuple[Split, Split]:
