@@ -21,7 +21,7 @@ from winnow.errors import WinnowError
 from winnow.schema import parse
 from winnow.vision import images
 from winnow.vision.folders import IMAGE_SUFFIXES
-from winnow.vision.packing import pack
+from winnow.vision.pack_arrays import pack
 from winnow.vision.sources import load
 
 EXAMPLES = int(os.environ.get("WINNOW_FUZZ", "200"))

@@ -24,7 +24,7 @@ from winnow.errors import WinnowError
 from winnow.schema import parse
 from winnow.vision import images
 from winnow.vision.attack import pgd
-from winnow.vision.packing import pack
+from winnow.vision.pack_arrays import pack
 from winnow.vision.sources import Split, fraction, load
 
 

@@ -17,7 +17,7 @@ from winnow.schema import parse
 from winnow.vision import geometry
 from winnow.vision.augment import eval_batch, resample, train_batch
 from winnow.vision.batches import Loader
-from winnow.vision.packing import pack
+from winnow.vision.pack_arrays import pack
 from winnow.vision.sources import Split, fraction, load, of_files, stratified
 
 CPU = torch.device("cpu")

@@ -68,7 +68,7 @@ def from_pixels(pictures: Sequence[Pixels], size: tuple[int, int], order: Iterab
     """Pictures (H,W,3) of any sizes as one uint8 batch (B,*size,3), each resized to `size`; read in `order`, if it matters."""
     batch = torch.empty((len(pictures), *size, 3), dtype=torch.uint8)
     for i in range(len(pictures)) if order is None else order:
-        picture = torch.from_numpy(np.ascontiguousarray(pictures[i])).permute(2, 0, 1)
+        picture = torch.from_numpy(np.require(pictures[i], requirements=["C", "W"])).permute(2, 0, 1)
         batch[i].copy_(shrunk(picture, *size).permute(1, 2, 0))
     return batch
 

@@ -12,13 +12,13 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from winnow.errors import WinnowError
 from winnow.vision.folders import HELD_OUT, layout, splits, walk
-from winnow.vision.images import IMAGE_SUFFIXES
+from winnow.vision.images import is_image
 
 Streamed = tuple[int, str, bytes | Path]  # number of the item, its name, its bytes or the file that holds them
 
@@ -59,21 +59,21 @@ def _folder(source: Path) -> Encoded:
             if wanted(number):
                 yield number, str(base / path), base / path
 
-    return Encoded(found.names, [(s, y) for s, y, _ in images], [str(p) for _, _, p in images], stream)
+    return Encoded(found.names, [(s, y) for s, y, _ in images], [p for _, _, p in images], stream)
 
 
 def _tar(source: Path) -> Encoded:
-    places: dict[PurePosixPath, int] = {}
-    entries: list[tuple[PurePosixPath, bool]] = []
+    places: dict[str, int] = {}
+    entries: list[tuple[str, bool]] = []
     for member in _members(source):
-        path = PurePosixPath(member.name)
+        path = member.name
         if member.issym() or member.islnk():
-            if path.suffix.lower() in IMAGE_SUFFIXES:
+            if is_image(path):
                 raise WinnowError(f"{source}: {member.name} is a link; unpack the archive and pack the folder")
         elif member.isdir() or (member.isfile() and path not in places):
             entries.append((path, member.isdir()))
         if member.isfile():
-            places[path] = member.offset_data  # of a name that comes twice the last one counts, as when it is unpacked
+            places[path] = member.offset_data  # of a name that comes twice, the last one counts, as when it is unpacked
     found = layout(splits(entries, anywhere=True), source)
     images = [(s, label, path) for s in ("train", "test") for path, label in found.images(s)]
     numbers = {places[path]: number for number, (_, _, path) in enumerate(images)}
@@ -82,7 +82,7 @@ def _tar(source: Path) -> Encoded:
         for member, data in _contents(source, lambda offset: offset in numbers and wanted(numbers[offset])):
             yield numbers[member.offset_data], f"{source}: {member.name}", data
 
-    return Encoded(found.names, [(s, y) for s, y, _ in images], [str(p) for _, _, p in images], stream)
+    return Encoded(found.names, [(s, y) for s, y, _ in images], [p for _, _, p in images], stream)
 
 
 def _members(source: Path) -> Iterator[tarfile.TarInfo]:

@@ -11,10 +11,10 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from winnow.errors import WinnowError
-from winnow.vision.images import IMAGE_SUFFIXES
+from winnow.vision.images import IMAGE_SUFFIXES, is_image
 
 log = logging.getLogger("winnow")
 HELD_OUT = ("test", "val", "valid", "validation")  # folders that may be the test split, the first choice first
@@ -25,7 +25,7 @@ SHAPE = "train/<class>/ and test/<class>/ or val/<class>/ with images"
 class Tree:
     """What lies in one split: class -> the images' paths below it; images outside of any class folder only count."""
 
-    classes: dict[str, list[PurePosixPath]] = field(default_factory=dict)
+    classes: dict[str, list[str]] = field(default_factory=dict)
     loose: int = 0
 
     @property
@@ -34,11 +34,12 @@ class Tree:
         return sorted(name for name, images in self.classes.items() if images)
 
 
-def walk(folder: Path) -> Iterator[tuple[PurePosixPath, bool]]:
+def walk(folder: Path) -> Iterator[tuple[str, bool]]:
     """(path below `folder`, whether it is a folder), links followed as torchvision does; a link to a folder above it ends there."""
     above: dict[str, tuple[str, ...]] = {os.fspath(folder): (os.path.realpath(folder),)}
     for current, folders, files in os.walk(folder, followlinks=True):
-        seen, below = above.pop(current), PurePosixPath(os.path.relpath(current, folder))
+        seen = above.pop(current)
+        below = "" if current == os.fspath(folder) else os.path.relpath(current, folder) + "/"
         kept = []
         for name in folders:
             path = os.path.join(current, name)  # noqa: PTH118 (a million times)
@@ -46,17 +47,17 @@ def walk(folder: Path) -> Iterator[tuple[PurePosixPath, bool]]:
             if not _hidden(name) and real not in seen:
                 kept.append(name)
                 above[path] = (*seen, real)
-                yield below / name, True
+                yield below + name, True
         folders[:] = kept
         for name in files:
-            yield below / name, False
+            yield below + name, False
 
 
-def splits(entries: Iterable[tuple[PurePosixPath, bool]], anywhere: bool = False) -> dict[str, Tree]:
+def splits(entries: Iterable[tuple[str, bool]], anywhere: bool = False) -> dict[str, Tree]:
     """Split name -> its tree, from (path, whether it is a folder). anywhere: a split's folder may lie below others (archives)."""
     found: dict[str, Tree] = {}
     for path, is_folder in entries:
-        parts = [p for p in path.parts if p not in (".", "..", "/")]
+        parts = [p for p in path.split("/") if p not in ("", ".", "..")]
         if any(map(_hidden, parts)):
             continue
         places = range(len(parts)) if anywhere else range(min(1, len(parts)))
@@ -67,14 +68,14 @@ def splits(entries: Iterable[tuple[PurePosixPath, bool]], anywhere: bool = False
         if is_folder:
             if inside:
                 tree.classes.setdefault(inside[0], [])
-        elif PurePosixPath(inside[-1]).suffix.lower() in IMAGE_SUFFIXES:
+        elif is_image(inside[-1]):
             if len(inside) == 1:
                 tree.loose += 1
             else:
                 tree.classes.setdefault(inside[0], []).append(path)
     for tree in found.values():
         for images in tree.classes.values():
-            images.sort(key=lambda p: (str(p.parent), p.name))
+            images.sort(key=lambda p: p.rpartition("/")[::2])
     return found
 
 
@@ -87,7 +88,7 @@ class Layout:
     test: Tree
     held: str
 
-    def images(self, split: str) -> list[tuple[PurePosixPath, int]]:
+    def images(self, split: str) -> list[tuple[str, int]]:
         """(path, class number) of the images of `train` or `test`, in loading order."""
         tree = self.train if split == "train" else self.test
         return [(path, label) for label, name in enumerate(self.names) for path in tree.classes[name]]
@@ -127,7 +128,7 @@ def _no_empty_class(tree: Tree, where: str) -> None:
     empty = sorted(set(tree.classes) - set(tree.filled))
     if empty:
         raise WinnowError(
-            f"{where}: no image in class {_some(set(empty))} (suffixes read: {' '.join(sorted(IMAGE_SUFFIXES))}); "
+            f"{where}: no image in class {_some(set(empty))} (suffixes read: {' '.join(IMAGE_SUFFIXES)}); "
             "add images or remove the folder"
         )
 

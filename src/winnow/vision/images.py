@@ -22,9 +22,14 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 # torchvision.datasets.folder.IMG_EXTENSIONS
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 BILINEAR = 2  # PIL.Image.Resampling.BILINEAR, which is antialiased; PIL itself is imported where it is needed
 _SIXTEEN_BITS = ("PNG", "PPM")  # formats whose grey values wider than 8 bits run to 65535 in PIL
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is read as an image."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 @contextmanager
