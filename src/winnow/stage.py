@@ -46,6 +46,7 @@ class Job(Generic[C]):
     checkpoint_seconds: float = 30.0
     phase: str = ""  # a stage that trains several models one after the other names each, for its checkpoint
     processes: list[int] = field(default_factory=list)  # how many trained together; a resumed run may add another number
+    speeds: list[dict[str, Any]] = field(default_factory=list)  # epochs trained here: examples a second, share of waiting
     checkpoints: bool = False  # set by whoever can save the state: SIGTERM then waits for it instead of ending the process
     stop_requested: bool = False
     started: float = field(default_factory=time.time)
@@ -156,10 +157,8 @@ class Job(Generic[C]):
         """
         if not self.writes:
             return
-        run = {
-            "wall_seconds": round(time.time() - self.started, 3),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        }
+        finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        run = {"wall_seconds": round(time.time() - self.started, 3), "finished": finished, "epochs": self.speeds}
         others = [f for key in self.outputs if key != name for f in self.files(key)]
         outputs = {local(f): sha256_file(f) for f in others}
         write_record(self[name], {**metrics, "outputs": outputs, "provenance": self.provenance(self[name]), "run": run})

@@ -29,6 +29,7 @@ from winnow.train.device import explained
 from winnow.train.optim import lr_factor
 
 log = logging.getLogger("winnow")
+WAITING_PERCENT = 10.0  # share of an epoch spent waiting for data above which the log warns
 CHECK_STEPS = 100  # on a GPU the loss is read this often: reading it waits for all work that is queued
 
 
@@ -104,7 +105,7 @@ def fit(run: Fit, job: Job[Any]) -> list[dict[str, Any]]:
             break
         ranks.check_batches(sizes)
         run.model.train()
-        begun = time.monotonic()
+        begun, waited, examples_done = time.monotonic(), waiting(run.batches), 0
         bar = tqdm(
             run.batches.epoch(epoch, first, ranks.share), total=per_epoch, initial=first, unit="step", leave=False,
             desc=f"epoch {epoch + 1}/{run.train.epochs}", disable=not (sys.stderr.isatty() and job.writes),
@@ -113,6 +114,7 @@ def fit(run: Fit, job: Job[Any]) -> list[dict[str, Any]]:
             if run.global_step == run.max_steps:
                 break
             _one_step(run, batch, examples, trainable)
+            examples_done += examples
             stop = ranks.any_of(job.stop_requested)
             wait = 1 if run.global_step % per_epoch == 0 else 10  # what comes after an epoch may take long
             if stop or checkpoints.due(job.checkpoint_seconds * wait):
@@ -120,6 +122,7 @@ def fit(run: Fit, job: Job[Any]) -> list[dict[str, Any]]:
             if stop:
                 raise Stopped
         _check_finite(run)
+        _record_speed(run, job, epoch, examples_done, time.monotonic() - begun, waiting(run.batches) - waited)
         ranks.check_agreement([*trainable, *ranks.statistics(run.model)], run.global_step)
         if run.global_step == run.max_steps:
             break
@@ -138,6 +141,24 @@ def fit(run: Fit, job: Job[Any]) -> list[dict[str, Any]]:
             raise Stopped
     job.checkpoints = False
     return run.history
+
+
+def waiting(batches: Any) -> float:
+    """Seconds for which a batch of these was waited for so far; 0 for data that lies on the device."""
+    return float(getattr(batches, "waited", 0.0))
+
+
+def _record_speed(run: Fit, job: Job[Any], epoch: int, examples: int, seconds: float, waited: float) -> None:
+    """With the job's run times, since they differ from run to run; a warning when the device stood idle for want of data."""
+    rate, percent = examples / max(1e-9, seconds), 100.0 * waited / max(1e-9, seconds)
+    speed = {"epoch": epoch + 1, "examples_per_second": round(rate, 1), "waiting_percent": round(percent, 1)}
+    job.speeds.append(speed | ({"phase": job.phase} if job.phase else {}))
+    log.debug("epoch %d/%d: %.1f examples/s, %.1f %% of the time waiting for data", epoch + 1, run.train.epochs, rate, percent)
+    if percent > WAITING_PERCENT:
+        log.warning(
+            "epoch %d/%d waited for data for %.0f %% of its time (%.0f examples/s); raise workers, or pack the images "
+            "(python -m winnow.stages.pack_images)", epoch + 1, run.train.epochs, percent, rate,
+        )  # fmt: skip
 
 
 def _one_step(run: Fit, batch: Any, examples: int, trainable: list[Tensor]) -> None:
