@@ -136,6 +136,7 @@ class Job(Generic[C]):
         run = {
             "wall_seconds": round(time.monotonic() - self.started, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            **({"epochs": self.run.speeds} if self.run.speeds else {}),
         }
         others = [f for key in self.outputs if key != name for f in self.files(key)]
         outputs = {local(f): sha256_file(f) for f in others}

@@ -63,8 +63,8 @@ class Attack(Part):
 class Data(Part):
     """One image classification task."""
 
-    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "npz"] = key("which loader")
-    path: str | None = key("imagefolder, npz: folder or file below data_root", None)
+    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "npz", "packed"] = key("which loader")
+    path: str | None = key("imagefolder, packed, npz: folder or file below data_root", None)
     classes: list[Count] | None = key("keep these labels only, renumbered 0.. in this order", None)
     image_size: int | None = key("side of the square images that the model sees; null: as stored", None, ge=4)
     train_crop: Literal["none", "pad", "resized"] = key(

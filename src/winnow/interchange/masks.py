@@ -19,7 +19,7 @@ from torch import Tensor
 from winnow.errors import WinnowError
 from winnow.gems.pruning import edge_popup_count
 from winnow.interchange.names import fit_names, shaped
-from winnow.prune import keep_largest
+from winnow.prune.counts import keep_largest
 from winnow.ticket import Ticket
 
 log = logging.getLogger("winnow")
