@@ -187,3 +187,22 @@ def test_a_broken_gradient_is_told():
         parameter.grad = torch.full_like(parameter, float("nan"))
     with pytest.raises(WinnowError, match="is not finite; lower lr"):
         rigl.before_update()
+
+
+def test_weights_that_grew_and_are_zero_still_count_as_active():
+    model = net()
+    rigl = RigL(model, torch.optim.SGD(model.parameters(), 0.1), start(model), steps=100, every=1)
+    rigl.done = 1
+    before = {n: m.clone() for n, m in rigl.masks.items()}
+    for parameter in model.parameters():
+        with torch.no_grad():
+            parameter.zero_()
+        parameter.grad = torch.arange(parameter.numel(), dtype=torch.float64).view(parameter.shape)
+    rigl.before_update()
+    for name, mask in rigl.masks.items():
+        kept = int(before[name].sum())
+        dropped = int(0.15 * (1 + math.cos(math.pi / 75)) * kept)
+        assert int(mask.sum()) == kept
+        active = before[name].reshape(-1).nonzero().squeeze(1)
+        assert mask.reshape(-1)[active[: kept - dropped]].all(), name  # of equal weights the earlier stay
+        assert dropped and mask.reshape(-1)[-dropped:].all(), name  # the steepest grow
