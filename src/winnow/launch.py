@@ -16,22 +16,16 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from winnow.errors import WinnowError
+from winnow.run import Run, Stopped
 
 _REPORTS = "WINNOW_REPORTS"
 # What every job of the workflow has in its environment: large tensors in huge pages, 3 to 8 % of a step on the CPU
 JOB_ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-
-
-class Stopped(SystemExit):
-    """SIGTERM arrived and the state is safe: the process leaves with 143, as a terminated process would."""
-
-    def __init__(self) -> None:
-        super().__init__(143)
 
 
 def launched() -> bool:
@@ -86,13 +80,13 @@ def report(text: str, code: int, consequence: bool = False) -> int:
 
 
 @contextmanager
-def sigterm_sets(job: Any) -> Iterator[None]:
+def sigterm_sets(run: Run) -> Iterator[None]:
     """Within: SIGTERM asks a loop that checkpoints to stop at its next step; without one, or asked twice, the process ends."""
 
     def request(_signal: int, _frame: Any) -> None:
-        if not job.checkpoints or (job.stop_requested and not launched()):  # several processes may be told twice
+        if not run.stops_safely or (run.stop_requested and not launched()):  # several processes may be told twice
             raise Stopped
-        job.stop_requested = True
+        run.stop_requested = True
 
     try:
         previous = signal.signal(signal.SIGTERM, request)
@@ -116,15 +110,6 @@ def group(device: Callable[[], Any]) -> Iterator[None]:
     ranks.join(device())
     yield
     ranks.leave()
-
-
-def one_downloads(download: bool) -> AbstractContextManager[None]:
-    """Within, when downloads are allowed: the first of several processes goes ahead, the others find what it fetched."""
-    if not (download and launched()):
-        return nullcontext()
-    from winnow.train import ranks
-
-    return ranks.rank_0_first()
 
 
 def end(code: int) -> int:

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from winnow.artifacts import MODEL_FILE, SIDECAR, read_json, read_metadata, seal_holds, sha256_file, stands_for
+from winnow.artifacts import MODEL_FILE, SIDECAR, read_arrays, read_json, read_metadata, seal_holds, sha256_file, stands_for
 from winnow.errors import WinnowError
 
 SEALED = (".safetensors", ".json")
@@ -219,13 +219,18 @@ def tree(file: Path) -> Iterator[Node]:
     return visit("", near(file), 0, None)
 
 
-def differences(one: Path, other: Path) -> tuple[list[str], int]:
-    """What differs between the artifacts of two runs, apart from when and how long they ran; and how many were compared."""
+def differences(one: Path, other: Path, tensors: bool = False) -> tuple[list[str], int]:
+    """What differs between the artifacts of two runs, apart from when and how long they ran; and how many were compared.
+
+    With `tensors` results alone are compared, and not what artifacts say of their making (configuration, code, parents, seals):
+    two versions of the code that compute the same give no difference.
+    """
     forget()
+    result = _figures if tensors else _result
     names = [{f.relative_to(folder) for f in artifacts(folder)} for folder in (one, other)]
     found = [f"{name}: only in {one if name in names[0] else other}" for name in sorted(names[0] ^ names[1])]
     common = sorted(names[0] & names[1])
-    found += [f"{name}: differs" for name in common if _result(one / name) != _result(other / name)]
+    found += [f"{name}: differs" for name in common if result(one / name) != result(other / name)]
     return sorted(found), len(common)
 
 
@@ -235,3 +240,15 @@ def _result(file: Path) -> Any:
         return sha256(file)
     about = {k: v for k, v in document["provenance"].items() if k != "parents"}  # hashes of metrics with their own run times
     return {**document, "provenance": about, "run": None, "outputs": sorted(document["outputs"]), "seal": None}
+
+
+def _figures(file: Path) -> Any:
+    """What a file holds apart from its record: tensors, what a metrics JSON measured, all bytes of other formats."""
+    if file.suffix == ".safetensors":
+        shapes = read_metadata(file).get("shapes")  # of a ticket, whose masks are packed
+        return shapes, {name: (str(t.dtype), t.shape, t.tobytes()) for name, t in read_arrays(file).items()}
+    if file.name == SIDECAR:
+        return None  # a record and nothing else
+    if file.suffix == ".json" and isinstance(document := read_json(file), dict) and "provenance" in document:
+        return {k: v for k, v in document.items() if k not in ("outputs", "provenance", "run", "seal")}
+    return sha256(file)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +20,12 @@ from winnow import launch, store
 from winnow.artifacts import local, sha256_file, sha256_text, stands_for, write_record, write_tensors
 from winnow.errors import WinnowError
 from winnow.fingerprint import source_hash, versions
-from winnow.launch import Stopped
-from winnow.schema import canonical_json, parse, plain
+from winnow.run import Run, Stopped
+from winnow.schema import Part, canonical_json, parse, plain
 from winnow.ticket import Ticket
 
 log = logging.getLogger("winnow")
-C = TypeVar("C")
+C = TypeVar("C", bound=Part)
 
 
 @dataclass
@@ -37,19 +36,10 @@ class Job(Generic[C]):
     config: C
     inputs: dict[str, Path | list[Path] | None]
     outputs: dict[str, Path]
-    device_name: str = "auto"
-    workers: int = 0
-    data_root: Path = Path("data")
-    download: bool = False
-    scratch: Path = Path(".winnow/scratch")
+    run: Run = field(default_factory=Run)
     store: Path | None = None
-    checkpoint_seconds: float = 30.0
-    phase: str = ""  # a stage that trains several models one after the other names each, for its checkpoint
-    processes: list[int] = field(default_factory=list)  # how many trained together; a resumed run may add another number
-    checkpoints: bool = False  # set by whoever can save the state: SIGTERM then waits for it instead of ending the process
-    stop_requested: bool = False
-    started: float = field(default_factory=time.time)
-    _device: Any = None
+    also: tuple[str, ...] = ()  # modules beyond the stage's imports that decide its result
+    started: float = field(default_factory=time.monotonic)
     _digests: dict[Path, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Path:
@@ -82,23 +72,15 @@ class Job(Generic[C]):
         self.inputs[role] = paths
 
     @property
-    def device(self) -> Any:
-        """The torch device: the configured one, or a GPU when there is one (`auto`)."""
-        if self._device is None:
-            from winnow.train.device import choose_device
-
-            self._device = choose_device(launch.device_name(self.device_name))
-        return self._device
-
-    @property
     def writes(self) -> bool:
         """False in all but the first of several processes: what they would write is the same."""
         return launch.rank() == 0
 
-    def took_part(self, processes: int) -> None:
-        """Remember that the result is of so many processes: sums in another order make other bytes."""
-        if self.processes[-1:] != [processes]:
-            self.processes.append(processes)
+    def data_files(self) -> list[Path]:
+        """The data files below data_root that the configuration names; public data sets are known by their name."""
+        data = getattr(self.config, "data", None)
+        names = [getattr(data, name, None) for name in ("dataset", "path", "train_path", "test_path")]
+        return [f for f in (self.run.data_root / name for name in names if name) if f.exists()]
 
     def parents(self) -> dict[str, Any]:
         """Role -> {path, sha256} of every input; a model folder is named by its sidecar, which vouches for its other files."""
@@ -118,22 +100,17 @@ class Job(Generic[C]):
             "stage": self.stage,
             "config": plain(self.config),
             "parents": self.parents(),
-            "source": source_hash(self.stage),
+            "source": source_hash(self.stage, self.also),
             "versions": versions(),
-            "device": self._device.type if self._device is not None else "cpu",
-            **({"processes": self.processes} if max(self.processes, default=1) > 1 else {}),
+            "device": self.run.device_type,
+            **({"processes": self.run.processes} if max(self.run.processes, default=1) > 1 else {}),
         }
 
     def key(self) -> str:
         """Identifies this job's work: configuration, code, input contents and outputs. Checkpoints are kept under it."""
         contents = [f"{role}={p['sha256']}" for role, p in self.parents().items()]
         contents += [f"{name}:{local(path)}" for name in sorted(self.outputs) for path in self.paths(name)]
-        return sha256_text(self.stage, canonical_json(self.config), source_hash(self.stage), *contents)[:32]
-
-    @property
-    def checkpoint_folder(self) -> Path:
-        """Where this job keeps its resumable state; outside the declared outputs, which Snakemake deletes on failure."""
-        return self.scratch / f"{self.stage}-{self.key()}" / self.phase
+        return sha256_text(self.stage, canonical_json(self.config), source_hash(self.stage, self.also), *contents)[:32]
 
     def write_ticket(self, name: str, ticket: Ticket, **metadata: Any) -> None:
         """Write a ticket output with this job's provenance."""
@@ -157,7 +134,7 @@ class Job(Generic[C]):
         if not self.writes:
             return
         run = {
-            "wall_seconds": round(time.time() - self.started, 3),
+            "wall_seconds": round(time.monotonic() - self.started, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         others = [f for key in self.outputs if key != name for f in self.files(key)]
@@ -174,6 +151,7 @@ class Stage(Generic[C]):
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     trains: bool = False  # through train.loop.fit: by several processes if asked, and worth keeping in a store
+    also: Callable[[C], list[str]] | None = None  # modules that the configuration chooses and imports do not show
     doc: str = ""
     body: Callable[[Job[C]], None] | None = None
 
@@ -229,30 +207,33 @@ class Stage(Generic[C]):
             job = self._job(args)
             launch.check(self.name, self.trains, args["processes"], args["device"])
             code = self._work(job, sys.argv[1:] if argv is None else argv, args["processes"])
-            job.phase = ""
-            if job.writes and code == 0:
-                shutil.rmtree(job.checkpoint_folder, ignore_errors=True)
+            if job.writes and code == 0 and (self.trains or job.run.keeps_state):
+                job.run.discard_checkpoints()
             return code
         except WinnowError as error:
             return launch.end(launch.report(f"winnow {self.name}: error: {error}", 2))
         except Stopped as stopped:
-            log.warning("stopped by SIGTERM%s", "; the next run goes on from the checkpoint" if job and job.checkpoints else "")
+            log.warning(
+                "stopped by SIGTERM%s", "; the next run goes on from the checkpoint" if job and job.run.stop_requested else ""
+            )
             return launch.end(int(stopped.code or 143))
         except Exception as error:
             if not launch.launched():
                 raise
-            return launch.end_on(error, job is not None and job.stop_requested)
+            return launch.end_on(error, job is not None and job.run.stop_requested)
 
     def _work(self, job: Job[C], argv: Sequence[str], processes: int) -> int:
         """Take the outputs from the store, or do the work, in this process or in several; returns the exit code."""
         assert self.body is not None
-        several, code = processes > 1 and not launch.launched(), 0
-        entry = store.entry_of(job.store, job, processes) if self.trains and job.store and not launch.launched() else None
-        with launch.sigterm_sets(job):
+        several, code, entry = processes > 1 and not launch.launched(), 0, None
+        if self.trains and job.store and not launch.launched():
+            assert job.run.device is not None  # looked up now, for provenance names it
+            entry = store.entry_of(job.store, job, processes)
+        with launch.sigterm_sets(job.run):
             if entry is not None and store.take(entry, job):
                 return 0
             if not several:
-                with launch.group(lambda: job.device):
+                with launch.group(lambda: job.run.device):
                     self.body(job)
         if several:
             code = launch.run(f"winnow.stages.{self.name}", argv, processes)
@@ -272,14 +253,15 @@ class Stage(Generic[C]):
             for path in value if isinstance(value, list) else [value] if value else []:
                 if not path.exists():
                     raise WinnowError(f"{path}: no such file; run the stage that writes it first (`snakemake {path}`)")
-        return Job(
-            stage=self.name,
-            config=config,
-            inputs=files["inputs"],
-            outputs=files["outputs"],
-            device_name=args["device"],
-            **{k: args[k] for k in ("workers", "data_root", "download", "scratch", "store", "checkpoint_seconds")},
+        also = tuple(self.also(config)) if self.also else ()
+        job = Job(self.name, config, files["inputs"], files["outputs"], store=args["store"], also=also)
+        job.run = Run(
+            launch.device_name(args["device"]),
+            # outside the declared outputs, which Snakemake deletes on failure
+            checkpoints=lambda: args["scratch"] / f"{self.name}-{job.key()}",
+            **{k: args[k] for k in ("workers", "data_root", "download", "checkpoint_seconds")},
         )
+        return job
 
 
 def _load_config(text: str) -> Any:
@@ -293,7 +275,5 @@ def _load_config(text: str) -> Any:
         raise WinnowError(f"--config: not JSON ({error}); pass an object in quotes, or @FILE") from None
 
 
-def _keys(config: type) -> str:
-    import dataclasses
-
-    return "\n".join(f"  {f.name}: {f.metadata.get('doc', '')}" for f in dataclasses.fields(config))
+def _keys(config: type[Part]) -> str:
+    return "\n".join(f"  {name}: {field.description}" for name, field in config.model_fields.items())

@@ -14,40 +14,51 @@ import shutil
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from winnow.artifacts import MODEL_FILE, atomic_path, local, read_json, seal_holds, sha256_file, sha256_text, write_record
 from winnow.errors import WinnowError
 from winnow.schema import canonical_json
 
-if TYPE_CHECKING:
-    from winnow.stage import Job
-
 log = logging.getLogger("winnow")
 MANIFEST = "manifest.json"
+
+
+class Work(Protocol):
+    """What a store asks of a job."""
+
+    stage: str
+    outputs: dict[str, Path]
+
+    def paths(self, name: str) -> list[Path]:
+        """The paths of an output."""
+        ...
+
+    def files(self, output: str) -> list[Path]:
+        """The files that an output consists of."""
+        ...
+
+    def data_files(self) -> list[Path]:
+        """The data files that it reads."""
+        ...
+
+    def provenance(self, path: Path) -> dict[str, Any]:
+        """What the artifact at `path` says of itself."""
+        ...
 
 
 class _DamagedError(Exception):
     """An entry is not what was put in."""
 
 
-def entry_of(store: Path, job: Job[Any], processes: int) -> Path:
+def entry_of(store: Path, job: Work, processes: int) -> Path:
     """Where this job's outputs lie in the store, if they do. As many processes must have made them: they decide the bytes."""
-    assert job.device is not None  # chosen now, for provenance names it
     says = [canonical_json(job.provenance(path)) for name in job.outputs for path in job.paths(name)]
-    key = sha256_text(str(processes), *says, *_data(job))
+    key = sha256_text(str(processes), *says, *map(sha256_file, job.data_files()))
     return store / key[:2] / key
 
 
-def _data(job: Job[Any]) -> list[str]:
-    """sha256 of the data files below data_root that the configuration names; public data sets are known by their name."""
-    data = getattr(job.config, "data", None)
-    names = [getattr(data, name, None) for name in ("dataset", "path", "train_path", "test_path")]
-    files = [job.data_root / name for name in names if name]
-    return [sha256_file(f) for f in files if f.exists()]
-
-
-def take(entry: Path, job: Job[Any]) -> bool:
+def take(entry: Path, job: Work) -> bool:
     """Put the outputs of `entry` in place, all or none; False when it is not there, or damaged and therefore thrown away."""
     if not entry.is_dir():
         return False
@@ -68,7 +79,7 @@ def take(entry: Path, job: Job[Any]) -> bool:
     return True
 
 
-def _manifest(entry: Path, job: Job[Any]) -> dict[str, str]:
+def _manifest(entry: Path, job: Work) -> dict[str, str]:
     """Path -> sha256 of the entry's files; none of them lies outside the job's outputs."""
     file = entry / MANIFEST
     if not file.exists() or not seal_holds(file):
@@ -91,7 +102,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfileobj(stream, out, 1 << 20)
 
 
-def publish(entry: Path, job: Job[Any]) -> None:
+def publish(entry: Path, job: Work) -> None:
     """Put the job's outputs into the store. The job is done either way: a store that cannot be written is a warning."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)

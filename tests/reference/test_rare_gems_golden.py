@@ -15,7 +15,7 @@ from winnow.config.parts import Compute, Model, Train  # noqa: E402
 from winnow.gems.pruning import prune_fraction  # noqa: E402
 from winnow.gems.search import search  # noqa: E402
 from winnow.prune.smart_ratio import layer_counts  # noqa: E402
-from winnow.stage import Job  # noqa: E402
+from winnow.run import Run  # noqa: E402
 from winnow.train.device import configure  # noqa: E402
 from winnow.vision import models  # noqa: E402
 
@@ -52,7 +52,6 @@ def replay(reference, folder: Path, layout):
     missing = model.load_state_dict({k: v for k, v in start.items() if k.endswith(".weight")}, strict=False)
     assert not missing.unexpected_keys
     model.to(memory_format=layout)
-    job = Job("gem_search", None, {}, {}, device_name="cpu", scratch=folder)
 
     def evaluate():
         model.eval()
@@ -60,13 +59,13 @@ def replay(reference, folder: Path, layout):
             return {"test": 100 * float((model(tensors["test_x"]).argmax(1) == tensors["test_y"]).float().mean())}
 
     return search(
-        model, Ordered(tensors), job,
+        model, Ordered(tensors),
         config=Search(
             algo=settings["algo"], target_sparsity=settings["target_sparsity"], iter_period=settings["iter_period"],
             regularization=settings["regularization"], lmbda=settings["lmbda"],
         ),
         train=Train(epochs=settings["epochs"], batch_size=64, lr=settings["lr"], momentum=settings["momentum"], schedule="cosine"),
-        compute=Compute(), seed=0, evaluate=evaluate,
+        compute=Compute(), seed=0, evaluate=evaluate, run=Run("cpu", checkpoints=folder),
         scores={k.replace(".scores", ".weight"): v for k, v in start.items() if k.endswith(".scores")},
     )  # fmt: skip
 

@@ -221,13 +221,13 @@ def test_there_are_at_least_forty_of_each_kind_of_line():
 
 
 def test_a_checkpoint_with_code_in_it_is_passed_over(tmp_path, monkeypatch, caplog):
-    from winnow.train.checkpoint import Checkpoints
+    from winnow.train.checkpoint import CURRENT, Checkpoints
 
     monkeypatch.chdir(tmp_path)
     buffer = io.BytesIO()
     torch.save({"model": Code()}, buffer)
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.current.write_bytes(hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())  # its checksum holds
+    (tmp_path / CURRENT).write_bytes(hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())  # its checksum holds
     assert checkpoints.load() is None and "cannot be read" in caplog.text
     assert not (tmp_path / "code was run").exists()
     torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)  # the test can fail: a careless reader does run it

@@ -114,14 +114,13 @@ def test_no_frozen_weight_moves_in_a_search(folder, tmp_path):
     from winnow.config.parts import Compute, Data, Train
     from winnow.gems.finetune import Task
     from winnow.gems.search import search as library_search
+    from winnow.run import Run
     from winnow.schema import parse
-    from winnow.stage import Job
 
-    job = Job("gem_search", None, {}, {}, device_name="cpu", scratch=tmp_path)
-    task = Task(job, parse(Data, DATA), parse(Train, SCORES), Compute(), 0)
+    task = Task(parse(Data, DATA), parse(Train, SCORES), Compute(), 0, run=Run("cpu", checkpoints=tmp_path))
     model, _ = task.model(folder / "init")
     state, _ = library_search(
-        model, task.train_loader, job, config=parse(Search, SEARCH), train=task.train, compute=Compute(), seed=0
+        model, task.train_loader, config=parse(Search, SEARCH), train=task.train, compute=Compute(), seed=0, run=task.run
     )
     start = read_arrays(folder / "init")
     for name, frozen in state.scored.arrays(state.scored.weights).items():

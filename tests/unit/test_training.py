@@ -15,7 +15,7 @@ from winnow.artifacts import read_tensors
 from winnow.config.parts import Train
 from winnow.schema import parse
 from winnow.stages import imp_train, transfer
-from winnow.train.checkpoint import Checkpoints
+from winnow.train.checkpoint import CURRENT, PREVIOUS, Checkpoints
 from winnow.train.masking import enforce
 from winnow.train.optim import lr_factor, make_optimizer
 
@@ -78,9 +78,9 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path):
     checkpoints.save({"step": 1, "w": torch.ones(3)})
     checkpoints.save({"step": 2, "w": torch.ones(3)})
     assert checkpoints.load()["step"] == 2
-    checkpoints.current.write_bytes(checkpoints.current.read_bytes()[:-5])
+    (tmp_path / CURRENT).write_bytes((tmp_path / CURRENT).read_bytes()[:-5])
     assert checkpoints.load()["step"] == 1
-    checkpoints.previous.write_bytes(b"")
+    (tmp_path / PREVIOUS).write_bytes(b"")
     assert checkpoints.load() is None
 
 

@@ -7,10 +7,13 @@ import fcntl
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,17 +96,49 @@ def tiny_config() -> dict[str, Any]:
     return yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())
 
 
+@contextmanager
+def once_for_all(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[Path, bool]]:
+    """A folder that all test processes share, and whether this one must fill it: the first does, the others wait."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = shared / f"{name}.done"
+        first = not done.exists()
+        if first:
+            (shared / name).mkdir()
+        yield shared / name, first
+        done.touch()
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_config: dict[str, Any]) -> Workflow:
     """The tiny workflow of the three pipelines, run once for all test processes. Nobody changes it: `copy` is for that."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    workflow = Workflow(shared / "finished", tiny_config, shared / "project/Snakefile")
-    with (shared / "finished.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # whoever comes first runs it, the others wait
-        if not (shared / "finished.done").exists():
-            workflow.folder.mkdir()
-            copy_of_project(shared / "project")
+    with once_for_all(tmp_path_factory, "finished") as (folder, first):
+        project = folder.parent / "project"
+        workflow = Workflow(folder, tiny_config, project / "Snakefile")
+        if first:
+            copy_of_project(project)
             workflow.run()
-            (shared / "finished.done").touch()
     return workflow
+
+
+@pytest.fixture(scope="session")
+def wired(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working folder of wiring.yaml after every job that its three tables need, run in one process. Nobody changes it."""
+    with once_for_all(tmp_path_factory, "wired") as (folder, first):
+        if first:
+            config = yaml.safe_load((ROOT / "tests/workflow/wiring.yaml").read_text())
+            workflow = Workflow(folder, config)
+            tables = [f"results/tables/{name}.csv" for name in ("double_win", "robust_bert", "rare_gems")]
+            planned = workflow.snakemake("-n", "-p", *tables)
+            assert planned.returncode == 0, planned.stderr[-3000:]
+            lines = [line for line in (planned.stdout + planned.stderr).splitlines() if "python -m winnow.stages" in line]
+            words = [shlex.split(line[line.index("python -m") :]) for line in lines]
+            script = [sys.executable, str(Path(__file__).with_name("in_process.py"))]
+            done = subprocess.run(
+                script, input=json.dumps([w[2 : w.index("2>")] for w in words]), capture_output=True, text=True,
+                cwd=folder, env=workflow.environment | {"PYTHONPATH": str(ROOT / "src")},
+            )  # fmt: skip
+            assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    return folder

@@ -6,16 +6,16 @@ same is done for gems, random tickets and sanity checks. Selection is on the hel
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from winnow.config.parts import Attack, Compute, Data, Train
 from winnow.errors import WinnowError
-from winnow.stage import Job
+from winnow.run import Run
 from winnow.ticket import Ticket
 from winnow.train.device import start
 from winnow.train.loop import Fit, fit
@@ -30,18 +30,18 @@ from winnow.vision.training import make_step, place, train_classifier
 class Task:
     """Data on the device and how to train on it."""
 
-    job: Job[Any]
     data: Data
     train: Train
     compute: Compute
     seed: int
     attack: Attack | None = None
+    run: Run = field(default_factory=Run)
 
     def __post_init__(self) -> None:
-        self.device = start(self.compute, self.job, self.seed)
-        self.sets = sources.load(self.data, self.job.data_root, self.job.download)
+        self.device = start(self.compute, self.run.device, self.seed)
+        self.sets = sources.load(self.data, self.run.data_root, self.run.download)
         self.train_loader, self.val, self.test = (
-            Loader(split, self.data, self.train.batch_size, self.device, self.seed, self.job.workers)
+            Loader(split, self.data, self.train.batch_size, self.device, self.seed, self.run.workers)
             for split in (self.sets.train, self.sets.val, self.sets.test)
         )
 
@@ -81,32 +81,47 @@ def recalibrate(model: nn.Module, loader: Loader) -> None:
         layer.momentum = momentum
 
 
-def finetune(model: nn.Module, ticket: Ticket | None, task: Task) -> dict[str, Any]:
-    """Measure `model` under `ticket`, train it there, measure again; the model ends with the selected weights.
+def finetune(
+    model: nn.Module, ticket: Ticket | None, task: Task, *, keep: Literal["last", "best"] = "best", measure: bool = True
+) -> dict[str, Any]:
+    """Train `model` under `ticket`; it ends with the weights of the last epoch, or of the best held-out accuracy.
 
-    Returns acc_before, acc_after (test accuracy of the epoch with the best held-out accuracy), acc_last, the same with
-    `robust_` in front under an attack, and the epochs. Raises WinnowError when the ticket does not fit or training diverges.
+    With `measure` batch statistics are first set under the mask, and the result holds acc_before, acc_after (test accuracy of the
+    kept weights) and acc_last, and the same with `robust_` in front under an attack. The epochs are in it always.
+    Raises WinnowError when the ticket does not fit or training diverges.
     """
     if ticket is not None:
         ticket.apply(model)
-    recalibrate(model, task.train_loader)
-    found = {f"{k}_before": v for k, v in task.measure(model).items()}
+    found: dict[str, Any] = {}
+    if measure:
+        recalibrate(model, task.train_loader)
+        found |= {f"{k}_before": v for k, v in task.measure(model).items()}
     watch = "val_ra" if task.attack else "val_sa"
     history, best = train_classifier(
-        model, task.train_loader, task.val, task.job,
-        train=task.train, compute=task.compute, seed=task.seed, attack=task.attack, ticket=ticket, watch=(watch,),
+        model, task.train_loader, task.val,
+        train=task.train, compute=task.compute, seed=task.seed, attack=task.attack, ticket=ticket,
+        watch=(watch,) if keep == "best" else (), run=task.run,
     )  # fmt: skip
-    found |= {f"{k}_last": v for k, v in task.measure(model).items()}
+    if measure:
+        found |= {f"{k}_last": v for k, v in task.measure(model).items()}
     if best.states:
         model.load_state_dict(best.states[watch])
-    found |= {f"{k}_after": v for k, v in task.measure(model).items()}
+    if measure:
+        found |= {f"{k}_after": v for k, v in task.measure(model).items()}
     return {**found, "val_best": best.values.get(watch), "num_classes": task.sets.num_classes, "epochs": history}
 
 
 def early_weights(model: nn.Module, iteration: int, task: Task) -> dict[str, torch.Tensor]:
-    """The state dict of `model` after the first `iteration` optimisation steps of its training: IMP's rewinding point."""
-    task.job.phase = "rewind"
-    run = Fit(
+    """The state dict of `model` after the first `iteration` optimisation steps of its training: IMP's rewinding point.
+
+    WinnowError when the training is shorter than that.
+    """
+    steps = task.train.epochs * task.train_loader.steps_per_epoch
+    if iteration > steps:
+        raise WinnowError(f"config.rewind_iteration: {iteration} is beyond the {steps} steps of the training; lower it")
+    if iteration:
+        recalibrate(model, task.train_loader)  # as the training itself does: attacks see the running statistics
+    plan = Fit(
         model=model,
         optimizer=make_optimizer(task.train, model.parameters()),
         train=task.train,
@@ -115,5 +130,6 @@ def early_weights(model: nn.Module, iteration: int, task: Task) -> dict[str, tor
         seed=task.seed,
         max_steps=iteration,
     )
-    fit(run, task.job)
+    with task.run.part("rewind"):
+        fit(plan, task.run)
     return model.state_dict()

@@ -21,7 +21,7 @@ from winnow.gems import pruning
 from winnow.gems.inits import draw_scores, generator
 from winnow.gems.regularizers import add_gradient, penalty
 from winnow.gems.scores import ScoredWeights, scorable
-from winnow.stage import Job
+from winnow.run import Run
 from winnow.train import ranks
 from winnow.train.device import autocast
 from winnow.train.loop import Batches, Fit, fit
@@ -211,7 +211,6 @@ class GemSearch:
 def search(
     model: nn.Module,
     batches: Batches,
-    job: Job[Any],
     *,
     config: Search,
     train: Train,
@@ -220,6 +219,7 @@ def search(
     attack: Attack | None = None,
     scores: Mapping[str, Tensor] | None = None,
     evaluate: Callable[[], Mapping[str, Any]] | None = None,
+    run: Run | None = None,
 ) -> tuple[GemSearch, list[dict[str, Any]]]:
     """Search `model` (on its device); returns the final state and one record an epoch.
 
@@ -246,7 +246,7 @@ def search(
             finished=lambda: gem.finished,
             extras={"gem": gem},
         ),
-        job,
+        run,
     )
     gem.close()
     return gem, history

@@ -20,11 +20,13 @@ class Method:
     arguments with `labels`.
     training: a class (model, optimizer, ticket, *, steps) with before_update(), ticket(), state_dict() and
     load_state_dict().
+    tasks: where the pipelines offer it.
     """
 
     takes: Literal["weights", "ticket", "model", "training"] = "weights"
     draws: bool = False
     kinds: tuple[Kind, ...] = ("conv", "linear")
+    tasks: tuple[Literal["images", "texts"], ...] = ("images", "texts")
 
 
 METHODS = {
@@ -36,8 +38,8 @@ METHODS = {
     "erk": Method(draws=True),
     "snip": Method(takes="model"),
     "grasp": Method(takes="model"),
-    "synflow": Method(takes="model"),
-    "wanda": Method(takes="model", kinds=("linear",)),
+    "synflow": Method(takes="model", tasks=("images",)),
+    "wanda": Method(takes="model", kinds=("linear",), tasks=("texts",)),
     "rigl": Method(takes="training"),
 }
 

@@ -10,32 +10,19 @@ import functools
 import sys
 from typing import Any
 
-from winnow.config.parts import Compute, Data
-from winnow.config.vision import Evaluation
-from winnow.schema import key, part
+from winnow.pipelines.double_win.jobs import Evaluate
 from winnow.stage import Job, Stage
-
-
-@part
-class Config:
-    """Configuration of evaluate."""
-
-    data: Data = key("downstream task")
-    evaluation: Evaluation = key("what is measured")
-    compute: Compute = key("numerical settings")
-    seed: int = key("attack starts", ge=0)
-
 
 stage = Stage(
     "evaluate",
-    Config,
+    Evaluate,
     inputs={"best_sa": "weights chosen by validation SA", "best_ra?": "weights chosen by validation RA"},
     outputs={"metrics": "accuracies by checkpoint"},
 )
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[Evaluate]) -> None:
     """Load each checkpoint, measure, write."""
     from winnow.train.device import start
     from winnow.vision import evaluate as ev
@@ -44,31 +31,31 @@ def main(job: Job[Config]) -> None:
     from winnow.vision.training import place
 
     cfg, wanted = job.config, job.config.evaluation
-    device = start(cfg.compute, job, cfg.seed)
-    test = sources.load(cfg.data, job.data_root, job.download).test
-    loader = Loader(test, cfg.data, wanted.batch_size, device, cfg.seed, job.workers)
-    tally = ev.tallies(job)
+    device = start(cfg.compute, job.run.device, cfg.seed)
+    test = sources.load(cfg.data, job.run.data_root, job.run.download).test
+    loader = Loader(test, cfg.data, wanted.batch_size, device, cfg.seed, job.run.workers)
     found: dict[str, Any] = {"test_images": len(test)}
-    for name in ("best_sa", "best_ra"):
-        if not job.inputs[name]:
-            continue
-        model, spec = models.load_pretrained(job[name])
-        place(model, cfg.compute, device)
-        part = functools.partial(tally, name)
-        result: dict[str, Any] = {"sa": ev.accuracy(model, loader, cfg.compute, tally=part("sa"))}
-        result["ra"] = ev.robust_accuracy(model, loader, wanted.attack, cfg.compute, cfg.seed, part("ra"))
-        if wanted.corruptions:
-            folder = job.data_root / wanted.corruptions
-            result["corruptions"] = ev.corruption_accuracy(
-                model, folder, cfg.data, cfg.compute, device, wanted.batch_size, part
-            )
-        if name == "best_ra" and wanted.l2_attack:
-            result["l2_ra"] = ev.robust_accuracy(model, loader, wanted.l2_attack, cfg.compute, cfg.seed, part("l2_ra"))
-        if name == "best_ra" and wanted.autoattack:
-            part_of = sources.subset(test, wanted.autoattack.images, cfg.data.split_seed)
-            some = Loader(part_of, cfg.data, wanted.batch_size, device, cfg.seed, job.workers)
-            result["aa"] = ev.autoattack_accuracy(model, some, wanted.autoattack, spec["num_classes"], cfg.seed, part("aa"))
-        found[name] = result
+    with ev.tallies(job.run) as tally:
+        for name in ("best_sa", "best_ra"):
+            if not job.inputs[name]:
+                continue
+            model, spec = models.load_pretrained(job[name])
+            place(model, cfg.compute, device)
+            part = functools.partial(tally, name)
+            result: dict[str, Any] = {"sa": ev.accuracy(model, loader, cfg.compute, tally=part("sa"))}
+            result["ra"] = ev.robust_accuracy(model, loader, wanted.attack, cfg.compute, cfg.seed, part("ra"))
+            if wanted.corruptions:
+                folder = job.run.data_root / wanted.corruptions
+                result["corruptions"] = ev.corruption_accuracy(
+                    model, folder, cfg.data, cfg.compute, device, wanted.batch_size, part
+                )
+            if name == "best_ra" and wanted.l2_attack:
+                result["l2_ra"] = ev.robust_accuracy(model, loader, wanted.l2_attack, cfg.compute, cfg.seed, part("l2_ra"))
+            if name == "best_ra" and wanted.autoattack:
+                part_of = sources.subset(test, wanted.autoattack.images, cfg.data.split_seed)
+                some = Loader(part_of, cfg.data, wanted.batch_size, device, cfg.seed, job.run.workers)
+                result["aa"] = ev.autoattack_accuracy(model, some, wanted.autoattack, spec["num_classes"], cfg.seed, part("aa"))
+            found[name] = result
     job.write_metrics("metrics", found)
 
 

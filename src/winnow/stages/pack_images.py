@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import sys
 
-from winnow.schema import key, part
+from winnow.schema import Part, key
 from winnow.stage import Job, Stage, log
 
 
-@part
-class Config:
+class PackImages(Part):
     """Configuration of pack_images."""
 
     image_size: int | None = key("resize every image to this side; null: keep, all must have one size", None, ge=1)
@@ -20,14 +19,14 @@ class Config:
 
 stage = Stage(
     "pack_images",
-    Config,
+    PackImages,
     inputs={"source": "folder or tar with <train|test|val>/<class>/<image>, or an .npz of JPEG bytes"},
     outputs={"out": "the .npz file"},
 )
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[PackImages]) -> None:
     """Read, decode, write."""
     from winnow.vision.packing import pack
 

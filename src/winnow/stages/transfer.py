@@ -8,26 +8,12 @@ from __future__ import annotations
 
 import sys
 
-from winnow.config.parts import Attack, Compute, Data, Train
-from winnow.schema import key, part
+from winnow.pipelines.double_win.jobs import Transfer
 from winnow.stage import Job, Stage
-
-
-@part
-class Config:
-    """Configuration of transfer."""
-
-    data: Data = key("downstream task")
-    fraction: float = key("stratified fraction of the training split that is used", 1.0, gt=0, le=1)
-    train: Train = key("optimisation")
-    attack: Attack | None = key("adversary; null: standard transfer", None)
-    compute: Compute = key("numerical settings")
-    seed: int = key("new head, order, augmentation, subset, attack starts", ge=0)
-
 
 stage = Stage(
     "transfer",
-    Config,
+    Transfer,
     inputs={"init": "pre-trained dense weights", "mask?": "ticket; none for the dense model"},
     outputs={"best_sa": "weights of the best validation SA", "best_ra?": "of the best validation RA", "metrics": "every epoch"},
     trains=True,
@@ -35,7 +21,7 @@ stage = Stage(
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[Transfer]) -> None:
     """Replace the head, mask, train, write the best."""
     from winnow.rng import seed_of
     from winnow.ticket import Ticket
@@ -45,17 +31,17 @@ def main(job: Job[Config]) -> None:
     from winnow.vision.training import place, train_classifier
 
     cfg = job.config
-    device = start(cfg.compute, job, seed_of(cfg.seed, "head"))
-    sets = sources.load(cfg.data, job.data_root, job.download)
+    device = start(cfg.compute, job.run.device, seed_of(cfg.seed, "head"))
+    sets = sources.load(cfg.data, job.run.data_root, job.run.download)
     subset = sources.fraction(sets.train, cfg.fraction, cfg.seed)
     model, spec = models.load_pretrained(job["init"], sets.num_classes)
     place(model, cfg.compute, device)
     ticket = Ticket.load(job["mask"]) if job.inputs["mask"] else None
-    train, val = (Loader(s, cfg.data, cfg.train.batch_size, device, cfg.seed, job.workers) for s in (subset, sets.val))
+    train, val = (Loader(s, cfg.data, cfg.train.batch_size, device, cfg.seed, job.run.workers) for s in (subset, sets.val))
     watch = ("val_sa", "val_ra") if cfg.attack else ("val_sa",)
     history, best = train_classifier(
-        model, train, val, job,
-        train=cfg.train, compute=cfg.compute, seed=cfg.seed, attack=cfg.attack, ticket=ticket, watch=watch,
+        model, train, val,
+        train=cfg.train, compute=cfg.compute, seed=cfg.seed, attack=cfg.attack, ticket=ticket, watch=watch, run=job.run,
     )  # fmt: skip
     for metric in watch:
         job.write_weights(metric.replace("val", "best"), best.states[metric], model=spec, selected_by=metric)

@@ -1,7 +1,8 @@
 """Check every artifact below a folder: seals, places, and that each was made from what lies there now.
 
 Each bad artifact is one line on stdout with what to delete; `snakemake` then runs its job and those that follow. With
---same-as, compare the artifacts of two runs byte by byte (of metrics: all but run times). Exit codes: 0 all is well, 2 not.
+--same-as, compare the artifacts of two runs byte by byte (of metrics: all but run times); with --tensors as well, their tensors
+and figures alone, so that two versions of the code can be compared. Exit codes: 0 all is well, 2 not.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(prog="python -m winnow.stages.verify", description=summary, epilog=details)
     p.add_argument("folder", type=Path, nargs="?", default=Path("results"), help="folder with the artifacts (results)")
     p.add_argument("--same-as", type=Path, metavar="FOLDER", help="artifacts of another run, which must be the same")
+    p.add_argument("--tensors", action="store_true", help="with --same-as: compare results, not the records of their making")
     args = p.parse_args(argv)
+    if args.tensors and not args.same_as:
+        p.error("--tensors: compares two runs; give the other one with --same-as FOLDER")
     try:
-        return _compare(args.folder, args.same_as) if args.same_as else _check(args.folder)
+        return _compare(args.folder, args.same_as, args.tensors) if args.same_as else _check(args.folder)
     except WinnowError as error:
         print(f"winnow verify: error: {error}", file=sys.stderr)
         return 2
@@ -46,8 +50,8 @@ def _check(folder: Path) -> int:
     return 2 if bad else 0
 
 
-def _compare(folder: Path, other: Path) -> int:
-    found, count = records.differences(folder, other)
+def _compare(folder: Path, other: Path, tensors: bool) -> int:
+    found, count = records.differences(folder, other, tensors)
     print(*found, f"{folder} and {other}: {count} artifacts in both, {len(found)} differences", sep="\n")
     return 2 if found or not count else 0
 

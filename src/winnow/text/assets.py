@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from winnow.config.text import TextAttack
@@ -47,7 +48,7 @@ def needed_roles(config: TextAttack) -> list[str]:
     return roles + (["nltk"] if nltk_packages(config) else [])
 
 
-def check_assets(config: TextAttack, assets: dict[str, Path | None]) -> dict[str, Path]:
+def check_assets(config: TextAttack, assets: Mapping[str, Path | None]) -> dict[str, Path]:
     """The files of every needed role, complete; NLTK and TF-Hub are pointed at theirs. WinnowError for the first gap."""
     found = {}
     for role in needed_roles(config):

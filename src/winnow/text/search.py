@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from winnow.config.parts import Compute, Train
 from winnow.config.text import FreeLB, HardConcrete
-from winnow.stage import Job
+from winnow.run import Run
 from winnow.text.batches import Encoded, TextBatches
 from winnow.text.evaluate import accuracy
 from winnow.text.freelb import AdversarialStep
@@ -67,7 +67,6 @@ def search(
     model: nn.Module,
     names: list[str],
     data: Mapping[str, Encoded],
-    job: Job[Any],
     *,
     train: Train,
     masks: HardConcrete,
@@ -75,12 +74,14 @@ def search(
     keep_epochs: list[int],
     compute: Compute,
     seed: int,
+    run: Run | None = None,
 ) -> tuple[list[dict[str, Any]], dict[int, dict[str, Tensor]]]:
     """Learn the scores of `names` on the frozen `model`; returns (one record an epoch, scores by kept epoch, from 1).
 
     Records hold the noiseless masks' accuracy (%) on data["val"] and the expected remaining percentage (L0 term x 100).
     """
-    device = job.device
+    run = run or Run()
+    device = run.device
     model.to(device)
     scores = attach(model, names, masks)
     batches = TextBatches(data["train"], train.batch_size, seed, device)
@@ -99,12 +100,12 @@ def search(
             optimizer=make_optimizer(train, list(scores.values())),
             train=train,
             batches=batches,
-            step=AdversarialStep(model, adversary, autocast(compute, device)),
+            step=AdversarialStep(model, adversary, autocast(compute, device), train.label_smoothing),
             seed=seed,
             before_update=schedule,
             after_epoch=after_epoch,
             extras={"schedule": schedule, "snapshots": snapshots},
         ),
-        job,
+        run,
     )
     return history, snapshots.taken

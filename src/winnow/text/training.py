@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from winnow.config.parts import Compute, Train
-from winnow.config.text import FreeLB
-from winnow.stage import Job
+from winnow.config.text import FreeLB, TextData
+from winnow.run import Run
 from winnow.text.batches import Encoded, TextBatches, encode
 from winnow.text.data import load_text
 from winnow.text.evaluate import accuracy
 from winnow.text.freelb import AdversarialStep
-from winnow.text.models import check_classes, load_classifier
+from winnow.text.models import check_classes, load_classifier, token_types
 from winnow.ticket import Ticket
 from winnow.train.device import autocast
 from winnow.train.loop import Fit, fit
@@ -24,13 +25,15 @@ from winnow.train.masking import enforce
 from winnow.train.optim import decay_groups, make_optimizer
 
 
-def load(job: Job[Any]) -> tuple[Any, Any, dict[str, Encoded]]:
-    """The job's model and tokenizer, and its training and validation split encoded. WinnowError when they do not fit."""
-    cfg = job.config
-    model, tokenizer = load_classifier(job["model"])
-    check_classes(model, cfg.data.classes, str(job["model"]))
-    splits = load_text(cfg.data, job.data_root, job.download, ("train",))
-    return model, tokenizer, {name: encode(tokenizer, split, cfg.data.max_length) for name, split in splits.items()}
+def load(path: Path, data: TextData, data_root: Path, download: bool) -> tuple[Any, Any, dict[str, Encoded]]:
+    """Model and tokenizer of a folder (or its model.safetensors), and the training and validation split of `data` encoded.
+
+    Raises WinnowError when the model and the task have different numbers of classes, or something is missing.
+    """
+    model, tokenizer = load_classifier(path)
+    check_classes(model, data.classes, str(path))
+    splits, types = load_text(data, data_root, download, ("train",)), token_types(model)
+    return model, tokenizer, {name: encode(tokenizer, split, data.max_length, types) for name, split in splits.items()}
 
 
 def plain_step(
@@ -52,23 +55,24 @@ def plain_step(
 def finetune(
     model: nn.Module,
     data: Mapping[str, Encoded],
-    job: Job[Any],
     *,
     train: Train,
     compute: Compute,
     seed: int,
     adversary: FreeLB | None = None,
     ticket: Ticket | None = None,
+    run: Run | None = None,
 ) -> list[dict[str, Any]]:
     """Train on data["train"] to the end; returns one record an epoch with the accuracy (%) on data["val"]."""
-    device = job.device
+    run = run or Run()
+    device = run.device
     model.to(device)
     if compute.compile:
         model.compile()
     enforce(model, ticket)
     step: Callable[..., Tensor] = plain_step(model, train, compute, device)
     if adversary is not None:
-        step = AdversarialStep(model, adversary, autocast(compute, device))
+        step = AdversarialStep(model, adversary, autocast(compute, device), train.label_smoothing)
     return fit(
         Fit(
             model=model,
@@ -79,5 +83,12 @@ def finetune(
             seed=seed,
             after_epoch=lambda _: {"val_accuracy": accuracy(model, data["val"], compute, device)},
         ),
-        job,
+        run,
     )
+
+
+def calibration(path: Path, data: TextData, examples: int, seed: int, run: Run) -> tuple[nn.Module, list[dict[str, Tensor]]]:
+    """The model of a folder on the run's device, and its first batch of the shuffled training split."""
+    model, _, encoded = load(path, data, run.data_root, run.download)
+    batches = TextBatches(encoded["train"], min(examples, len(encoded["train"].ids)), seed, run.device)
+    return model.to(run.device), [next(iter(batches.epoch(0)))]

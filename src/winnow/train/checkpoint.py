@@ -17,41 +17,51 @@ from typing import Any
 import torch
 
 from winnow.artifacts import write_bytes
+from winnow.run import Run
+from winnow.train import ranks
 
 log = logging.getLogger("winnow")
+CURRENT, PREVIOUS = "current.ckpt", "previous.ckpt"
 _DIGEST = 32
 
 
 class Checkpoints:
-    """The newest state of one job, under a folder keyed by its configuration, code, inputs and outputs; read-only unless it `writes`."""
+    """The newest state of one training or evaluation in `folder` (None: nothing is kept); read-only unless it `writes`."""
 
-    def __init__(self, folder: Path, writes: bool = True):
-        self.current = folder / "current.ckpt"
-        self.previous = folder / "previous.ckpt"
-        self.writes = writes
+    def __init__(self, folder: Path | None, writes: bool = True):
+        self.folder, self.writes = folder, writes and folder is not None
         self.saved = time.monotonic()
 
+    @classmethod
+    def of(cls, run: Run) -> Checkpoints:
+        """Those of `run`; of several processes the first one writes. Raises WinnowError when another training has them."""
+        return cls(run.claim_checkpoints(), ranks.rank() == 0)
+
     def due(self, seconds: float) -> bool:
-        """Whether the last save, or the start, is so many seconds ago."""
+        """Whether `seconds` have passed since the last save, or since the start."""
         return time.monotonic() - self.saved >= seconds
 
     def save(self, state: dict[str, Any]) -> None:
         """Keep `state` (tensors, numbers, text, lists, dicts); what was current becomes previous."""
-        if self.writes:
-            self._write(state)
+        if self.folder is not None and self.writes:
+            self._write(self.folder, state)
         self.saved = time.monotonic()
 
-    def _write(self, state: dict[str, Any]) -> None:
+    def _write(self, folder: Path, state: dict[str, Any]) -> None:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         data = buffer.getvalue()
-        if self.current.exists():
-            os.replace(self.current, self.previous)
-        write_bytes(self.current, hashlib.sha256(data).digest() + data)
+        current = folder / CURRENT
+        if current.exists():
+            os.replace(current, folder / PREVIOUS)
+        write_bytes(current, hashlib.sha256(data).digest() + data)
 
     def load(self) -> dict[str, Any] | None:
         """The newest complete state, on the CPU; None when there is none."""
-        for path in (self.current, self.previous):
+        if self.folder is None:
+            return None
+        for name in (CURRENT, PREVIOUS):
+            path = self.folder / name
             if not path.exists():
                 continue
             data = path.read_bytes()

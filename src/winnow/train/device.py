@@ -6,16 +6,12 @@ import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from winnow.compat import optimizers_without_compiler
 from winnow.config.parts import Compute
 from winnow.errors import WinnowError
-
-if TYPE_CHECKING:
-    from winnow.stage import Job
 
 
 def choose_device(name: str) -> torch.device:
@@ -35,8 +31,6 @@ def configure(compute: Compute, device: torch.device) -> None:
     """Threads, memory, determinism and matrix precision; call once before any tensor work."""
     torch.set_num_threads(compute.threads)
     keep_freed_memory()
-    if not compute.compile:
-        optimizers_without_compiler()
     if device.type == "cuda":  # the CPU kernels in use here are deterministic at a fixed thread count
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(compute.deterministic)
@@ -81,8 +75,8 @@ def working_dtype(weight: torch.Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
-def start(compute: Compute, job: Job[Any], seed: int) -> torch.device:
-    """Configure the process and seed whatever is drawn before the first training step; returns the job's device."""
-    configure(compute, job.device)
+def start(compute: Compute, device: torch.device, seed: int) -> torch.device:
+    """Configure the process and seed whatever is drawn before the first training step; returns `device`."""
+    configure(compute, device)
     torch.manual_seed(seed)
-    return job.device
+    return device

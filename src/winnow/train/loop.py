@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +17,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from winnow.compat import optimizer_step
 from winnow.config.parts import Train
 from winnow.errors import WinnowError
-from winnow.launch import Stopped
-from winnow.stage import Job
+from winnow.run import Run, Stopped
 from winnow.train import ranks
 from winnow.train.checkpoint import Checkpoints
 from winnow.train.device import explained
@@ -85,120 +82,125 @@ class Fit:
     epoch_loss: float | Tensor = 0.0  # sum over the epoch's steps so far; stays on the device
 
 
-def fit(run: Fit, job: Job[Any]) -> list[dict[str, Any]]:
-    """Train to the end, from the job's checkpoint if it has one; returns one record an epoch.
+def fit(plan: Fit, run: Run | None = None) -> list[dict[str, Any]]:
+    """Train to the end, from the run's checkpoint if it has one; returns one record an epoch.
 
-    Raises WinnowError on a loss that is not finite, Stopped after SIGTERM (the state is saved first).
+    Raises WinnowError on a loss that is not finite, Stopped when the run is asked to stop (the state is saved first).
     """
-    checkpoints, job.checkpoints = Checkpoints(job.checkpoint_folder, job.writes), True
-    _restore(run, job, checkpoints.load())
-    per_epoch = run.batches.steps_per_epoch
-    base_rates = [group["lr"] for group in run.optimizer.param_groups] if run.global_step == 0 else _base_rates(run)
-    for group, rate in zip(run.optimizer.param_groups, base_rates, strict=True):
+    run = run or Run()
+    with run.stopping_safely():
+        return _fit(plan, run)
+
+
+def _fit(plan: Fit, run: Run) -> list[dict[str, Any]]:
+    checkpoints = Checkpoints.of(run)
+    _restore(plan, run, checkpoints.load())
+    per_epoch = plan.batches.steps_per_epoch
+    base_rates = [group["lr"] for group in plan.optimizer.param_groups] if plan.global_step == 0 else _base_rates(plan)
+    for group, rate in zip(plan.optimizer.param_groups, base_rates, strict=True):
         group["base_lr"] = rate
-    job.took_part(ranks.size())
-    trainable = [p for group in run.optimizer.param_groups for p in group["params"]]
-    for epoch in range(len(run.history), run.train.epochs):
-        first, sizes = run.global_step - epoch * per_epoch, run.batches.sizes(epoch)
-        if first == 0 and run.finished is not None and run.finished():
+    run.record_processes(ranks.size())
+    trainable = [p for group in plan.optimizer.param_groups for p in group["params"]]
+    for epoch in range(len(plan.history), plan.train.epochs):
+        first, sizes = plan.global_step - epoch * per_epoch, plan.batches.sizes(epoch)
+        if first == 0 and plan.finished is not None and plan.finished():
             break
         ranks.check_batches(sizes)
-        run.model.train()
+        plan.model.train()
         begun = time.monotonic()
         bar = tqdm(
-            run.batches.epoch(epoch, first, ranks.share), total=per_epoch, initial=first, unit="step", leave=False,
-            desc=f"epoch {epoch + 1}/{run.train.epochs}", disable=not (sys.stderr.isatty() and job.writes),
+            plan.batches.epoch(epoch, first, ranks.share), total=per_epoch, initial=first, unit="step", leave=False,
+            desc=f"epoch {epoch + 1}/{plan.train.epochs}", disable=not run.shows_progress or ranks.rank() > 0,
         )  # fmt: skip
         for examples, batch in zip(sizes[first:], bar, strict=True):
-            if run.global_step == run.max_steps:
+            if plan.global_step == plan.max_steps:
                 break
-            _one_step(run, batch, examples, trainable)
-            stop = ranks.any_of(job.stop_requested)
-            wait = 1 if run.global_step % per_epoch == 0 else 10  # what comes after an epoch may take long
-            if stop or checkpoints.due(job.checkpoint_seconds * wait):
-                _save(run, job, checkpoints)
+            _one_step(plan, batch, examples, trainable)
+            stop = ranks.any_of(run.stop_requested)
+            wait = 1 if plan.global_step % per_epoch == 0 else 10  # what comes after an epoch may take long
+            if stop or checkpoints.due(run.checkpoint_seconds * wait):
+                _save(plan, run, checkpoints)
             if stop:
                 raise Stopped
-        _check_finite(run)
-        ranks.check_agreement([*trainable, *ranks.statistics(run.model)], run.global_step)
-        if run.global_step == run.max_steps:
+        _check_finite(plan)
+        ranks.check_agreement([*trainable, *ranks.statistics(plan.model)], plan.global_step)
+        if plan.global_step == plan.max_steps:
             break
-        record = {"epoch": epoch + 1, "loss": float(run.epoch_loss) / per_epoch}
-        run.epoch_loss = 0.0
-        if run.after_epoch is not None:
-            record.update(run.after_epoch(epoch))
-        run.history.append(record)
+        record = {"epoch": epoch + 1, "loss": float(plan.epoch_loss) / per_epoch}
+        plan.epoch_loss = 0.0
+        if plan.after_epoch is not None:
+            record.update(plan.after_epoch(epoch))
+        plan.history.append(record)
         shown = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items() if k != "epoch")
         rate = (per_epoch - first) / max(1e-9, time.monotonic() - begun)
-        log.info("epoch %d/%d  %s  (%.1f steps/s)", epoch + 1, run.train.epochs, shown, rate)
-        stop = ranks.any_of(job.stop_requested)
-        if stop or checkpoints.due(job.checkpoint_seconds):
-            _save(run, job, checkpoints)
-        if stop and epoch + 1 < run.train.epochs:
+        log.info("epoch %d/%d  %s  (%.1f steps/s)", epoch + 1, plan.train.epochs, shown, rate)
+        stop = ranks.any_of(run.stop_requested)
+        if stop or checkpoints.due(run.checkpoint_seconds):
+            _save(plan, run, checkpoints)
+        if stop and epoch + 1 < plan.train.epochs:
             raise Stopped
-    job.checkpoints = False
-    return run.history
+    return plan.history
 
 
-def _one_step(run: Fit, batch: Any, examples: int, trainable: list[Tensor]) -> None:
-    factor = lr_factor(run.train, run.global_step, run.batches.steps_per_epoch)
-    for group in run.optimizer.param_groups:
+def _one_step(plan: Fit, batch: Any, examples: int, trainable: list[Tensor]) -> None:
+    factor = lr_factor(plan.train, plan.global_step, plan.batches.steps_per_epoch)
+    for group in plan.optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
-    run.optimizer.zero_grad(set_to_none=True)
-    with ranks.step(run.seed, run.global_step, examples), explained():
-        loss = run.step(batch).detach()
+    plan.optimizer.zero_grad(set_to_none=True)
+    with ranks.step(plan.seed, plan.global_step, examples), explained():
+        loss = plan.step(batch).detach()
     if ranks.size() > 1:
         gradients = [p.grad for p in trainable if p.grad is not None]
-        ranks.average([loss, *ranks.statistics(run.model), *gradients], examples)
-    run.epoch_loss = run.epoch_loss + loss.double()
-    run.global_step += 1
-    if loss.device.type == "cpu" or run.global_step % CHECK_STEPS == 0:
-        _check_finite(run)
-    if run.train.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(trainable, run.train.clip_norm)
-    if run.before_update is not None:
-        run.before_update()
-    optimizer_step(run.optimizer)
-    if run.after_update is not None:
-        run.after_update()
+        ranks.average([loss, *ranks.statistics(plan.model), *gradients], examples)
+    plan.epoch_loss = plan.epoch_loss + loss.double()
+    plan.global_step += 1
+    if loss.device.type == "cpu" or plan.global_step % CHECK_STEPS == 0:
+        _check_finite(plan)
+    if plan.train.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(trainable, plan.train.clip_norm)
+    if plan.before_update is not None:
+        plan.before_update()
+    plan.optimizer.step()
+    if plan.after_update is not None:
+        plan.after_update()
 
 
-def _check_finite(run: Fit) -> None:
-    if not math.isfinite(loss := float(run.epoch_loss)):
+def _check_finite(plan: Fit) -> None:
+    if not math.isfinite(loss := float(plan.epoch_loss)):
         raise WinnowError(
-            f"training diverged: the loss is {loss} by step {run.global_step} "
-            f"(epoch {1 + (run.global_step - 1) // run.batches.steps_per_epoch}); lower lr ({run.train.lr:g}) or set clip_norm"
+            f"training diverged: the loss is {loss} by step {plan.global_step} "
+            f"(epoch {1 + (plan.global_step - 1) // plan.batches.steps_per_epoch}); lower lr ({plan.train.lr:g}) or set clip_norm"
         )
 
 
-def _base_rates(run: Fit) -> list[float]:
-    return [group["base_lr"] for group in run.optimizer.param_groups]
+def _base_rates(plan: Fit) -> list[float]:
+    return [group["base_lr"] for group in plan.optimizer.param_groups]
 
 
-def _save(run: Fit, job: Job[Any], checkpoints: Checkpoints) -> None:
+def _save(plan: Fit, run: Run, checkpoints: Checkpoints) -> None:
     """Process 0 writes; all are at the same step and hold the same state."""
-    _check_finite(run)
+    _check_finite(plan)
     state = {
-        "model": run.model.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "extras": {name: extra.state_dict() for name, extra in run.extras.items()},
-        "history": run.history,
-        "global_step": run.global_step,
-        "epoch_loss": float(run.epoch_loss),
-        "processes": job.processes,
+        "model": plan.model.state_dict(),
+        "optimizer": plan.optimizer.state_dict(),
+        "extras": {name: extra.state_dict() for name, extra in plan.extras.items()},
+        "history": plan.history,
+        "global_step": plan.global_step,
+        "epoch_loss": float(plan.epoch_loss),
+        "processes": run.processes,
     }
     checkpoints.save(state)
 
 
-def _restore(run: Fit, job: Job[Any], state: dict[str, Any] | None) -> None:
+def _restore(plan: Fit, run: Run, state: dict[str, Any] | None) -> None:
     if state is None:
         return
-    run.model.load_state_dict(state["model"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    for name, extra in run.extras.items():
+    plan.model.load_state_dict(state["model"])
+    plan.optimizer.load_state_dict(state["optimizer"])
+    for name, extra in plan.extras.items():
         extra.load_state_dict(state["extras"][name])
-    run.history[:] = state["history"]
-    run.global_step, run.epoch_loss = state["global_step"], state["epoch_loss"]
+    plan.history[:] = state["history"]
+    plan.global_step, plan.epoch_loss = state["global_step"], state["epoch_loss"]
     for count in state["processes"]:
-        job.took_part(count)
-    log.info("resumed at step %d", run.global_step)
+        run.record_processes(count)
+    log.info("resumed at step %d", plan.global_step)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from winnow.config.parts import Attack, Compute, Data
 from winnow.config.vision import AutoAttack
 from winnow.errors import WinnowError
-from winnow.launch import Stopped
 from winnow.rng import seed_of
-from winnow.stage import Job
+from winnow.run import Run, Stopped
 from winnow.train import ranks
 from winnow.train.checkpoint import Checkpoints
 from winnow.train.device import autocast
@@ -41,23 +40,25 @@ class Tally:
     after_batch: Callable[[], None]
 
 
-def tallies(job: Job[Any]) -> Callable[..., Tally]:
-    """Tallies by checkpoint and measurement, with what an earlier, killed run counted.
+@contextmanager
+def tallies(run: Run) -> Iterator[Callable[..., Tally]]:
+    """Within: tallies by checkpoint and measurement, with what an earlier, killed run counted.
 
-    They are kept in the job's checkpoint. After SIGTERM they are saved and Stopped is raised.
+    They are kept in the run's checkpoint. When the run is asked to stop, they are saved and Stopped is raised.
     """
-    checkpoints, job.checkpoints = Checkpoints(job.checkpoint_folder), True
+    checkpoints = Checkpoints.of(run)
     found: dict[str, list[int]] = checkpoints.load() or {}
     if found:
         log.info("%d batches were evaluated before", sum(map(len, found.values())))
 
     def after_batch() -> None:
-        if job.stop_requested or checkpoints.due(job.checkpoint_seconds):
+        if run.stop_requested or checkpoints.due(run.checkpoint_seconds):
             checkpoints.save(found)
-        if job.stop_requested:
+        if run.stop_requested:
             raise Stopped
 
-    return lambda *names: Tally(found.setdefault("/".join(names), []), after_batch)
+    with run.stopping_safely():
+        yield lambda *names: Tally(found.setdefault("/".join(names), []), after_batch)
 
 
 def accuracy(

@@ -12,8 +12,8 @@ import numpy as np
 
 from winnow.config.parts import Data
 from winnow.errors import WinnowError
-from winnow.launch import one_downloads
 from winnow.rng import numpy_generator
+from winnow.run import one_downloads
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 

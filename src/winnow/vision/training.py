@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from winnow.config.parts import Attack, Compute, Train
-from winnow.stage import Job
+from winnow.config.parts import Attack, Compute, Data, Train
+from winnow.run import Run
 from winnow.ticket import Ticket
 from winnow.train.device import autocast
 from winnow.train.loop import Fit, fit
 from winnow.train.masking import enforce
 from winnow.train.optim import make_optimizer
 from winnow.train.sync_norm import synchronise
+from winnow.vision import models, sources
 from winnow.vision.attack import perturb
 from winnow.vision.batches import Batch, Loader
 from winnow.vision.evaluate import accuracy, robust_accuracy
@@ -79,7 +81,6 @@ def train_classifier(
     model: nn.Module,
     train_loader: Loader,
     val_loader: Loader,
-    job: Job[Any],
     *,
     train: Train,
     compute: Compute,
@@ -87,13 +88,13 @@ def train_classifier(
     attack: Attack | None = None,
     ticket: Ticket | None = None,
     watch: tuple[str, ...] = (),
+    run: Run | None = None,
 ) -> tuple[list[dict[str, Any]], Best]:
-    """Train `model` in place (after `place`), the ticket's mask enforced throughout.
+    """Train `model` in place (on the loaders' device, by `place`), the ticket's mask enforced throughout.
 
     Every epoch records loss, val_sa and, under an `attack`, val_ra (percentages, held-out split). Returns the history and
     the best states for the metrics in `watch`. Raises WinnowError when training diverges.
     """
-    device = job.device
     enforce(model, ticket)
     best = Best(watch)
 
@@ -104,14 +105,21 @@ def train_classifier(
         best.offer(record, model)
         return record
 
-    run = Fit(
+    plan = Fit(
         model=model,
         optimizer=make_optimizer(train, model.parameters()),
         train=train,
         batches=train_loader,
-        step=make_step(model, train, compute, device, attack),
+        step=make_step(model, train, compute, train_loader.device, attack),
         seed=seed,
         after_epoch=after_epoch,
         extras={"best": best},
     )
-    return fit(run, job), best
+    return fit(plan, run), best
+
+
+def calibration(weights: Path, data: Data, images: int, seed: int, compute: Compute, run: Run) -> tuple[nn.Module, list[Batch]]:
+    """The model of a weights artifact on the run's device, and one batch: the first images of the shuffled training split."""
+    sets = sources.load(data, run.data_root, run.download)
+    model = place(models.load_pretrained(weights)[0], compute.having(compile=False), run.device)
+    return model, [next(iter(Loader(sets.train, data, images, run.device, seed, run.workers).epoch(0)))]

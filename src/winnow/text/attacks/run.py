@@ -9,8 +9,10 @@ import multiprocessing
 import os
 import random
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +21,24 @@ import torch
 from tqdm import tqdm
 
 from winnow.errors import WinnowError
-from winnow.launch import Stopped
 from winnow.rng import seed_of
-from winnow.stage import Job
+from winnow.run import Run, Stopped
 from winnow.text.data import Examples
 
 log = logging.getLogger("winnow")
 
 
 def attack_one(attack: Any, examples: Examples, index: int, seed: int) -> dict[str, Any]:
-    """The row of one example. All random edits are seeded by (seed, index), so rows do not depend on order or restarts."""
+    """The row of one example: `index` in the test split in use, `row` in its data set, both from 0. All random
+    edits are seeded by (seed, index), so rows do not depend on order or restarts.
+    """
     state = seed_of(seed, "attack", index)
     random.seed(state)
     np.random.seed(state % 2**32)
     torch.manual_seed(state)
     text: Any = examples.texts[index]
     if examples.pairs is not None:
-        text = collections.OrderedDict([("premise", text), ("hypothesis", examples.pairs[index])])
+        text = collections.OrderedDict(zip(examples.columns, (text, examples.pairs[index]), strict=True))
     attack.clear_cache()
     result = attack.attack(text, int(examples.labels[index]))
     before, after = result.original_result, result.perturbed_result
@@ -43,6 +46,7 @@ def attack_one(attack: Any, examples: Examples, index: int, seed: int) -> dict[s
     changed = 0 if kind == "skipped" else len(after.attacked_text.attack_attrs["modified_indices"])
     return {
         "index": index,
+        "row": int(examples.rows[index]),
         "status": {"successful": "succeeded"}.get(kind, kind),
         "label": int(examples.labels[index]),
         "original_prediction": int(before.output),
@@ -74,72 +78,83 @@ def rows_so_far(folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def attack_all(
-    job: Job[Any], count: int, seed: int, make: Callable[[Job[Any], int], tuple[Any, Examples]]
+    make: Callable[[int], tuple[Any, Examples]], chosen: Sequence[int], seed: int, run: Run | None = None
 ) -> list[dict[str, Any]]:
-    """Rows of examples 0..count-1 in order. `make(job, worker)` builds the attack and its examples, in each process anew.
+    """Rows of the `chosen` examples in that order. `make(worker)` builds the attack and its examples, in each of `run.workers`
+    processes anew (a function that can be pickled, such as `Setup.attack`).
 
-    Rows that an earlier, killed run finished are taken over. Raises Stopped after SIGTERM, WinnowError from any process.
+    Rows that an earlier, killed run finished are taken over. Raises Stopped when the run is asked to stop, WinnowError from
+    any process.
     """
-    folder = job.checkpoint_folder
-    folder.mkdir(parents=True, exist_ok=True)
-    done = rows_so_far(folder)
-    left = [i for i in range(count) if i not in done]
-    if done:
-        log.info("%d of %d examples were done before", len(done), count)
-    processes = max(1, min(job.workers, len(left)))
-    if processes == 1:
-        _work(job, left, seed, make, 0)
-    elif left:
-        _in_parallel(job, left, seed, make, processes)
-    rows = rows_so_far(folder)
-    return [rows[i] for i in range(count)]
+    run = run or Run()
+    kept = run.claim_checkpoints()
+    with nullcontext(kept) if kept else tempfile.TemporaryDirectory(prefix="winnow-") as name:
+        folder = Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        done = rows_so_far(folder)
+        left = [i for i in chosen if i not in done]
+        if done:
+            log.info("%d of %d examples were done before", len(done), len(chosen))
+        processes = max(1, min(run.workers, len(left)))
+        if processes == 1:
+            _work(folder, left, seed, make, 0, run)
+        elif left:
+            _in_parallel(folder, left, seed, make, processes, run)
+        rows = rows_so_far(folder)
+    return [rows[i] for i in chosen]
 
 
-def _work(job: Job[Any], indices: list[int], seed: int, make: Callable[..., tuple[Any, Examples]], worker: int) -> None:
+def _work(
+    folder: Path, indices: list[int], seed: int, make: Callable[[int], tuple[Any, Examples]], worker: int, run: Run
+) -> None:
     if not indices:
         return
-    attack, examples = make(job, worker)
+    attack, examples = make(worker)
     begun = time.monotonic()
-    path = job.checkpoint_folder / f"part-{worker}-{os.getpid()}.jsonl"
+    path = folder / f"part-{worker}-{os.getpid()}.jsonl"
     with path.open("a", encoding="utf-8") as part:
-        bar = tqdm(indices, desc="attack", unit="example", leave=False, disable=not sys.stderr.isatty() or worker > 0)
+        bar = tqdm(indices, desc="attack", unit="example", leave=False, disable=not run.shows_progress or worker > 0)
         for n, index in enumerate(bar, 1):
             part.write(json.dumps(attack_one(attack, examples, index, seed), sort_keys=True) + "\n")
             part.flush()
             os.fsync(part.fileno())
             if n % 50 == 0:
                 log.info("%d of %d examples (%.2f examples/s)", n, len(indices), n / (time.monotonic() - begun))
-            if job.stop_requested:
+            if run.stop_requested:
                 raise Stopped
 
 
-def _child(job: Job[Any], indices: list[int], seed: int, make: Callable[..., tuple[Any, Examples]], worker: int) -> None:
+def _child(folder: Path, indices: list[int], seed: int, make: Callable[[int], tuple[Any, Examples]], worker: int) -> None:
     try:
-        _work(job, indices, seed, make, worker)
+        _work(folder, indices, seed, make, worker, Run())
     except WinnowError as error:
-        (job.checkpoint_folder / f"error-{worker}.txt").write_text(str(error))
+        (folder / f"error-{worker}.txt").write_text(str(error))
         sys.exit(2)
 
 
-def _in_parallel(job: Job[Any], left: Iterable[int], seed: int, make: Callable[..., Any], processes: int) -> None:
+def _in_parallel(
+    folder: Path, left: list[int], seed: int, make: Callable[[int], tuple[Any, Examples]], processes: int, run: Run
+) -> None:
     context = multiprocessing.get_context("spawn")
-    shares = [list(left)[i::processes] for i in range(processes)]
-    children = [context.Process(target=_child, args=(job, share, seed, make, i)) for i, share in enumerate(shares)]
+    shares = [left[i::processes] for i in range(processes)]
+    children = [context.Process(target=_child, args=(folder, share, seed, make, i)) for i, share in enumerate(shares)]
     for child in children:
         child.start()
+    finished = False
     try:
         while any(c.is_alive() for c in children):
-            if job.stop_requested:
+            if run.stop_requested:
                 raise Stopped
             if any(c.exitcode not in (None, 0) for c in children):
                 break
             time.sleep(0.05)
+        finished = all(c.exitcode == 0 for c in children)
     finally:
         for child in children:
-            if child.is_alive() and (job.stop_requested or any(c.exitcode not in (None, 0) for c in children)):
+            if not finished:  # stopped from outside, or one child failed: what the others have done so far is on disk
                 child.terminate()
             child.join()
-    for message in sorted(job.checkpoint_folder.glob("error-*.txt")):
+    for message in sorted(folder.glob("error-*.txt")):
         text = message.read_text()
         message.unlink()
         raise WinnowError(text)

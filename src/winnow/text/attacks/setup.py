@@ -1,7 +1,9 @@
-"""What an attack job works with: the victim, its test examples, the attack; the same in every process of the job."""
+"""What an attack works with: the victim, its test examples, the attacker; the same in every process that takes part."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,15 +11,12 @@ from typing import Any
 import torch
 
 from winnow.config.parts import Compute
-from winnow.config.text import TextData
-from winnow.stage import Job
+from winnow.config.text import TextAttack, TextData
 from winnow.text import compat
 from winnow.text.attacks.recipes import build
-from winnow.text.data import Examples, load_text
+from winnow.text.data import Examples, fixed_column, load_text
 from winnow.text.models import check_classes, load_classifier
 from winnow.train.device import configure
-
-ROLES = ("neighbours", "counter_fitted", "masked_lm", "encoder", "use", "nltk")
 
 
 @cache
@@ -34,16 +33,31 @@ def _victim(
     return Victim(network, tokenizer, data.max_length, compute, device), test
 
 
-def victim(job: Job[Any], worker: int = 0) -> tuple[Any, Examples]:
-    """The victim on the worker's device (several GPUs are dealt out in turn), and the test split."""
-    device = job.device
-    if device.type == "cuda" and worker > 0:
-        device = torch.device("cuda", worker % torch.cuda.device_count())
-    return _victim(job["model"], job.config.data, job.config.compute, job.data_root, job.download, device)
+@dataclass(frozen=True)
+class Setup:
+    """A victim and its attacker as values, from which each process builds them anew.
 
+    model: a model folder or its model.safetensors; assets: role (assets.py) -> file or folder, None where none is given
+    """
 
-def attack(job: Job[Any], worker: int = 0) -> tuple[Any, Examples]:
-    """The TextAttack attack of the job's configuration, and the test split."""
-    target, test = victim(job, worker)
-    assets = {role: job.inputs.get(role) for role in ROLES}
-    return build(job.config.attack, target, assets, target.device), test  # type: ignore[arg-type]
+    model: Path
+    data: TextData
+    attacker: TextAttack
+    compute: Compute
+    assets: Mapping[str, Path | None]
+    device: torch.device
+    data_root: Path = Path("data")
+    download: bool = False
+
+    def victim(self, worker: int = 0) -> tuple[Any, Examples]:
+        """The victim on the worker's device (several GPUs are dealt out in turn), and the test split."""
+        device = self.device
+        if device.type == "cuda" and worker > 0:
+            device = torch.device("cuda", worker % torch.cuda.device_count())
+        return _victim(self.model, self.data, self.compute, self.data_root, self.download, device)
+
+    def attack(self, worker: int = 0) -> tuple[Any, Examples]:
+        """The TextAttack attack, and the test split."""
+        target, test = self.victim(worker)
+        fixed = fixed_column(self.data, test.columns)
+        return build(self.attacker, target, self.assets, target.device, test.columns, fixed), test
