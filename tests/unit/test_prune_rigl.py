@@ -12,12 +12,11 @@ from torch.nn import functional as F
 
 from winnow import Ticket, WinnowError
 from winnow.config.parts import Train
-from winnow.launch import Stopped
 from winnow.prune import erk
 from winnow.prune.layers import Layers
 from winnow.prune.rigl import RigL
+from winnow.run import Run, Stopped
 from winnow.schema import parse
-from winnow.stage import Job
 from winnow.train.loop import Fit, fit
 from winnow.train.optim import make_optimizer
 
@@ -67,7 +66,7 @@ def train(folder, stop_at=None, optimizer="sgd", watch=None):
     model = net()
     solver = make_optimizer(config, model.parameters())
     rigl = RigL(model, solver, start(model), steps=STEPS, every=EVERY, fraction=FRACTION, stop=STOP)
-    job = Job("pretrain", None, {}, {}, device_name="cpu", scratch=folder, checkpoint_seconds=1e9)
+    run = Run("cpu", checkpoints=folder, checkpoint_seconds=1e9)
 
     def step(batch):
         loss = F.cross_entropy(model(batch[0]), batch[1])
@@ -75,7 +74,7 @@ def train(folder, stop_at=None, optimizer="sgd", watch=None):
         return loss.detach()
 
     def after():
-        job.stop_requested = rigl.done == stop_at
+        run.stop_requested = rigl.done == stop_at
         if watch:
             watch(rigl, solver)
 
@@ -84,7 +83,7 @@ def train(folder, stop_at=None, optimizer="sgd", watch=None):
             model=model, optimizer=solver, train=config, batches=Data(), step=step, seed=0,
             before_update=rigl.before_update, after_update=after, extras={"masks": rigl},
         ),
-        job,
+        run,
     )  # fmt: skip
     return model, rigl
 
