@@ -61,7 +61,7 @@ class _Meaning(ast.NodeTransformer):
         node.body = kept or [ast.Pass()]
         return node
 
-    visit_Module = visit_FunctionDef = visit_AsyncFunctionDef = _body
+    visit_Module = visit_FunctionDef = visit_AsyncFunctionDef = _body  # noqa: N815  (names of ast)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST | None:
         configures = self.described and any(isinstance(b, ast.Name) for b in node.bases) and not _has_logic(node)

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
+from winnow.grid.double_win import grid_of
 
 from winnow.config import document
 from winnow.config.root import SECTIONS, lay_over, load
-from winnow.grid.double_win import grid_of
 
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 OVERLAYS = sorted([*(ROOT / "config/paper").glob("*.yaml"), *(ROOT / "config/examples").glob("*.yaml")])

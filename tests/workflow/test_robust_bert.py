@@ -8,9 +8,9 @@ import csv
 import pytest
 import yaml
 from conftest import ROOT
+from winnow.grid import robust_bert as grid
 
 from winnow.config.root import load
-from winnow.grid import robust_bert as grid
 
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 PAPER = yaml.safe_load((ROOT / "config/paper/robust_bert.yaml").read_text())
