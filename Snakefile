@@ -15,32 +15,17 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/double_win.smk"
-include: "workflow/rules/double_win_transfer.smk"
-include: "workflow/rules/robust_bert.smk"
-include: "workflow/rules/rare_gems.smk"
-include: "workflow/rules/rare_gems_baselines.smk"
+
+
+for name in CONFIG.sections():
+
+    include: f"workflow/rules/{name}.smk"
+
+
 include: "workflow/rules/tables.smk"
 
 
 rule all:
     default_target: True
     input:
-        grid.targets(DW),
-        rb_grid.targets(RB),
-        gem_grid.targets(RG),
-
-
-rule double_win:
-    input:
-        grid.targets(DW),
-
-
-rule robust_bert:
-    input:
-        rb_grid.targets(RB),
-
-
-rule rare_gems:
-    input:
-        gem_grid.targets(RG),
+        targets(CONFIG),

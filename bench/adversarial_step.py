@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from bench import images
 from bench.common import PLAIN, Run, arguments, race, relative
-from winnow.compat import optimizer_step
 from winnow.config.parts import Attack, Compute, Data, Model, Train
 from winnow.train.device import configure
 from winnow.train.masking import enforce
@@ -93,7 +92,7 @@ class Winnow:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         loss = make_step(self.model, TRAIN, self.compute, self.device, attack)((x, y))
-        optimizer_step(self.optimizer)
+        self.optimizer.step()
         return loss.item()
 
     def run(self):

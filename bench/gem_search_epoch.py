@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from bench import images
 from bench.common import PLAIN, Run, arguments, race
-from winnow.compat import optimizer_step
 from winnow.config.gems import Search
 from winnow.config.parts import Compute, Data, Model, Train
 from winnow.gems.inits import initialise
@@ -136,7 +135,7 @@ class Winnow(Side):
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.gem.step(x, y, self.compute)
         self.gem.before_update()
-        optimizer_step(self.optimizer)
+        self.optimizer.step()
         self.gem.after_update()
         return loss.item()
 

@@ -25,8 +25,9 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
-from winnow.config.root import SECTIONS, Root, lay_over, load  # noqa: E402
 from winnow.grid.cost import model_of, output_bytes, work  # noqa: E402
+
+from winnow.config.root import SECTIONS, Root, lay_over, load  # noqa: E402
 
 REQUESTS = yaml.safe_load((ROOT / "workflow/resources.yaml").read_text())
 ASKED = ("threads", "mem_mb", "runtime", "gpu", "slurm_partition")

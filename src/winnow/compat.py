@@ -1,31 +1,30 @@
-"""Shims for dependencies that break on, or are slow with, current torch; each is applied at most once per process."""
+"""Shims for dependencies that break on current torch; each is applied at most once per process."""
 
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import sys
 import types
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from winnow.errors import WinnowError
+
 
 @cache
-def torchvision() -> Any:
-    """torchvision, also when its wheel was built for CUDA and torch was not.
+def repair_torchvision() -> bool:
+    """Make torchvision importable where its wheel was built for CUDA and torch was not; False where it is not installed.
 
-    Such a wheel's `_C.so` does not load, and `import torchvision` then fails at `torchvision::nms` (pytorch/vision issue 8375
-    is one of the reports). Declaring the operators' schemas lets models, transforms and datasets import; `ops.nms` and
-    `torchvision.io`, which need the library itself, stay unusable, and winnow uses neither.
+    Such a wheel's `_C.so` does not load, and `import torchvision` then fails at `torchvision::nms` (pytorch/vision issues 8985
+    and 9085). Declaring the operators' schemas lets models, transforms and datasets import; `ops.nms` and `torchvision.io`,
+    which need the library itself, stay unusable, and winnow uses neither.
     """
     import torch
 
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
-        from winnow.errors import WinnowError
-
-        raise WinnowError("torchvision is not installed; install the vision requirements (requirements/lock.txt)")
+        return False
     if "torchvision" not in sys.modules:
         libraries = sorted(Path(spec.origin).parent.glob("_C*.so"))
         try:
@@ -33,6 +32,14 @@ def torchvision() -> Any:
                 torch.ops.load_library(str(library))
         except OSError:
             _declare_operators(torch)
+    return True
+
+
+@cache
+def torchvision() -> Any:
+    """torchvision. Raises WinnowError where it is not installed."""
+    if not repair_torchvision():
+        raise WinnowError("torchvision is not installed; install the vision requirements (requirements/lock.txt)")
     import torchvision as module
 
     return module
@@ -70,26 +77,3 @@ def advertorch_attacks() -> Any:
     import advertorch.attacks as attacks
 
     return attacks
-
-
-@cache
-def optimizers_without_compiler() -> None:
-    """Let optimisers be made without importing torch's compiler, which costs a short job more than all its other imports.
-
-    `torch._disable_dynamo` (torch/_compile.py) imports torch._dynamo at the first call of the optimiser methods that it
-    wraps, only to mark them as not to be compiled. Where nothing is compiled the plain method does the same.
-    """
-    import torch
-
-    for member in vars(torch.optim.Optimizer).values():
-        plain = getattr(member, "__wrapped__", None)
-        if plain is not None and getattr(member, "__module__", "") == "torch.optim.optimizer":
-            setattr(plain, "__dynamo_disable", plain)
-
-
-def optimizer_step(optimizer: Any) -> None:
-    """`optimizer.step()` without the wrapper that imports torch._dynamo to break compiled graphs (and runs step hooks)."""
-    import torch
-
-    with torch.no_grad():
-        inspect.unwrap(type(optimizer).step)(optimizer)

@@ -1,7 +1,10 @@
-"""What code a stage runs: a hash over its import closure within winnow, without comments, docstrings and formatting.
+"""What code a stage runs: hashes over its import closure within winnow, of what can change a result and of nothing else.
 
-Snakemake does not track imported modules. Every rule carries this hash among its params and every artifact records it, so
-an edit reruns the stages that can reach the edited module, and nothing else.
+Snakemake does not track imported modules. Every rule carries these hashes among its params and every artifact records one over all
+of them, so an edit reruns the stages that can reach the edited module, and the reason that Snakemake prints names the folder and
+the module. Left out are docstrings, comments, formatting, descriptions of configuration keys, help, log and error texts; the
+classes of the configuration, whose values are in a job's configuration; and the modules that only carry results (commands, store,
+records, report), whose output has a format number.
 """
 
 from __future__ import annotations
@@ -10,10 +13,18 @@ import ast
 import hashlib
 import importlib.metadata
 import platform
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+CARRIERS = frozenset(
+    f"winnow.{m}"
+    for m in ("stage", "launch", "store", "records", "errors", "fingerprint", "schema", "tables.page", "tables.show")
+)
+DESCRIBED = ("winnow.config", "winnow.pipelines")  # of these modules classes of the configuration do not count
+SPEAKING = ("log", "logging", "warnings")  # their calls say something
+TEXTS = frozenset({"help", "description", "desc", "doc"})
 
 
 @cache
@@ -38,31 +49,80 @@ def _imports(tree: ast.Module, module: str, is_package: bool) -> set[str]:
     return {name for name in found if name.split(".")[0] == "winnow"}
 
 
-def _strip_docstrings(tree: ast.Module) -> None:
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
-            kept = [s for s in body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
-            node.body = kept or [ast.Pass()]
+class _Meaning(ast.NodeTransformer):
+    """Takes out of a syntax tree what changes no result."""
+
+    def __init__(self, described: bool):
+        self.described = described
+
+    def _body(self, node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
+        self.generic_visit(node)
+        kept = [s for s in node.body if not (isinstance(s, ast.Expr) and _says(s.value))]
+        node.body = kept or [ast.Pass()]
+        return node
+
+    visit_Module = visit_FunctionDef = visit_AsyncFunctionDef = _body
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST | None:
+        configures = self.described and any(isinstance(b, ast.Name) for b in node.bases) and not _has_logic(node)
+        return None if configures else self._body(node)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+        return ast.Pass() if _says(node.value) else self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        if isinstance(node.exc, ast.Call):
+            node.exc = node.exc.func  # which error, not its words
+        return self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        node.keywords = [k for k in node.keywords if k.arg not in TEXTS]
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
+        if name == "key":
+            node.args = node.args[1:]
+        if name == "Stage":
+            for dictionary in ast.walk(node):
+                if isinstance(dictionary, ast.Dict):
+                    dictionary.values = [ast.Constant(None) for _ in dictionary.values]
+        return node
+
+
+def _has_logic(node: ast.ClassDef) -> bool:
+    """Whether a class of the configuration has methods that do more than refuse."""
+    functions = [n for n in node.body if isinstance(n, ast.FunctionDef)]
+    return any(f.name != "check" for f in functions)
+
+
+def _says(value: ast.expr) -> bool:
+    """A docstring, or a call that only writes to the log."""
+    if isinstance(value, ast.Constant):
+        return True
+    function = value.func if isinstance(value, ast.Call) else None
+    return isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id in SPEAKING
 
 
 @cache
 def _read(module: str) -> tuple[str, frozenset[str]]:
+    """What a module means, as text without line breaks that matter, and the winnow modules that it imports."""
     path = _locate(module)
     assert path is not None
     tree = ast.parse(path.read_text(encoding="utf-8"))
     imports = _imports(tree, module, path.name == "__init__.py")
-    _strip_docstrings(tree)
-    return ast.unparse(tree), frozenset(imports)
+    meaning = ast.fix_missing_locations(_Meaning(module.startswith(DESCRIBED)).visit(tree))
+    return ast.unparse(meaning), frozenset(imports)
 
 
-def closure(module: str) -> list[str]:
-    """Names of the winnow modules that `module` can reach by import, itself and its packages' __init__ included, sorted."""
+def closure(modules: str | Iterable[str]) -> list[str]:
+    """Names of the winnow modules that these can reach by import, themselves and their packages' __init__ included, sorted.
+
+    Carriers are neither in it nor followed.
+    """
     seen: set[str] = set()
-    waiting = [module]
+    waiting = [modules] if isinstance(modules, str) else list(modules)
     while waiting:
         name = waiting.pop()
-        if name in seen or _locate(name) is None:
+        if name in seen or name in CARRIERS or _locate(name) is None:
             continue
         seen.add(name)
         waiting.extend(_read(name)[1])
@@ -72,12 +132,24 @@ def closure(module: str) -> list[str]:
 
 
 @cache
-def source_hash(stage: str) -> str:
-    """16 hex digits over the code of `winnow.stages.<stage>` and all of winnow that it imports."""
-    digest = hashlib.sha256()
-    for module in closure(f"winnow.stages.{stage}"):
-        digest.update(f"{module}\0{_read(module)[0]}\0".encode())
-    return digest.hexdigest()[:16]
+def module_hash(module: str) -> str:
+    """8 hex digits over what a module means."""
+    return hashlib.sha256(_read(module)[0].encode()).hexdigest()[:8]
+
+
+@cache
+def stamps(stage: str, also: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """One text a folder of the closure of `winnow.stages.<stage>` and the modules `also`: `prune: counts 1a2b3c4d, lamp ...`."""
+    folders: dict[str, list[str]] = {}
+    for module in closure([f"winnow.stages.{stage}", *also]):
+        parent, _, name = module.removeprefix("winnow").lstrip(".").rpartition(".")
+        folders.setdefault(parent or "winnow", []).append(f"{name or 'winnow'} {module_hash(module)}")
+    return tuple(f"{folder}: {', '.join(modules)}" for folder, modules in sorted(folders.items()))
+
+
+def source_hash(stage: str, also: Sequence[str] = ()) -> str:
+    """16 hex digits over the code of a stage."""
+    return hashlib.sha256("\n".join(stamps(stage, tuple(also))).encode()).hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from winnow.errors import WinnowError
 
@@ -60,6 +60,7 @@ class Run:
         self.download = download
         self.progress = progress
         self.processes: list[int] = []
+        self.speeds: list[dict[str, Any]] = []  # of the epochs trained here: examples a second, share of waiting
         self.stop_requested = False
         self.stops_safely = False  # within `stopping_safely`
         self._part = Path()
@@ -73,6 +74,10 @@ class Run:
 
             self._device = choose_device(self._device)
         return self._device
+
+    def record_speed(self, **speed: Any) -> None:
+        """Keep the speed of an epoch; of a part, with its name."""
+        self.speeds.append(speed | ({"part": str(self._part)} if self._part.parts else {}))
 
     @property
     def device_type(self) -> str:

@@ -21,11 +21,11 @@ from winnow.artifacts import local, sha256_file, sha256_text, stands_for, write_
 from winnow.errors import WinnowError
 from winnow.fingerprint import source_hash, versions
 from winnow.run import Run, Stopped
-from winnow.schema import canonical_json, parse, plain
+from winnow.schema import Part, canonical_json, parse, plain
 from winnow.ticket import Ticket
 
 log = logging.getLogger("winnow")
-C = TypeVar("C")
+C = TypeVar("C", bound=Part)
 
 
 @dataclass
@@ -38,7 +38,8 @@ class Job(Generic[C]):
     outputs: dict[str, Path]
     run: Run = field(default_factory=Run)
     store: Path | None = None
-    started: float = field(default_factory=time.time)
+    also: tuple[str, ...] = ()  # modules beyond the stage's imports that decide its result
+    started: float = field(default_factory=time.monotonic)
     _digests: dict[Path, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Path:
@@ -99,7 +100,7 @@ class Job(Generic[C]):
             "stage": self.stage,
             "config": plain(self.config),
             "parents": self.parents(),
-            "source": source_hash(self.stage),
+            "source": source_hash(self.stage, self.also),
             "versions": versions(),
             "device": self.run.device_type,
             **({"processes": self.run.processes} if max(self.run.processes, default=1) > 1 else {}),
@@ -109,7 +110,7 @@ class Job(Generic[C]):
         """Identifies this job's work: configuration, code, input contents and outputs. Checkpoints are kept under it."""
         contents = [f"{role}={p['sha256']}" for role, p in self.parents().items()]
         contents += [f"{name}:{local(path)}" for name in sorted(self.outputs) for path in self.paths(name)]
-        return sha256_text(self.stage, canonical_json(self.config), source_hash(self.stage), *contents)[:32]
+        return sha256_text(self.stage, canonical_json(self.config), source_hash(self.stage, self.also), *contents)[:32]
 
     def write_ticket(self, name: str, ticket: Ticket, **metadata: Any) -> None:
         """Write a ticket output with this job's provenance."""
@@ -133,8 +134,9 @@ class Job(Generic[C]):
         if not self.writes:
             return
         run = {
-            "wall_seconds": round(time.time() - self.started, 3),
+            "wall_seconds": round(time.monotonic() - self.started, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            **({"epochs": self.run.speeds} if self.run.speeds else {}),
         }
         others = [f for key in self.outputs if key != name for f in self.files(key)]
         outputs = {local(f): sha256_file(f) for f in others}
@@ -150,6 +152,7 @@ class Stage(Generic[C]):
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     trains: bool = False  # through train.loop.fit: by several processes if asked, and worth keeping in a store
+    also: Callable[[C], list[str]] | None = None  # modules that the configuration chooses and imports do not show
     doc: str = ""
     body: Callable[[Job[C]], None] | None = None
 
@@ -251,7 +254,8 @@ class Stage(Generic[C]):
             for path in value if isinstance(value, list) else [value] if value else []:
                 if not path.exists():
                     raise WinnowError(f"{path}: no such file; run the stage that writes it first (`snakemake {path}`)")
-        job = Job(self.name, config, files["inputs"], files["outputs"], store=args["store"])
+        also = tuple(self.also(config)) if self.also else ()
+        job = Job(self.name, config, files["inputs"], files["outputs"], store=args["store"], also=also)
         job.run = Run(
             launch.device_name(args["device"]),
             # outside the declared outputs, which Snakemake deletes on failure
@@ -272,7 +276,5 @@ def _load_config(text: str) -> Any:
         raise WinnowError(f"--config: not JSON ({error}); pass an object in quotes, or @FILE") from None
 
 
-def _keys(config: type) -> str:
-    import dataclasses
-
-    return "\n".join(f"  {f.name}: {f.metadata.get('doc', '')}" for f in dataclasses.fields(config))
+def _keys(config: type[Part]) -> str:
+    return "\n".join(f"  {name}: {field.description}" for name, field in config.model_fields.items())

@@ -14,11 +14,29 @@ import numpy as np
 from winnow.artifacts import MODEL_FILE, SIDECAR, read_arrays, read_json, read_metadata
 from winnow.errors import WinnowError, nearest
 
+_MODEL_PARTS = ("config.json", "*.safetensors", "*.bin", "*.index.json", "tokenizer*.json", "vocab.*", "merges.txt", "*.model")
+
 
 def model_folder(path: str | Path) -> Path:
     """The Hugging Face folder that `path` (the folder, or its model.safetensors) names."""
     path = Path(path)
     return path if path.is_dir() else path.parent
+
+
+def pretrained_folder(path: str, data_root: str | Path) -> Path | None:
+    """The Hugging Face folder that `model.path` names, as given or below `data_root`; None when it is a hub name."""
+    places = [p for p in (Path(path), Path(data_root) / path) if p.is_dir()]
+    found = next((p for p in places if (p / "config.json").exists()), None)
+    if found is None and places:
+        raise WinnowError(
+            f"model.path: {places[0]} holds no config.json; give the folder of a Hugging Face model with its tokenizer"
+        )
+    return found
+
+
+def pretrained_files(folder: Path) -> list[Path]:
+    """The files of a Hugging Face folder that make the model: configuration, weights and tokenizer."""
+    return sorted({f for pattern in _MODEL_PARTS for f in folder.glob(pattern) if f.is_file()})
 
 
 def record_of(path: str | Path) -> dict[str, Any]:

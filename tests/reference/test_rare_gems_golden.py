@@ -14,7 +14,7 @@ from winnow.config.gems import Search  # noqa: E402
 from winnow.config.parts import Compute, Model, Train  # noqa: E402
 from winnow.gems.pruning import prune_fraction  # noqa: E402
 from winnow.gems.search import search  # noqa: E402
-from winnow.gems.smart_ratio import smart_ratio_counts  # noqa: E402
+from winnow.prune.smart_ratio import layer_counts  # noqa: E402
 from winnow.run import Run  # noqa: E402
 from winnow.train.device import configure  # noqa: E402
 from winnow.vision import models  # noqa: E402
@@ -124,7 +124,8 @@ def test_smart_ratio(shared):
     checked = 0
     for arch, cases in golden.items():
         for removed, case in cases.items():
-            counts = smart_ratio_counts(case["layer_numel"], 1 - float(removed), divide_by_square=arch == "vgg16")
+            sizes = case["layer_numel"]
+            counts = layer_counts(sizes, sum(sizes) * (1 - float(removed)), divide_by_square=arch == "vgg16")
             assert counts == case["layer_kept"], (arch, removed)
             checked += 1
     assert checked >= 15

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from winnow.artifacts import read_tensors  # noqa: E402
 from winnow.config.parts import Train  # noqa: E402
 from winnow.config.text import FreeLB, HardConcrete  # noqa: E402
-from winnow.prune import keep_largest  # noqa: E402
+from winnow.prune.counts import keep_largest  # noqa: E402
 from winnow.text import compat  # noqa: E402
 from winnow.text.freelb import AdversarialStep  # noqa: E402
 from winnow.text.hard_concrete import attach, eval_mask, l0_term, l0_weight, train_mask  # noqa: E402

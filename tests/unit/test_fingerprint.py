@@ -34,15 +34,23 @@ def copy(tmp_path, monkeypatch):
 
 
 def test_a_comment_a_docstring_and_a_reformat_change_nothing(copy):
-    assert copy("prune.py", lambda t: t + "\n# a comment\n") == set()
-    assert copy("prune.py", lambda t: t.replace('"""', '"""Another word. ', 1)) == set()
-    assert copy("prune.py", lambda t: t.replace("count: int", "count:  int")) == set()
+    assert copy("prune/counts.py", lambda t: t + "\n# a comment\n") == set()
+    assert copy("prune/counts.py", lambda t: t.replace('"""', '"""Another word. ', 1)) == set()
+    assert copy("prune/counts.py", lambda t: t.replace("count: int", "count:  int")) == set()
 
 
 def test_an_edit_of_pruning_reaches_what_prunes_and_no_training(copy):
-    changed = copy("prune.py", lambda t: t + "\nX = 1\n")
-    assert {"imp_prune", "one_shot_prune", "random_prune"} <= changed
+    changed = copy("prune/counts.py", lambda t: t + "\nX = 1\n")
+    assert {"imp_prune", "one_shot_prune", "smart_ratio"} <= changed
     assert not changed & {"pretrain", "imp_train", "transfer", "evaluate", "double_win_table", "double_win_plots"}
+
+
+def test_an_edit_of_one_method_reaches_no_other(copy):
+    assert copy("prune/random_like.py", lambda t: t + "\nX = 1\n") == {"random_prune", "random_ticket", "gem_sanity"}
+
+
+def test_another_method_in_the_table_reaches_nothing_that_runs_already(copy):
+    assert copy("prune/methods.py", lambda t: t.replace('"lamp":', '"another": Method(),\n    "lamp":')) == set()
 
 
 def test_an_edit_of_the_attack_reaches_what_attacks(copy):

@@ -33,6 +33,7 @@ CASES = [
     ("resnet8", {"width": 4, "classifier": "conv1x1", "bn": "non_affine"}, 7),
     ("resnet18", {"imagenet_stem": False}, 20),
     ("mobilenet_v2_cifar", {}, 52),
+    ("MobileNetV2", {}, 57),
     ("wideresnet-10-1", {}, 3),  # pre-activation: only the first normalisation of a block follows a lone convolution
 ]
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from winnow.config.parts import Model
 from winnow.errors import WinnowError
-from winnow.gems import inits, order, pruning, regularizers, sensitivity
+from winnow.gems import inits, order, pruning, regularizers
 from winnow.gems.scores import ScoredWeights, scorable
-from winnow.gems.smart_ratio import smart_ratio, smart_ratio_counts
+from winnow.prune import grasp, smart_ratio, snip, synflow
 from winnow.vision import models
 
 SMALL = Model(arch="resnet8", width=4, classifier="conv1x1", bn="non_affine")
@@ -162,8 +162,10 @@ def test_order_draw_at_a_level_is_that_level():
 
 def test_smart_ratio_masks_have_exact_counts():
     shapes = {"a": (16, 3, 3, 3), "b": (32, 16, 3, 3), "c": (10, 32)}
-    masks = smart_ratio(shapes, 0.2, 0)
-    counts = smart_ratio_counts([int(np.prod(s)) for s in shapes.values()], 0.2)
+    weights = {name: np.empty(shape) for name, shape in shapes.items()}
+    total = sum(w.size for w in weights.values())
+    masks = smart_ratio.masks(weights, total * 0.2)
+    counts = smart_ratio.layer_counts([w.size for w in weights.values()], total * 0.2)
     assert [int(m.sum()) for m in masks.values()] == counts
     assert [m.shape for m in masks.values()] == list(shapes.values())
 
@@ -174,18 +176,18 @@ def test_smart_ratio_masks_have_exact_counts():
 )
 def test_smart_ratio_refuses(sizes, remaining, message):
     with pytest.raises(WinnowError, match=message):
-        smart_ratio_counts(sizes, remaining)
+        smart_ratio.layer_counts(sizes, sum(sizes) * remaining)
 
 
 def test_snip_and_grasp_scores_are_directional_derivatives():
     model, names = small_model().double(), scorable(small_model())
     x, y = torch.rand(8, 3, 8, 8, dtype=torch.float64), torch.arange(8)
-    snip = sensitivity.snip_scores(model, names, x, y)
-    grasp = sensitivity.grasp_scores(model, names, x, y)
+    sensitivity = snip.scores(model, names, [(x, y)])
+    flow = grasp.scores(model, names, [(x, y)])
     parameters = dict(model.named_parameters())
 
     def gradient_norm():
-        loss = torch.nn.functional.cross_entropy(model(x) / sensitivity.TEMPERATURE, y)
+        loss = torch.nn.functional.cross_entropy(model(x) / grasp.TEMPERATURE, y)
         return sum(g.pow(2).sum() for g in torch.autograd.grad(loss, list(parameters.values()))).detach()
 
     name, step = names[2], 1e-6
@@ -198,14 +200,14 @@ def test_snip_and_grasp_scores_are_directional_derivatives():
         weight.copy_(start).mul_(1 - step)
     less = gradient_norm()
     # d |g|^2 / d scale = 2 w.Hg over the layer
-    assert float(2 * grasp[name].sum()) == pytest.approx(float((more - less) / (2 * step)), rel=1e-3)
-    assert all(float(s.min()) >= 0 for s in snip.values())
+    assert float(2 * flow[name].sum()) == pytest.approx(float((more - less) / (2 * step)), rel=1e-3)
+    assert all(float(s.min()) >= 0 for s in sensitivity.values())
 
 
 def test_synflow_keeps_count_and_leaves_the_model_alone():
     model = small_model()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    masks = sensitivity.synflow_masks(model, scorable(model), (3, 8, 8), 300)
+    masks = synflow.masks(model, scorable(model), 300, [(torch.rand(2, 3, 8, 8), None)])
     assert sum(int(m.sum()) for m in masks.values()) == 300
     assert all(m.any() for m in masks.values())  # synaptic flow never cuts a layer off
     for name, value in model.state_dict().items():

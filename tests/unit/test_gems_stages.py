@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from winnow.artifacts import read_arrays, read_json, read_metadata  # noqa: E402
 from winnow.gems.order import draw, read_order  # noqa: E402
-from winnow.gems.smart_ratio import smart_ratio_counts  # noqa: E402
+from winnow.prune.smart_ratio import layer_counts  # noqa: E402
 from winnow.stages import (  # noqa: E402
     gem_finetune,
     gem_init,
@@ -226,7 +226,7 @@ def test_baselines_at_initialisation_hit_the_target(folder, module):
     names = read_metadata(folder / "init")["prunable"]
     assert set(ticket.arrays) == set(names)
     if name == "smart_ratio":  # in the model's own order, whatever order a file has
-        counts = smart_ratio_counts([ticket.arrays[n].size for n in names], 0.2)
+        counts = layer_counts([ticket.arrays[n].size for n in names], ticket.total * 0.2)
         assert [int(ticket.arrays[n].sum()) for n in names] == counts
 
 

@@ -86,3 +86,45 @@ def test_transfer_replaces_the_head_and_nothing_else(dense):
     assert spec["num_classes"] == 7 and new.fc.weight.shape == (7, 16)
     for name, value in new.state_dict().items():
         assert name in head_names(new) or torch.equal(value, old.state_dict()[name])
+
+
+@pytest.mark.parametrize("arch", ["googlenet", "inception_v3"])
+def test_networks_with_auxiliary_outputs_give_logits_alone(arch):
+    net = model(arch=arch).train()
+    assert net(torch.rand(2, 3, 96, 96)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("arch", ["googlenet", "inception_v3"])
+def test_published_weights_see_the_input_that_torchvision_gives_them(arch):
+    keys = {"aux_logits": False, "transform_input": True, "init_weights": False}  # transform_input: as its weights are loaded
+    theirs = torchvision().models.get_model(arch, weights=None, num_classes=10, **keys).eval()
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    ours = model(arch=arch, mean=mean, std=std).eval()
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.rand(2, 3, 96, 96)
+    normalised = (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    first = "conv1" if arch == "googlenet" else "Conv2d_1a_3x3"  # untrained, deeper layers hide a shift of the input
+    seen = {}
+    for name, net, images in (("theirs", theirs, normalised), ("ours", ours, x)):
+        hook = net.get_submodule(first).register_forward_pre_hook(lambda _, a, name=name: seen.update({name: a[0]}))
+        net(images)
+        hook.remove()
+    assert torch.allclose(seen["ours"], seen["theirs"], atol=1e-5) and seen["ours"].min() >= -1.001
+
+
+@pytest.mark.parametrize(("keys", "size"), [({"arch": "resnet18", "classifier": "conv1x1"}, 512), ({"arch": "resnet8"}, 64)])
+def test_dropout_before_the_head_acts_in_training_alone(keys, size):
+    torch.manual_seed(0)
+    net, seen = model(**keys, dropout=0.4), []
+    assert set(net.state_dict()) == set(model(**keys).state_dict())
+    for prepend in (True, False):  # the input of the layer before the hook that drops, and after it
+        net.fc.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]), prepend=prepend)
+    x = torch.rand(8, 3, 32, 32)
+    net.eval()(x), net.train()(x)
+    assert torch.equal(seen[0], seen[1]) and seen[0].shape == (8, size)
+    alive = seen[2] != 0
+    assert float((seen[3][alive] == 0).float().mean()) == pytest.approx(0.4, abs=0.05)
+    kept = seen[3] != 0
+    assert torch.allclose(seen[3][kept], seen[2][kept] / 0.6)
+    with pytest.raises(WinnowError, match="dropout"):
+        model(**keys, dropout=1.0)

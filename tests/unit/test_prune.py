@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch.nn.utils import prune as reference
 
 from winnow import Ticket, WinnowError
-from winnow.prune import imp_count, keep_largest, magnitude, random_global, random_like
+from winnow.prune import magnitude, random_global, random_like
+from winnow.prune.counts import imp_count, keep_largest
 
 
 @settings(max_examples=50, deadline=None)
@@ -35,7 +36,7 @@ def test_same_masks_as_torch_prune():
     for round_number in (1, 2, 3):
         count = imp_count(total, round_number, 20.0)
         living = total if alive is None else sum(int(m.sum()) for m in alive.values())
-        alive = magnitude(arrays, count, alive)
+        alive = magnitude.masks(arrays, count, alive)
         reference.global_unstructured(
             [(model[0], "weight"), (model[1], "weight")], pruning_method=reference.L1Unstructured, amount=living - count
         )
@@ -57,14 +58,14 @@ def test_rounds_are_nested_even_when_weights_change():
     alive, total = None, 500
     for k in range(1, 8):
         weights = {"a": rng.normal(size=(20, 15)).astype(np.float32), "b": rng.normal(size=200).astype(np.float32)}
-        now = magnitude(weights, imp_count(total, k, 20.0), alive)
+        now = magnitude.masks(weights, imp_count(total, k, 20.0), alive)
         assert alive is None or Ticket(now).is_within(Ticket(alive))
         alive = now
 
 
 def test_random_masks_have_the_same_counts_per_layer_and_depend_on_the_seed():
-    like = Ticket(magnitude({"a": np.random.default_rng(1).normal(size=(9, 9)), "b": np.arange(50.0)}, 70))
-    one, same, other = (random_like(like, s) for s in (0, 0, 1))
+    like = Ticket(magnitude.masks({"a": np.random.default_rng(1).normal(size=(9, 9)), "b": np.arange(50.0)}, 70))
+    one, same, other = (random_like.masks(like, s) for s in (0, 0, 1))
     for name, mask in like.arrays.items():
         assert one[name].sum() == mask.sum()
         assert np.array_equal(one[name], same[name])
@@ -72,7 +73,7 @@ def test_random_masks_have_the_same_counts_per_layer_and_depend_on_the_seed():
 
 
 def test_random_global_is_exact():
-    masks = random_global({"a": (7, 3), "b": (11,)}, 13, 5)
+    masks = random_global.masks({"a": np.empty((7, 3)), "b": np.empty(11)}, 13, seed=5)
     assert sum(int(m.sum()) for m in masks.values()) == 13
 
 
@@ -82,4 +83,4 @@ def test_nan_and_impossible_counts_are_errors():
     with pytest.raises(WinnowError, match="cannot keep 4 of 3"):
         keep_largest({"a": np.ones(3)}, 4)
     with pytest.raises(WinnowError, match="cannot keep 3 weights: 1 are left"):
-        magnitude({"a": np.ones(3)}, 3, {"a": np.array([True, False, False])})
+        magnitude.masks({"a": np.ones(3)}, 3, {"a": np.array([True, False, False])})

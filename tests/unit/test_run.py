@@ -177,6 +177,14 @@ def test_a_stop_is_safe_within_a_training_alone():
     assert not run.stops_safely
 
 
+def test_hooks_of_the_optimizer_run():
+    plan, seen = training(epochs=1), []
+    plan.optimizer.register_step_pre_hook(lambda *_: seen.append("before"))
+    plan.optimizer.register_step_post_hook(lambda *_: seen.append("after"))
+    fit(plan)
+    assert seen == ["before", "after"] * 4
+
+
 def test_a_run_needs_neither_torch_nor_files_before_it_is_used():
     code = "import sys; from winnow.run import Run; run = Run(); assert run.device_type == 'cpu' and 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

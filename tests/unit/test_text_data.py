@@ -95,7 +95,7 @@ BAD_TABLES = {
     "broken json": ("t.jsonl", b'{"sentence": \n', "cannot be read as jsonl"),
     "unknown kind": ("t.xlsx", b"x", "unknown kind of table"),
     "broken parquet": ("t.parquet", b"PAR1", "cannot be read as parquet"),
-    "not utf-8": ("t.csv", b"sentence,label\n\xff\xfe,1\n", "cannot be read as csv"),
+    "not utf-8": ("t.csv", b"sentence,label\na\xff,1\n", r"cannot be read as csv: byte 16 \(line 2\) is not UTF-8"),
 }
 
 
@@ -112,10 +112,10 @@ def test_missing_tables_and_wrong_classes_are_named(tmp_path):
     config = TextData(dataset="file", train_path="train.tsv", test_path="test.tsv")
     with pytest.raises(WinnowError, match="no such table"):
         load_text(config, tmp_path)
-    rows = [{"sentence": "a", "label": "2"}, {"sentence": "b", "label": "0"}]
+    rows = [{"sentence": "a", "label": "2"}, {"sentence": "b", "label": "0"}, {"sentence": "c", "label": "1"}]
     write(tmp_path / "train.tsv", rows)
-    write(tmp_path / "test.tsv", rows)
-    with pytest.raises(WinnowError, match=r"data\.classes: 2 classes, but the train split has labels \[0, 2\]"):
+    write(tmp_path / "test.tsv", rows[:2])
+    with pytest.raises(WinnowError, match=r"data\.classes: 2 classes, but column 'label' .* 3 different labels \(0, 1, 2\)"):
         load_text(config, tmp_path)
 
 
@@ -153,8 +153,11 @@ def test_bucketing_saves_most_of_the_padding():
 def test_padding_is_masked_and_evaluation_keeps_every_example():
     data = encoded(50)
     seen = []
-    for index, batch in by_length(data, 16, torch.device("cpu")):
-        assert (batch["attention_mask"].sum(1).numpy() == data.lengths[index]).all()
-        assert (batch["input_ids"][batch["attention_mask"] == 0] == 0).all()
-        seen += index.tolist()
-    assert sorted(seen) == list(range(50))
+    for batch in by_length(data, 16, torch.device("cpu")):
+        real = batch["attention_mask"].bool()
+        assert (batch["input_ids"][~real] == 0).all()
+        seen += [tuple(ids[mask].tolist()) for ids, mask in zip(batch["input_ids"], real, strict=True)]
+    assert sorted(seen) == sorted(tuple(ids.tolist()) for ids in data.ids)
+    shares = [list(by_length(data, 16, torch.device("cpu"), slice(rank, None, 3))) for rank in range(3)]
+    assert sum(len(batch["labels"]) for share in shares for batch in share) == 50
+    assert [len(share) for share in shares] == [2, 1, 1]

@@ -1,9 +1,6 @@
-"""Masked-language-model pre-training of the tiny BERT, its corpus, and the slim import of transformers."""
+"""Masked-language-model pre-training of the tiny BERT, and its corpus."""
 
 from __future__ import annotations
-
-import subprocess
-import sys
 
 import pytest
 
@@ -63,16 +60,3 @@ def test_pretraining_of_a_pretrained_model_is_refused(tmp_path, capsys):
     model = {"source": "pretrained", "path": "x", "pretraining": PRETRAINING}
     assert run("import_text_model", {"model": model, "data": DATA}, out=tmp_path / "o/model.safetensors") == 2
     assert "pretraining is for source tiny" in capsys.readouterr().err
-
-
-def test_transformers_comes_without_torchs_compiler_which_still_works_later():
-    code = (
-        "import sys; from winnow.text import compat; compat.transformers()\n"
-        "assert not {'torch._dynamo', 'torch.distributed.tensor'} & set(sys.modules)\n"
-        "import torch; f = torch.compile(torch.nn.Linear(2, 2), backend='eager'); f(torch.zeros(1, 2))\n"
-        "assert hasattr(torch._dynamo, 'optimize')\n"
-        "from winnow.text.compat import _DeferredIndexMode\n"
-        "from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex\n"
-        "assert isinstance(_DeferredIndexMode(), TransformGetItemToIndex)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

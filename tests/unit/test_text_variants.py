@@ -71,11 +71,12 @@ def test_pairs_are_trained_searched_and_attacked_with_their_token_types(pairs, m
     seen.clear()
     run("search_robust_ticket", pairs, search, model=dense, scores=pairs / "scores", **out)
     assert seen and all(k["token_type_ids"].any() for k in seen)
-    attack = {"data": PAIRS, "attack": {"recipe": "textfooler", "candidates": "embedded"}, "examples": 10, "compute": {}}
-    run("attack_text", pairs, attack, model=dense, out=pairs / "rows.jsonl", **out)
-    rows = [json.loads(line) for line in (pairs / "rows.jsonl").read_text().splitlines()]
-    changed = [r for r in rows if r["words_changed"]]
-    assert changed and all(r["original"][0] == r["perturbed"][0] for r in changed)  # the first text is never touched
+    for fixed in ("none", "first", "second"):
+        attack = {"data": {**PAIRS, "fixed_text": fixed}, "attack": {"recipe": "textfooler", "candidates": "embedded"}}
+        run("attack_text", pairs, {**attack, "examples": 10, "compute": {}}, model=dense, out=pairs / f"{fixed}.jsonl", **out)
+        rows = [json.loads(line) for line in (pairs / f"{fixed}.jsonl").read_text().splitlines()]
+        touched = [any(r["original"][side] != r["perturbed"][side] for r in rows) for side in (0, 1)]
+        assert touched == [fixed != "first", fixed != "second"]
 
 
 @pytest.mark.parametrize(("granularity", "axes"), [("row", 1), ("matrix", (0, 1))])

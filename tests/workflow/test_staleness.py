@@ -53,7 +53,7 @@ def moved(finished: Workflow, tmp: Path) -> dict[str, str]:
 def commented(finished: Workflow, tmp: Path) -> dict[str, str]:
     """Sources with another comment, docstring and formatting, an environment with another comment."""
     snakefile = copy_of_project(tmp / "commented", finished.snakefile.parent)
-    for name in ("artifacts.py", "ticket.py", "prune.py", "train/loop.py", "stages/imp_train.py"):
+    for name in ("artifacts.py", "ticket.py", "prune/counts.py", "train/loop.py", "stages/imp_train.py"):
         file = snakefile.parent / "src/winnow" / name
         text = file.read_text().replace('"""', '"""Another word. ', 1).replace(" = ", "  =  ", 1)
         file.write_text(text + "\n\n# a comment\n")

@@ -1,19 +1,37 @@
-"""Double-win tickets (ICML 2022), the source task: pre-train or import, prune round by round, bring tickets in and out.
+"""Double-win tickets (ICML 2022): pre-train or import, prune round by round, transfer standard and adversarially, evaluate.
 
 REQUIRED INPUTS: none but the datasets of the configuration; weights or tickets from outside if it names any
-OUTPUTS: dense weights and tickets below results/double_win/<source>/<pretraining>/s<seed>/
+OUTPUTS: results/tables/double_win.csv, results/figures/double_win/<task>-<percent>.{svg,png}
 
 IMP rounds are a chain of artifacts (prune 1 -> train 1 -> prune 2 -> ...), so one more round runs one more round.
 """
 
-from winnow.grid import double_win as grid
+from winnow.pipelines.double_win import grid as dw
 
 DW = CONFIG.double_win
-CHAIN = grid.CHAIN
-IMPORTED = grid.imported_names(DW)
+CHAIN, TRANSFER = dw.CHAIN, dw.TRANSFER
+IMPORTED = dw.imported_names(DW)
+LOG, BENCHMARK = f"{CHAIN}/logs", f"{CHAIN}/benchmarks"
 
 
-pretrain_config = part_of(DW, grid.dense_config, "pretraining", "seed")
+wildcard_constraints:
+    source=r"[\w.]+",
+    pretraining=r"[\w.]+",
+    dataset=r"[\w.]+",
+    run_seed=r"\d+",
+    regime=r"std|adv",
+    mode=r"std|adv",
+
+
+PRETRAIN = asked("pretrain", DW, dw.dense, "pretraining", "seed", gpus=CONFIG.gpus, loads=True)
+IMPORT = asked("import_weights", DW, dw.dense, "pretraining", "seed")
+PRUNE = asked("prune", DW, dw.prune, "seed", "ticket")
+SCORE = asked("score", DW, dw.prune, "seed", "ticket", stage="prune", gpus=1, loads=True)
+IMP_TRAIN = asked("imp_train", DW, dw.imp_train, "regime", "seed", stage="train", gpus=CONFIG.gpus, loads=True)
+EXPORT = asked("export_ticket", DW, dw.export)
+TICKET = asked("import_ticket", DW, dw.imported_ticket, "name")
+MOVE = asked("transfer", DW, dw.transfer, "dataset", "percent", "mode", "run_seed", gpus=CONFIG.gpus, loads=True)
+EVALUATE = asked("evaluate", DW, dw.evaluate, "dataset", "run_seed", gpus=1, loads=True)
 
 
 rule pretrain:
@@ -21,163 +39,99 @@ rule pretrain:
         weights=f"{CHAIN}/dense.safetensors",
         metrics=f"{CHAIN}/dense.json",
     log:
-        f"{CHAIN}/logs/pretrain.log",
+        f"{LOG}/pretrain.log",
     benchmark:
-        f"{CHAIN}/benchmarks/pretrain.tsv"
+        f"{BENCHMARK}/pretrain.tsv"
     wildcard_constraints:
         pretraining=rf"(?!(?:{IMPORTED})/)[\w.]+",
     conda:
-        f"{ENVS}/vision.yaml"
-    threads: DW.compute.threads if DW else 1
+        VISION
+    threads: PRETRAIN.threads
     resources:
-        **GPU_MODEL,
-        nodes=1,
-        gpu=CONFIG.gpus,
-        mem_mb=memory("pretrain", CONFIG.workers),
-        runtime=runtime("pretrain", pretrain_config),
+        **PRETRAIN.resources,
     params:
-        config=pretrain_config,
-        stamp=stamp("pretrain"),
-        run=untracked,
+        **PRETRAIN.params,
     message:
         "pre-training {wildcards.pretraining} on {wildcards.source}, seed {wildcards.seed}"
     shell:
         "python -m winnow.stages.pretrain --config {params.config:q} --out {output.weights:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
-rule import_weights:
+use rule bring_weights as import_weights with:
     input:
-        lambda wildcards: grid.weights_file(DW, wildcards),
+        signed(lambda wildcards: dw.weights_file(DW, wildcards)),
     output:
         weights=f"{CHAIN}/dense.safetensors",
         metrics=f"{CHAIN}/dense.json",
     log:
-        f"{CHAIN}/logs/import_weights.log",
+        f"{LOG}/import_weights.log",
     benchmark:
-        f"{CHAIN}/benchmarks/import_weights.tsv"
+        f"{BENCHMARK}/import_weights.tsv"
     wildcard_constraints:
         pretraining=IMPORTED,
-    conda:
-        f"{ENVS}/vision.yaml"
     resources:
-        mem_mb=memory("import_weights"),
-        runtime=runtime("import_weights"),
+        **IMPORT.resources,
     params:
-        config=part_of(DW, grid.dense_config, "pretraining", "seed"),
-        stamp=stamp("import_weights"),
-        run=untracked,
+        **IMPORT.params,
     message:
         "importing {wildcards.pretraining}"
-    shell:
-        "python -m winnow.stages.import_weights --config {params.config:q} --file {input:q} --out {output.weights:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
-rule imp_prune:
+use rule prune as prune_ticket with:
     input:
-        unpack(grid.last_round),
+        unpack(signed(lambda wildcards: dw.pruned(DW, wildcards))),
     output:
-        f"{CHAIN}/tickets/imp-{{regime}}-{{round}}.mask.safetensors",
+        f"{CHAIN}/tickets/{{ticket}}.mask.safetensors",
     log:
-        f"{CHAIN}/logs/imp_prune-{{regime}}-{{round}}.log",
-    benchmark:
-        f"{CHAIN}/benchmarks/imp_prune-{{regime}}-{{round}}.tsv"
-    localrule: True
-    conda:
-        f"{ENVS}/vision.yaml"
+        f"{LOG}/prune-{{ticket}}.log",
+    wildcard_constraints:
+        ticket=dw.LIGHT_TICKETS,
     resources:
-        mem_mb=memory("imp_prune"),
-        runtime=runtime("imp_prune"),
+        **PRUNE.resources,
     params:
-        config=part_of(DW, grid.prune_config, "round"),
-        stamp=stamp("imp_prune"),
-        run=untracked,
+        **PRUNE.params,
     message:
-        "pruning: {wildcards.pretraining}, IMP {wildcards.regime}, round {wildcards.round}, seed {wildcards.seed}"
-    shell:
-        "python -m winnow.stages.imp_prune --config {params.config:q} --weights {input.weights:q} --mask {input.mask:q} --out {output:q} {params.run} 2> {log:q}"
+        "pruning: {wildcards.pretraining}, {wildcards.ticket}, seed {wildcards.seed}"
 
 
-imp_train_config = part_of(DW, grid.imp_train_config, "regime", "seed")
-
-
-rule imp_train:
+use rule score as score_ticket with:
     input:
-        init=f"{CHAIN}/dense.safetensors",
+        unpack(signed(lambda wildcards: dw.pruned(DW, wildcards))),
+    output:
+        f"{CHAIN}/tickets/{{ticket}}.mask.safetensors",
+    log:
+        f"{LOG}/score-{{ticket}}.log",
+    benchmark:
+        f"{BENCHMARK}/score-{{ticket}}.tsv"
+    wildcard_constraints:
+        ticket=dw.SCORED_TICKETS,
+    threads: SCORE.threads
+    resources:
+        **SCORE.resources,
+    params:
+        **SCORE.params,
+    message:
+        "pruning by scores: {wildcards.pretraining}, {wildcards.ticket}, seed {wildcards.seed}"
+
+
+use rule train as imp_train with:
+    input:
+        init=signed(lambda wildcards: dw.imp_start(DW, wildcards)),
         mask=f"{CHAIN}/tickets/imp-{{regime}}-{{round}}.mask.safetensors",
     output:
         weights=f"{CHAIN}/trained/imp-{{regime}}-{{round}}.safetensors",
         metrics=f"{CHAIN}/trained/imp-{{regime}}-{{round}}.json",
     log:
-        f"{CHAIN}/logs/imp_train-{{regime}}-{{round}}.log",
+        f"{LOG}/imp_train-{{regime}}-{{round}}.log",
     benchmark:
-        f"{CHAIN}/benchmarks/imp_train-{{regime}}-{{round}}.tsv"
-    conda:
-        f"{ENVS}/vision.yaml"
-    threads: DW.compute.threads if DW else 1
+        f"{BENCHMARK}/imp_train-{{regime}}-{{round}}.tsv"
+    threads: IMP_TRAIN.threads
     resources:
-        **GPU_MODEL,
-        nodes=1,
-        gpu=CONFIG.gpus,
-        mem_mb=memory("imp_train", CONFIG.workers),
-        runtime=runtime("imp_train", imp_train_config),
+        **IMP_TRAIN.resources,
     params:
-        config=imp_train_config,
-        stamp=stamp("imp_train"),
-        run=untracked,
+        **IMP_TRAIN.params,
     message:
         "training: {wildcards.pretraining}, IMP {wildcards.regime}, round {wildcards.round}, seed {wildcards.seed}"
-    shell:
-        "python -m winnow.stages.imp_train --config {params.config:q} --init {input.init:q} --mask {input.mask:q} --out {output.weights:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
-
-
-rule one_shot_prune:
-    input:
-        f"{CHAIN}/dense.safetensors",
-    output:
-        f"{CHAIN}/tickets/omp-{{round}}.mask.safetensors",
-    log:
-        f"{CHAIN}/logs/one_shot_prune-{{round}}.log",
-    benchmark:
-        f"{CHAIN}/benchmarks/one_shot_prune-{{round}}.tsv"
-    localrule: True
-    conda:
-        f"{ENVS}/vision.yaml"
-    resources:
-        mem_mb=memory("one_shot_prune"),
-        runtime=runtime("one_shot_prune"),
-    params:
-        config=part_of(DW, grid.prune_config, "round"),
-        stamp=stamp("one_shot_prune"),
-        run=untracked,
-    message:
-        "one-shot pruning: {wildcards.pretraining}, as round {wildcards.round}, seed {wildcards.seed}"
-    shell:
-        "python -m winnow.stages.one_shot_prune --config {params.config:q} --weights {input:q} --out {output:q} {params.run} 2> {log:q}"
-
-
-rule random_prune:
-    input:
-        f"{CHAIN}/tickets/imp-{{regime}}-{{round}}.mask.safetensors",
-    output:
-        f"{CHAIN}/tickets/random-{{regime}}-{{round}}.mask.safetensors",
-    log:
-        f"{CHAIN}/logs/random_prune-{{regime}}-{{round}}.log",
-    benchmark:
-        f"{CHAIN}/benchmarks/random_prune-{{regime}}-{{round}}.tsv"
-    localrule: True
-    conda:
-        f"{ENVS}/vision.yaml"
-    resources:
-        mem_mb=memory("random_prune"),
-        runtime=runtime("random_prune"),
-    params:
-        config=part_of(DW, grid.random_config, "seed"),
-        stamp=stamp("random_prune"),
-        run=untracked,
-    message:
-        "random pruning: {wildcards.pretraining}, as IMP {wildcards.regime} round {wildcards.round}, seed {wildcards.seed}"
-    shell:
-        "python -m winnow.stages.random_prune --config {params.config:q} --like {input:q} --out {output:q} {params.run} 2> {log:q}"
 
 
 rule export_ticket:
@@ -188,20 +142,15 @@ rule export_ticket:
         ticket=f"{CHAIN}/exported/{{ticket}}.pth.tar",
         metrics=f"{CHAIN}/exported/{{ticket}}.json",
     log:
-        f"{CHAIN}/logs/export_ticket-{{ticket}}.log",
+        f"{LOG}/export_ticket-{{ticket}}.log",
     benchmark:
-        f"{CHAIN}/benchmarks/export_ticket-{{ticket}}.tsv"
-    wildcard_constraints:
-        ticket=r"[\w.-]+",
+        f"{BENCHMARK}/export_ticket-{{ticket}}.tsv"
     conda:
-        f"{ENVS}/vision.yaml"
+        VISION
     resources:
-        mem_mb=memory("export_ticket"),
-        runtime=runtime("export_ticket"),
+        **EXPORT.resources,
     params:
-        config="{}",
-        stamp=stamp("export_ticket"),
-        run=untracked,
+        **EXPORT.params,
     message:
         "exporting {wildcards.ticket}"
     shell:
@@ -210,26 +159,97 @@ rule export_ticket:
 
 rule import_ticket:
     input:
-        file=lambda wildcards: grid.extra_file(DW, wildcards),
+        file=signed(lambda wildcards: dw.extra_file(DW, wildcards)),
         weights=f"{CHAIN}/dense.safetensors",
     output:
         f"{CHAIN}/tickets/extra-{{name}}.mask.safetensors",
     log:
-        f"{CHAIN}/logs/import_ticket-{{name}}.log",
+        f"{LOG}/import_ticket-{{name}}.log",
     benchmark:
-        f"{CHAIN}/benchmarks/import_ticket-{{name}}.tsv"
+        f"{BENCHMARK}/import_ticket-{{name}}.tsv"
     wildcard_constraints:
         name=r"[\w.]+",
     conda:
-        f"{ENVS}/vision.yaml"
+        VISION
     resources:
-        mem_mb=memory("import_ticket"),
-        runtime=runtime("import_ticket"),
+        **TICKET.resources,
     params:
-        config="{}",
-        stamp=stamp("import_ticket"),
-        run=untracked,
+        **TICKET.params,
     message:
         "importing the ticket {wildcards.name}"
     shell:
         "python -m winnow.stages.import_ticket --config {params.config:q} --file {input.file:q} --weights {input.weights:q} --out {output:q} {params.run} 2> {log:q}"
+
+
+rule transfer_std:
+    input:
+        unpack(signed(dw.transferred)),
+    output:
+        best_sa=f"{TRANSFER}/{{mode}}/s{{run_seed}}/best_sa.safetensors",
+        metrics=f"{TRANSFER}/{{mode}}/s{{run_seed}}/transfer.json",
+    log:
+        f"{TRANSFER}/{{mode}}/s{{run_seed}}/transfer.log",
+    benchmark:
+        f"{TRANSFER}/{{mode}}/s{{run_seed}}/transfer.tsv"
+    wildcard_constraints:
+        mode="std",
+    conda:
+        VISION
+    threads: MOVE.threads
+    resources:
+        **MOVE.resources,
+    params:
+        **MOVE.params,
+    message:
+        "standard transfer of {wildcards.pretraining}/{wildcards.ticket} to {wildcards.dataset} ({wildcards.percent} %)"
+    shell:
+        "python -m winnow.stages.transfer --config {params.config:q} --init {input.init:q} --mask {input.mask:q} --best-sa {output.best_sa:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
+
+
+rule transfer_adv:
+    input:
+        unpack(signed(dw.transferred)),
+    output:
+        best_sa=f"{TRANSFER}/{{mode}}/s{{run_seed}}/best_sa.safetensors",
+        best_ra=f"{TRANSFER}/{{mode}}/s{{run_seed}}/best_ra.safetensors",
+        metrics=f"{TRANSFER}/{{mode}}/s{{run_seed}}/transfer.json",
+    log:
+        f"{TRANSFER}/{{mode}}/s{{run_seed}}/transfer.log",
+    benchmark:
+        f"{TRANSFER}/{{mode}}/s{{run_seed}}/transfer.tsv"
+    wildcard_constraints:
+        mode="adv",
+    conda:
+        VISION
+    threads: MOVE.threads
+    resources:
+        **MOVE.resources,
+    params:
+        **MOVE.params,
+    message:
+        "adversarial transfer of {wildcards.pretraining}/{wildcards.ticket} to {wildcards.dataset} ({wildcards.percent} %)"
+    shell:
+        "python -m winnow.stages.transfer --config {params.config:q} --init {input.init:q} --mask {input.mask:q} --best-sa {output.best_sa:q} --best-ra {output.best_ra:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
+
+
+rule evaluate:
+    input:
+        best_sa=f"{TRANSFER}/{{mode}}/s{{run_seed}}/best_sa.safetensors",
+        best_ra=signed(dw.best_ra),
+    output:
+        f"{TRANSFER}/{{mode}}/s{{run_seed}}/evaluation.json",
+    log:
+        f"{TRANSFER}/{{mode}}/s{{run_seed}}/evaluation.log",
+    benchmark:
+        f"{TRANSFER}/{{mode}}/s{{run_seed}}/evaluation.tsv"
+    conda:
+        VISION
+    threads: EVALUATE.threads
+    resources:
+        **EVALUATE.resources,
+    params:
+        **EVALUATE.params,
+    message:
+        "evaluating {wildcards.pretraining}/{wildcards.ticket} on {wildcards.dataset}, {wildcards.mode} transfer"
+    shell:
+        "python -m winnow.stages.evaluate --config {params.config:q} --best-sa {input.best_sa:q} --best-ra {input.best_ra:q} --metrics {output:q} {params.run} 2> {log:q}"

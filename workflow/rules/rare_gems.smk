@@ -6,222 +6,241 @@ OUTPUTS: results/tables/rare_gems.csv, results/figures/rare_gems/<experiment>.{s
 An iterative search writes the order in which weights went, so one search serves all its sparsities; IMP rounds are a chain.
 """
 
-from winnow.grid import rare_gems as gem_grid
-from winnow.grid import rare_gems_inputs as gem_inputs
+from winnow.pipelines.rare_gems import grid as rg
+from winnow.pipelines.rare_gems import inputs as gems
 
 RG = CONFIG.rare_gems
-GEMS = gem_inputs.FOLDER
+OF_BRANCH, OF_EXPERIMENT = rg.FOLDER, "results/rare_gems/{experiment}"
+RG_LOG, RG_BENCHMARK = f"{OF_BRANCH}/logs", f"{OF_BRANCH}/benchmarks"
+CELL = ("experiment", "branch", "target", "seed")
 
 
 wildcard_constraints:
     experiment=r"[\w.]+",
     branch=r"[\w.]+",
-    target=r"[\d.]+",
     init=r"[\w.-]+",
+    kind="search|inverted",
+
+
+INIT = asked("gem_init", RG, rg.init, "experiment", "init", "seed")
+GEM_IMPORT = asked("gem_import", RG, rg.imported, "experiment", "branch", stage="import_weights")
+GEM_SEARCH = asked("gem_search", RG, rg.search, "experiment", "branch", "target", "kind", "seed", gpus=CONFIG.gpus, loads=True)
+GEM_TICKET = asked("gem_ticket", RG, rg.draw, "target")
+GEM_PRUNE = asked("prune", RG, rg.prune, *CELL)
+GEM_SCORE = asked("score", RG, rg.prune, *CELL, stage="prune", gpus=1, loads=True)
+FINETUNE = asked("gem_finetune", RG, rg.finetune, "experiment", "branch", "seed", stage="train", gpus=CONFIG.gpus, loads=True)
+SANITY = asked("gem_sanity", RG, rg.sanity, *CELL, gpus=1, loads=True)
+IMP_ROUND = asked(
+    "weight_training", RG, rg.imp_train, "experiment", "branch", "round", "seed", stage="train", gpus=CONFIG.gpus, loads=True
+)
 
 
 rule gem_init:
     input:
-        lambda w: gem_grid.init_source(RG, w.experiment, w.init, w.seed) or [],
+        signed(lambda wildcards: gems.init_source(RG, wildcards)),
     output:
-        "results/rare_gems/{experiment}/init/{init}/s{seed}.safetensors",
+        f"{OF_EXPERIMENT}/init/{{init}}/s{{seed}}.safetensors",
     log:
-        "results/rare_gems/{experiment}/init/{init}/logs/s{seed}.log",
+        f"{OF_EXPERIMENT}/init/{{init}}/logs/s{{seed}}.log",
     benchmark:
-        "results/rare_gems/{experiment}/init/{init}/benchmarks/s{seed}.tsv"
+        f"{OF_EXPERIMENT}/init/{{init}}/benchmarks/s{{seed}}.tsv"
     conda:
-        f"{ENVS}/vision.yaml"
+        VISION
     resources:
-        mem_mb=memory("gem_init"),
-        runtime=runtime("gem_init"),
+        **INIT.resources,
     params:
-        config=part_of(RG, gem_grid.init_config, "experiment", "init", "seed"),
-        stamp=stamp("gem_init"),
-        run=untracked,
+        **INIT.params,
     message:
         "initial weights for {wildcards.experiment}: {wildcards.init}, seed {wildcards.seed}"
     shell:
         "python -m winnow.stages.gem_init --config {params.config:q} --weights {input:q} --out {output:q} {params.run} 2> {log:q}"
 
 
-rule gem_import:
+use rule bring_weights as gem_import with:
     input:
-        lambda w: gem_grid.find(RG, w.experiment, w.branch)[1].imported.file or [],
+        signed(lambda wildcards: gems.imported_file(RG, wildcards)),
     output:
-        weights="results/rare_gems/{experiment}/imported/{branch}.safetensors",
-        metrics="results/rare_gems/{experiment}/imported/{branch}.json",
+        weights=f"{OF_EXPERIMENT}/imported/{{branch}}.safetensors",
+        metrics=f"{OF_EXPERIMENT}/imported/{{branch}}.json",
     log:
-        "results/rare_gems/{experiment}/imported/logs/{branch}.log",
+        f"{OF_EXPERIMENT}/imported/logs/{{branch}}.log",
     benchmark:
-        "results/rare_gems/{experiment}/imported/benchmarks/{branch}.tsv"
-    conda:
-        f"{ENVS}/vision.yaml"
+        f"{OF_EXPERIMENT}/imported/benchmarks/{{branch}}.tsv"
     resources:
-        mem_mb=memory("gem_import"),
-        runtime=runtime("gem_import"),
+        **GEM_IMPORT.resources,
     params:
-        config=lambda w: canonical_json(gem_grid.import_config(RG, w.experiment, w.branch)),
-        stamp=stamp("import_weights"),
-        run=untracked,
+        **GEM_IMPORT.params,
     message:
         "importing the weights of {wildcards.experiment}/{wildcards.branch}"
-    shell:
-        "python -m winnow.stages.import_weights --config {params.config:q} --file {input:q} --out {output.weights:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
-
-
-gem_search_config = lambda w: canonical_json(gem_grid.search_config(RG, w.experiment, w.branch, w.target, False, int(w.seed)))
 
 
 rule gem_search:
     input:
-        lambda w: gem_inputs.init(RG, w),
+        signed(lambda wildcards: gems.init(RG, wildcards)),
     output:
-        ticket=f"{GEMS}/search/{{target}}.mask.safetensors",
-        order=f"{GEMS}/search/{{target}}.order.safetensors",
-        levels=directory(f"{GEMS}/search/{{target}}.levels"),
-        metrics=f"{GEMS}/search/{{target}}.json",
+        ticket=f"{OF_BRANCH}/{{kind}}/{{target}}.mask.safetensors",
+        order=f"{OF_BRANCH}/{{kind}}/{{target}}.order.safetensors",
+        levels=directory(f"{OF_BRANCH}/{{kind}}/{{target}}.levels"),
+        metrics=f"{OF_BRANCH}/{{kind}}/{{target}}.json",
     log:
-        f"{GEMS}/logs/search-{{target}}.log",
+        f"{RG_LOG}/{{kind}}-{{target}}.log",
     benchmark:
-        f"{GEMS}/benchmarks/search-{{target}}.tsv"
+        f"{RG_BENCHMARK}/{{kind}}-{{target}}.tsv"
     conda:
-        f"{ENVS}/vision.yaml"
-    threads: RG.compute.threads if RG else 1
+        VISION
+    threads: GEM_SEARCH.threads
     resources:
-        **GPU_MODEL,
-        nodes=1,
-        gpu=CONFIG.gpus,
-        mem_mb=memory("gem_search", CONFIG.workers),
-        runtime=runtime("gem_search", gem_search_config),
+        **GEM_SEARCH.resources,
     params:
-        config=gem_search_config,
-        stamp=stamp("gem_search"),
-        run=untracked,
+        **GEM_SEARCH.params,
     message:
-        "searching: {wildcards.experiment}/{wildcards.branch} down to {wildcards.target} %, seed {wildcards.seed}"
-    shell:
-        "python -m winnow.stages.gem_search --config {params.config:q} --init {input:q} --out {output.ticket:q} --order {output.order:q} --levels {output.levels:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
-
-
-gem_search_inverted_config = lambda w: canonical_json(
-    gem_grid.search_config(RG, w.experiment, w.branch, w.target, True, int(w.seed))
-)
-
-
-rule gem_search_inverted:
-    input:
-        lambda w: gem_inputs.init(RG, w),
-    output:
-        ticket=f"{GEMS}/inverted/{{target}}.mask.safetensors",
-        order=f"{GEMS}/inverted/{{target}}.order.safetensors",
-        levels=directory(f"{GEMS}/inverted/{{target}}.levels"),
-        metrics=f"{GEMS}/inverted/{{target}}.json",
-    log:
-        f"{GEMS}/logs/inverted-{{target}}.log",
-    benchmark:
-        f"{GEMS}/benchmarks/inverted-{{target}}.tsv"
-    conda:
-        f"{ENVS}/vision.yaml"
-    threads: RG.compute.threads if RG else 1
-    resources:
-        **GPU_MODEL,
-        nodes=1,
-        gpu=CONFIG.gpus,
-        mem_mb=memory("gem_search_inverted", CONFIG.workers),
-        runtime=runtime("gem_search_inverted", gem_search_inverted_config),
-    params:
-        config=gem_search_inverted_config,
-        stamp=stamp("gem_search"),
-        run=untracked,
-    message:
-        "inverted search: {wildcards.experiment}/{wildcards.branch} down to {wildcards.target} %, seed {wildcards.seed}"
+        "{wildcards.kind}: {wildcards.experiment}/{wildcards.branch} down to {wildcards.target} %, seed {wildcards.seed}"
     shell:
         "python -m winnow.stages.gem_search --config {params.config:q} --init {input:q} --out {output.ticket:q} --order {output.order:q} --levels {output.levels:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
 rule gem_ticket:
     input:
-        lambda w: gem_inputs.order(RG, w),
+        signed(lambda wildcards: gems.order(RG, wildcards)),
     output:
-        f"{GEMS}/drawn/{{target}}.mask.safetensors",
+        f"{OF_BRANCH}/drawn/{{target}}.mask.safetensors",
     log:
-        f"{GEMS}/logs/drawn-{{target}}.log",
-    benchmark:
-        f"{GEMS}/benchmarks/drawn-{{target}}.tsv"
+        f"{RG_LOG}/drawn-{{target}}.log",
     localrule: True
     conda:
-        f"{ENVS}/vision.yaml"
+        VISION
     resources:
-        mem_mb=memory("gem_ticket"),
-        runtime=runtime("gem_ticket"),
+        **GEM_TICKET.resources,
     params:
-        config=part_of(RG, gem_grid.ticket_config, "experiment", "branch", "target", "seed"),
-        stamp=stamp("gem_ticket"),
-        run=untracked,
+        **GEM_TICKET.params,
     message:
         "drawing {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
         "python -m winnow.stages.gem_ticket --config {params.config:q} --order {input:q} --out {output:q} {params.run} 2> {log:q}"
 
 
-gem_finetune_config = part_of(RG, gem_grid.finetune_config, "experiment", "branch", "seed")
-
-
-rule gem_finetune:
+use rule prune as gem_prune with:
     input:
-        unpack(lambda w: gem_inputs.ticketed(RG, w)),
+        unpack(signed(lambda wildcards: gems.pruned(RG, wildcards))),
     output:
-        weights=f"{GEMS}/tuned/{{target}}.safetensors",
-        metrics=f"{GEMS}/tuned/{{target}}.json",
+        f"{OF_BRANCH}/{{method}}/{{target}}.mask.safetensors",
     log:
-        f"{GEMS}/logs/tuned-{{target}}.log",
-    benchmark:
-        f"{GEMS}/benchmarks/tuned-{{target}}.tsv"
-    conda:
-        f"{ENVS}/vision.yaml"
-    threads: RG.compute.threads if RG else 1
+        f"{RG_LOG}/{{method}}-{{target}}.log",
+    wildcard_constraints:
+        method=rg.LIGHT_METHODS,
+        target=r"round[1-9]\d*|[\d.]+",
     resources:
-        **GPU_MODEL,
-        nodes=1,
-        gpu=CONFIG.gpus,
-        mem_mb=memory("gem_finetune", CONFIG.workers),
-        runtime=runtime("gem_finetune", gem_finetune_config),
+        **GEM_PRUNE.resources,
     params:
-        config=gem_finetune_config,
-        stamp=stamp("gem_finetune"),
-        run=untracked,
+        **GEM_PRUNE.params,
+    message:
+        "pruning: {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
+
+
+use rule score as gem_score with:
+    input:
+        unpack(signed(lambda wildcards: gems.pruned(RG, wildcards))),
+    output:
+        f"{OF_BRANCH}/{{method}}/{{target}}.mask.safetensors",
+    log:
+        f"{RG_LOG}/{{method}}-{{target}}.log",
+    benchmark:
+        f"{RG_BENCHMARK}/{{method}}-{{target}}.tsv"
+    wildcard_constraints:
+        method=rg.SCORED_METHODS,
+    threads: GEM_SCORE.threads
+    resources:
+        **GEM_SCORE.resources,
+    params:
+        **GEM_SCORE.params,
+    message:
+        "pruning by scores: {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
+
+
+use rule train as gem_finetune with:
+    input:
+        unpack(signed(lambda wildcards: gems.ticketed(RG, wildcards))),
+    output:
+        weights=f"{OF_BRANCH}/tuned/{{target}}.safetensors",
+        metrics=f"{OF_BRANCH}/tuned/{{target}}.json",
+    log:
+        f"{RG_LOG}/tuned-{{target}}.log",
+    benchmark:
+        f"{RG_BENCHMARK}/tuned-{{target}}.tsv"
+    threads: FINETUNE.threads
+    resources:
+        **FINETUNE.resources,
+    params:
+        **FINETUNE.params,
     message:
         "fine-tuning {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
-    shell:
-        "python -m winnow.stages.gem_finetune --config {params.config:q} --init {input.init:q} --mask {input.mask:q} --out {output.weights:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
-
-
-gem_sanity_config = part_of(RG, gem_grid.sanity_config, "experiment", "branch", "target", "seed")
 
 
 rule gem_sanity:
     input:
-        unpack(lambda w: gem_inputs.checked(RG, w)),
+        unpack(signed(lambda wildcards: gems.checked(RG, wildcards))),
     output:
-        f"{GEMS}/sanity/{{target}}.json",
+        f"{OF_BRANCH}/sanity/{{target}}.json",
     log:
-        f"{GEMS}/logs/sanity-{{target}}.log",
+        f"{RG_LOG}/sanity-{{target}}.log",
     benchmark:
-        f"{GEMS}/benchmarks/sanity-{{target}}.tsv"
+        f"{RG_BENCHMARK}/sanity-{{target}}.tsv"
     conda:
-        f"{ENVS}/vision.yaml"
-    threads: RG.compute.threads if RG else 1
+        VISION
+    threads: SANITY.threads
     resources:
-        **GPU_MODEL,
-        nodes=1,
-        gpu=1,
-        mem_mb=memory("gem_sanity", CONFIG.workers),
-        runtime=runtime("gem_sanity", gem_sanity_config),
+        **SANITY.resources,
     params:
-        config=gem_sanity_config,
-        stamp=stamp("gem_sanity"),
-        run=untracked,
+        **SANITY.params,
     message:
         "sanity checks of {wildcards.experiment}/{wildcards.branch} at {wildcards.target} %, seed {wildcards.seed}"
     shell:
         "python -m winnow.stages.gem_sanity --config {params.config:q} --init {input.init:q} --mask {input.mask:q} --inverted {input.inverted:q} --metrics {output:q} {params.run} 2> {log:q}"
+
+
+use rule train as gem_imp_train with:
+    input:
+        init=signed(lambda wildcards: gems.imp_start(RG, wildcards)),
+        mask=f"{OF_BRANCH}/imp/round{{round}}.mask.safetensors",
+    output:
+        weights=f"{OF_BRANCH}/imp/round{{round}}.safetensors",
+        metrics=f"{OF_BRANCH}/imp/round{{round}}.json",
+    log:
+        f"{RG_LOG}/imp-{{round}}.log",
+    benchmark:
+        f"{RG_BENCHMARK}/imp-{{round}}.tsv"
+    wildcard_constraints:
+        round=r"[1-9]\d*",
+    threads: IMP_ROUND.threads
+    resources:
+        **IMP_ROUND.resources,
+    params:
+        **IMP_ROUND.params,
+    message:
+        "IMP round {wildcards.round}: {wildcards.experiment}/{wildcards.branch}, seed {wildcards.seed}"
+
+
+rule weight_training:
+    input:
+        signed(lambda wildcards: gems.init(RG, wildcards)),
+    output:
+        weights=f"{OF_BRANCH}/imp/round{{round}}.safetensors",
+        rewind=f"{OF_BRANCH}/imp/round{{round}}-rewind.safetensors",
+        metrics=f"{OF_BRANCH}/imp/round{{round}}.json",
+    log:
+        f"{RG_LOG}/imp-{{round}}.log",
+    benchmark:
+        f"{RG_BENCHMARK}/imp-{{round}}.tsv"
+    wildcard_constraints:
+        round="0",
+    conda:
+        VISION
+    threads: IMP_ROUND.threads
+    resources:
+        **IMP_ROUND.resources,
+    params:
+        **IMP_ROUND.params,
+    message:
+        "dense training: {wildcards.experiment}/{wildcards.branch}, seed {wildcards.seed}"
+    shell:
+        "python -m winnow.stages.train --config {params.config:q} --init {input:q} --out {output.weights:q} --rewind {output.rewind:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"

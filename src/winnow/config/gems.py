@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from winnow.config.parts import Compute, Data
-from winnow.schema import key, part
+from winnow.schema import Part, key
 
 Algo = Literal["hc_iter", "hc", "ep", "global_ep", "global_ep_iter"]
 InitName = Literal[
@@ -22,8 +22,7 @@ Regularizer = Literal["L2", "L1", "L1_L2", "var_red_1", "var_red_2", "bin_entrop
 ITERATIVE = ("hc_iter", "global_ep_iter")  # prune hard every iter_period epochs; one run holds all sparsities
 
 
-@part
-class WeightInit:
+class WeightInit(Part):
     """Initialisation of the weights that stay frozen during the search."""
 
     init: InitName = key("distribution of the weights", "signed_constant")
@@ -31,8 +30,7 @@ class WeightInit:
     target_sparsity: float = key("percentage of the weights that shall REMAIN; read when scale_fan is set", 100.0, gt=0, le=100)
 
 
-@part
-class SearchOptions:
+class SearchOptions(Part):
     """How scores become masks, what regularises them, when weights go for good."""
 
     iter_period: int = key("epochs between hard prunes (iterative algorithms)", 5, ge=1)
@@ -53,7 +51,6 @@ class SearchOptions:
     rewind_score: bool = key("set the scores back to their start after each hard prune", False)
 
 
-@part
 class Search(SearchOptions):
     """A search for a gem."""
 
@@ -61,15 +58,15 @@ class Search(SearchOptions):
     target_sparsity: float = key("percentage of the weights that shall REMAIN", gt=0, lt=100)
     invert: bool = key("sanity check: hard prunes remove the largest scores", False)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Keys that go together."""
         if self.invert and self.algo not in ITERATIVE:
             raise ValueError(
                 f"invert: hard prunes are inverted, and algo {self.algo} has none; use one of {', '.join(ITERATIVE)}"
             )
 
 
-@part
-class Sensitivity:
+class Sensitivity(Part):
     """A ticket from scores at initialisation (SNIP, GraSP)."""
 
     target_sparsity: float = key("percentage of the weights that shall REMAIN", gt=0, lt=100)

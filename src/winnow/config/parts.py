@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from winnow.schema import key, part
+from pydantic import Field
+
+from winnow.schema import Part, key
+
+Count = Annotated[int, Field(ge=0)]
+Ordinal = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Percent = Annotated[float, Field(gt=0, lt=100)]
 
 
-@part
-class Compute:
+class Compute(Part):
     """Numerical settings. All of them fix the bytes of the result; the device does not belong here."""
 
     threads: int = key("CPU threads of torch; part of what fixes the bytes", 1, ge=1)
@@ -18,8 +25,7 @@ class Compute:
     deterministic: bool = key("refuse nondeterministic kernels (same bytes from run to run, on a GPU too)", True)
 
 
-@part
-class Train:
+class Train(Part):
     """One training run."""
 
     epochs: int = key("passes over the training split", ge=0)
@@ -30,15 +36,14 @@ class Train:
     nesterov: bool = key("Nesterov momentum", False)
     weight_decay: float = key("weight decay (decoupled for adamw)", 0.0, ge=0)
     schedule: Literal["constant", "multistep", "cosine", "linear"] = key("learning rate after warm-up", "constant")
-    milestones: list[int] = key("epochs at which multistep multiplies the rate by gamma", factory=list, ge=0)
+    milestones: list[Count] = key("epochs at which multistep multiplies the rate by gamma", factory=list)
     gamma: float = key("factor of multistep", 0.1, gt=0)
     warmup_fraction: float = key("fraction of all steps over which the rate rises linearly from 0", 0.0, ge=0, lt=1)
     clip_norm: float | None = key("clip the gradient's global l2 norm", None, gt=0)
     label_smoothing: float = key("label smoothing of the cross-entropy", 0.0, ge=0, lt=1)
 
 
-@part
-class Attack:
+class Attack(Part):
     """A gradient attack in pixel space [0,1]; the model normalises its own input."""
 
     norm: Literal["linf", "l2"] = key("norm of the perturbation", "linf")
@@ -49,18 +54,18 @@ class Attack:
     restarts: int = key("independent starts; an example counts as robust when it withstands all", 1, ge=1)
     backend: Literal["winnow", "advertorch"] = key("winnow's batched PGD, or advertorch as the reference", "winnow")
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Keys that go together."""
         if self.norm == "linf" and self.eps > 1:
             raise ValueError(f"eps {self.eps:g} exceeds 1, the whole pixel range; attacks are in [0,1] (8/255 = 0.0314)")
 
 
-@part
-class Data:
+class Data(Part):
     """One image classification task."""
 
-    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "npz"] = key("which loader")
-    path: str | None = key("imagefolder, npz: folder or file below data_root", None)
-    classes: list[int] | None = key("keep these labels only, renumbered 0.. in this order", None, ge=0)
+    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "npz", "packed"] = key("which loader")
+    path: str | None = key("imagefolder, packed, npz: folder or file below data_root", None)
+    classes: list[Count] | None = key("keep these labels only, renumbered 0.. in this order", None)
     image_size: int | None = key("side of the square images that the model sees; null: as stored", None, ge=4)
     train_crop: Literal["none", "pad", "resized"] = key(
         "pad: zero-pad and crop; resized: RandomResizedCrop (area 8-100 %, ratio 3/4-4/3)", "none"
@@ -74,18 +79,35 @@ class Data:
     split_seed: int = key("fixes the held-out split and the subsets, whatever the run's seed", 0)
 
 
-@part
-class Model:
+class Model(Part):
     """A classifier with the input normalisation inside."""
 
     arch: str = key(
-        "resnet8/14/20/32/44/56, vgg16_cifar, mobilenet_v2_cifar, wideresnet-28-2, conv4 (CIFAR), or a torchvision classifier"
+        "resnet8/14/20/32/44/56, vgg16_cifar, mobilenet_v2_cifar, wideresnet-28-2, conv4 (CIFAR); a released rare-gems network: "
+        "Conv4, cResNet18, MobileNetV2, ResNet50, ResNet101, resnet32_double, TinyResNet18, tinyvgg16, WideResNet28; or a "
+        "torchvision classifier"
     )
-    width: int | None = key("channels of the first stage of a CIFAR ResNet (16)", None, ge=1)
+    width: int | None = key("channels of the first stage of a CIFAR ResNet (16) or Conv4 (64)", None, ge=1)
     mean: list[float] = key("per-channel mean of the normalisation", factory=lambda: [0.5, 0.5, 0.5])
-    std: list[float] = key("per-channel standard deviation of the normalisation", factory=lambda: [0.5, 0.5, 0.5], gt=0)
+    std: list[Positive] = key("per-channel standard deviation of the normalisation", factory=lambda: [0.5, 0.5, 0.5])
     classifier: Literal["linear", "conv1x1"] = key(
         "conv1x1: the last layer has no bias (rare gems); in CIFAR ResNets it is a convolution", "linear"
     )
     bn: Literal["affine", "non_affine"] = key("batch normalisation with or without scale and shift", "affine")
+    dropout: float = key("fraction of the features dropped before the last layer in training", 0.0, ge=0, lt=1)
     imagenet_stem: bool = key("torchvision ResNets: false replaces the 7x7/2 stem and pooling by 3x3/1", True)
+
+
+def check_names(kind: str, names: list[str]) -> None:
+    """Names become folders: ValueError for one that is empty, repeated or not plain."""
+    for name in names:
+        if not name or not all(c.isalnum() or c in "_." for c in name) or name.startswith("."):
+            raise ValueError(f"{kind}: name {name!r} must be letters, digits, _ and .")
+    if len(set(names)) != len(names):
+        raise ValueError(f"{kind}: name {next(n for n in names if names.count(n) > 1)!r} appears twice")
+
+
+def check_seeds(seeds: list[int]) -> None:
+    """ValueError unless there is at least one seed and none twice."""
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds: {seeds} must be at least one, and different")

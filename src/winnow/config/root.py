@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
-from winnow.config.double_win import DoubleWin
-from winnow.config.rare_gems import RareGems
-from winnow.config.robust_bert import RobustBert
-from winnow.errors import WinnowError
-from winnow.schema import key, parse, part
+from winnow.config.files import Document, resolve
+from winnow.pipelines import NAMES, grid
+from winnow.pipelines.double_win.config import DoubleWin
+from winnow.pipelines.rare_gems.config import RareGems
+from winnow.pipelines.robust_bert.config import RobustBert
+from winnow.schema import Part, key, parse
 
 
-@part
-class Root:
-    """config/config.yaml, or what `--configfile` lays over it."""
+class Root(Part):
+    """A configuration file: what `--configfile` names, or config/config.yaml."""
 
     data_root: str = key("folder with the datasets", "data")
     download: bool = key("allow downloads of datasets and models", False)
+    check_data: bool = key("refuse a run whose local data is not there; false: plan it all the same", True)
     device: str = key("auto, cpu, cuda or cuda:N", "auto")
-    gpus: int = key("GPUs of a training job on a cluster, all of one node; changes no result", 1, ge=1)
+    gpus: int = key("GPUs of a training job on a cluster, all of one node", 1, ge=1)
     gpu_model: str | None = key("kind of GPU to ask a cluster for, as it spells them (a100); null: any", None)
     workers: int = key("data loading processes for data that is read from files", 2, ge=0)
     scratch: str = key("folder for checkpoints; on a cluster, one that all nodes see", ".winnow/scratch")
@@ -30,41 +32,35 @@ class Root:
     robust_bert: RobustBert | None = key("the robust-ticket pipeline", None)
     rare_gems: RareGems | None = key("the rare-gems pipeline", None)
 
-
-SECTIONS: dict[str, type] = {"double_win": DoubleWin, "robust_bert": RobustBert, "rare_gems": RareGems}
-
-
-def lay_over(default: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """`given` over `default`. A section that is complete in itself replaces the default's: nothing leaks into a paper's grid.
-
-    Any other mapping is merged key by key; lists and scalars are replaced.
-    """
-    complete = [name for name in SECTIONS if name in given and _is_complete(name, given[name])]
-    return _merge({k: v for k, v in default.items() if k not in complete}, given)
+    def sections(self) -> dict[str, Any]:
+        """Name -> section of the pipelines that are configured."""
+        return {name: section for name in NAMES if (section := getattr(self, name)) is not None}
 
 
-def _is_complete(name: str, section: Any) -> bool:
-    try:
-        parse(SECTIONS[name], section)
-    except WinnowError:
-        return False
-    return True
+def load(document: Document | Mapping[str, Any]) -> Root:
+    """The checked configuration; WinnowError naming the key, its file and the mend."""
+    from winnow.config.refusals import refuse
+
+    if not isinstance(document, Document):
+        document = Document(dict(document), {})
+    root = parse(Root, document.values, "config", document.origin)
+    if root.rare_gems is not None and root.rare_gems.from_files:
+        from winnow.pipelines.rare_gems.released import with_published
+
+        root = root.having(rare_gems=with_published(root.rare_gems))
+    refuse(root, document.origin)
+    return root
 
 
-def _merge(default: Any, given: Any) -> Any:
-    if isinstance(default, dict) and isinstance(given, dict):
-        return default | {k: _merge(default.get(k), v) for k, v in given.items()}
-    return given
+def load_files(files: Sequence[Path], settings: Mapping[str, Any] | None = None) -> tuple[Root, Document]:
+    """The checked configuration of these files, and the document that it was read from."""
+    document = resolve(files, settings or {}, NAMES)
+    return load(document), document
 
 
-def load(config: dict[str, Any]) -> Root:
-    """The checked configuration; raises WinnowError naming the key."""
-    root = parse(Root, config, "config")
-    if root.rare_gems is None or not root.rare_gems.from_files:
-        return root
-    from winnow.config.gem_vocabulary import with_published
-
-    return replace(root, rare_gems=with_published(root.rare_gems))
+def targets(root: Root) -> list[str]:
+    """Tables and figures of every configured pipeline."""
+    return [t for name, section in root.sections().items() for t in grid(name).targets(section)]
 
 
 def run_arguments(root: Root) -> str:

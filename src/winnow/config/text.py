@@ -5,22 +5,31 @@ from __future__ import annotations
 from typing import Literal
 
 from winnow.config.parts import Train
-from winnow.schema import key, part
+from winnow.schema import Part, key
 
 
-@part
-class TextData:
+class TextData(Part):
     """One text classification task (single sentences or pairs)."""
 
     dataset: Literal["embedded", "glue", "imdb", "ag_news", "file"] = key(
         "embedded: generated sentiment sentences; glue, imdb, ag_news: through `datasets`; file: local tables"
     )
     task: str | None = key("glue: task name, e.g. sst2, qnli, qqp, mnli", None)
-    train_path: str | None = key("file: table below data_root, .tsv .csv .jsonl .parquet, also .gz", None)
+    train_path: str | None = key("file: table below data_root, .tsv .csv .jsonl .json .parquet, also .gz", None)
     test_path: str | None = key("file: table with the examples to report on", None)
     text_column: str = key("file: column with the (first) text", "sentence")
     pair_column: str | None = key("file: column with the second text of a pair", None)
-    label_column: str = key("file: column with the label, 0, 1, ... or class names", "label")
+    label_column: str = key("file: column with the label, 0, 1, ... or class names; one numbering for both tables", "label")
+    quoting: Literal["none", "minimal"] | None = key(
+        "file: minimal: cells of .tsv and .csv may be in double quotes; none: quotes are text; null: none for .tsv, as GLUE's, "
+        "minimal for .csv",
+        None,
+    )
+    fixed_text: Literal["none", "first", "second"] | None = key(
+        "text of a pair that attacks leave alone; null: the premise where the task is natural language inference (glue: mnli, qnli, "
+        "rte, wnli; columns named premise and hypothesis), otherwise none",
+        None,
+    )
     classes: int = key("number of classes", 2, ge=2)
     max_length: int = key("tokens of a text or pair, special tokens included; the same in training and under attack", 128, ge=4)
     val_fraction: float = key("part of the training split held out for the accuracy curves (stratified)", 0.1, gt=0, lt=1)
@@ -28,23 +37,25 @@ class TextData:
     test_examples: int | None = key("use only this many test examples (stratified); null: all", None, ge=1)
     split_seed: int = key("fixes the held-out part and the subsets, whatever the run's seed", 0)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Keys that go together."""
         if self.dataset == "file" and not (self.train_path and self.test_path):
             raise ValueError("dataset file needs train_path and test_path")
         if self.dataset == "glue" and not self.task:
             raise ValueError("dataset glue needs task (sst2, qnli, qqp, mnli, ...)")
+        columns = [c for c in (self.text_column, self.pair_column, self.label_column) if c is not None]
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"text_column, pair_column and label_column must differ, got {', '.join(columns)}")
 
 
-@part
-class LanguageModel:
+class LanguageModel(Part):
     """Masked-language-model pre-training of a tiny BERT."""
 
     sentences: int = key("embedded task: unlabelled sentences to draw; other tasks give their training texts", ge=1)
     train: Train = key("optimisation")
 
 
-@part
-class TextModel:
+class TextModel(Part):
     """The pre-trained model: a Hugging Face encoder, or a tiny BERT."""
 
     source: Literal["tiny", "pretrained"] = key("tiny: built from the keys below; pretrained: folder or hub name")
@@ -57,7 +68,8 @@ class TextModel:
     dropout: float = key("tiny: dropout of the encoder and of its attention", 0.1, ge=0, lt=1)
     pretraining: LanguageModel | None = key("tiny: masked-language-model pre-training; null: random weights", None)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Keys that go together."""
         if self.source == "pretrained" and not self.path:
             raise ValueError("source pretrained needs path")
         if self.source == "pretrained" and self.pretraining:
@@ -66,8 +78,7 @@ class TextModel:
             raise ValueError(f"hidden {self.hidden} is not a multiple of heads {self.heads}")
 
 
-@part
-class FreeLB:
+class FreeLB(Part):
     """The adversary on the word embeddings (FreeLB; robust tickets, ACL 2022.acl-long.157, section 3.2)."""
 
     steps: int = key("adversarial steps of one optimisation step", 5, ge=1)
@@ -77,8 +88,7 @@ class FreeLB:
     max_norm: float | None = key("radius of the ball; null: unbounded", None, gt=0)
 
 
-@part
-class HardConcrete:
+class HardConcrete(Part):
     """The mask distribution (robust tickets, section 3.1; Louizos et al. 2018)."""
 
     granularity: Literal["weight", "row", "matrix"] = key("one score per weight, per output neuron or per matrix", "weight")
@@ -91,8 +101,7 @@ class HardConcrete:
     l0_ramp_fraction: float = key("fraction of the steps over which its weight rises linearly", 0.3, gt=0, le=1)
 
 
-@part
-class TextAttack:
+class TextAttack(Part):
     """One attacker: a TextAttack recipe with its settings. The defaults are those of robust tickets, section 4.1."""
 
     recipe: Literal["textfooler", "textbugger", "bertattack", "bae", "pwws", "deepwordbug"] = key("which attack")
@@ -112,7 +121,8 @@ class TextAttack:
     query_budget: int | None = key("most model queries per example; null: unbounded", None, ge=1)
     batch_size: int = key("texts per model call", 64, ge=1)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Keys that go together."""
         if self.recipe == "pwws" and self.candidates in ("masked_lm", "none"):
             raise ValueError("pwws swaps synonyms: candidates must be wordnet, embedded, neighbours or counter_fitted")
         if self.recipe == "bae" and self.candidates == "none":

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from winnow.config.parts import Attack
-from winnow.schema import key, part
+from winnow.schema import Part, key
 
 
-@part
-class AutoAttack:
+class AutoAttack(Part):
     """AutoAttack on the first images of the test split."""
 
     eps: float = key("radius, in pixel units", gt=0, le=1)
@@ -20,8 +19,7 @@ class AutoAttack:
     images: int | None = key("attack only this many test images (stratified); null: all", None, ge=1)
 
 
-@part
-class Evaluation:
+class Evaluation(Part):
     """What is measured on the test split of a downstream task."""
 
     attack: Attack = key("PGD for robust accuracy (RA)")
@@ -31,16 +29,20 @@ class Evaluation:
     batch_size: int = key("images per evaluation batch", 256, ge=1)
 
 
-@part
-class WeightsSource:
+class WeightsSource(Part):
     """Pre-trained weights from outside. Exactly one of file, torchvision and hub is set."""
 
     file: str | None = key("a .pth, .pth.tar, .pt or .safetensors file", None)
     torchvision: str | None = key("weights by torchvision's name, e.g. ResNet50_Weights.IMAGENET1K_V2", None)
     hub: str | None = key("Hugging Face hub id and file, as owner/name:file.safetensors", None)
+    entry: str | None = key(
+        "key of the file under which the state dict lies (Double-win's IMP files: init, the weights before pruning); null: the "
+        "usual ones", None,
+    )  # fmt: skip
     sha256: str | None = key("expected sha256 of the file; a mismatch is an error", None)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Keys that go together."""
         if sum(v is not None for v in (self.file, self.torchvision, self.hub)) != 1:
             raise ValueError("set exactly one of file, torchvision and hub")
         if self.sha256 is not None and (len(self.sha256) != 64 or set(self.sha256.lower()) - set("0123456789abcdef")):

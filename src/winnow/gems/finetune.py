@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -81,31 +81,46 @@ def recalibrate(model: nn.Module, loader: Loader) -> None:
         layer.momentum = momentum
 
 
-def finetune(model: nn.Module, ticket: Ticket | None, task: Task) -> dict[str, Any]:
-    """Measure `model` under `ticket`, train it there, measure again; the model ends with the selected weights.
+def finetune(
+    model: nn.Module, ticket: Ticket | None, task: Task, *, keep: Literal["last", "best"] = "best", measure: bool = True
+) -> dict[str, Any]:
+    """Train `model` under `ticket`; it ends with the weights of the last epoch, or of the best held-out accuracy.
 
-    Returns acc_before, acc_after (test accuracy of the epoch with the best held-out accuracy), acc_last, the same with
-    `robust_` in front under an attack, and the epochs. Raises WinnowError when the ticket does not fit or training diverges.
+    With `measure` batch statistics are first set under the mask, and the result holds acc_before, acc_after (test accuracy of the
+    kept weights) and acc_last, and the same with `robust_` in front under an attack. The epochs are in it always.
+    Raises WinnowError when the ticket does not fit or training diverges.
     """
     if ticket is not None:
         ticket.apply(model)
-    recalibrate(model, task.train_loader)
-    found = {f"{k}_before": v for k, v in task.measure(model).items()}
+    found: dict[str, Any] = {}
+    if measure:
+        recalibrate(model, task.train_loader)
+        found |= {f"{k}_before": v for k, v in task.measure(model).items()}
     watch = "val_ra" if task.attack else "val_sa"
     history, best = train_classifier(
         model, task.train_loader, task.val,
-        train=task.train, compute=task.compute, seed=task.seed, attack=task.attack, ticket=ticket, watch=(watch,),
-        run=task.run,
+        train=task.train, compute=task.compute, seed=task.seed, attack=task.attack, ticket=ticket,
+        watch=(watch,) if keep == "best" else (), run=task.run,
     )  # fmt: skip
-    found |= {f"{k}_last": v for k, v in task.measure(model).items()}
+    if measure:
+        found |= {f"{k}_last": v for k, v in task.measure(model).items()}
     if best.states:
         model.load_state_dict(best.states[watch])
-    found |= {f"{k}_after": v for k, v in task.measure(model).items()}
+    if measure:
+        found |= {f"{k}_after": v for k, v in task.measure(model).items()}
     return {**found, "val_best": best.values.get(watch), "num_classes": task.sets.num_classes, "epochs": history}
 
 
 def early_weights(model: nn.Module, iteration: int, task: Task) -> dict[str, torch.Tensor]:
-    """The state dict of `model` after the first `iteration` optimisation steps of its training: IMP's rewinding point."""
+    """The state dict of `model` after the first `iteration` optimisation steps of its training: IMP's rewinding point.
+
+    WinnowError when the training is shorter than that.
+    """
+    steps = task.train.epochs * task.train_loader.steps_per_epoch
+    if iteration > steps:
+        raise WinnowError(f"config.rewind_iteration: {iteration} is beyond the {steps} steps of the training; lower it")
+    if iteration:
+        recalibrate(model, task.train_loader)  # as the training itself does: attacks see the running statistics
     plan = Fit(
         model=model,
         optimizer=make_optimizer(task.train, model.parameters()),

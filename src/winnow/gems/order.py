@@ -13,7 +13,7 @@ import numpy as np
 
 from winnow.artifacts import read_arrays, read_metadata
 from winnow.errors import WinnowError
-from winnow.prune import keep_largest
+from winnow.prune.counts import keep_largest
 
 KIND = "prune_order"
 

@@ -22,6 +22,16 @@ def scorable(model: nn.Module) -> list[str]:
     return [f"{n}.weight" for n, m in model.named_modules() if isinstance(m, kinds)]
 
 
+def hard_prunable(model: nn.Module) -> list[str]:
+    """Names of the scored weights that hard prunes may remove and densities count, in the order of the model's layers.
+
+    In the released TinyResNet18, ResNet50 and ResNet101 the projections of the shortcuts have scores, but are never pruned
+    for good and count nowhere: such a model names them in `never_hard_pruned`.
+    """
+    exempt: frozenset[str] = getattr(model, "never_hard_pruned", frozenset())  # type: ignore[assignment]
+    return [name for name in scorable(model) if name not in exempt]
+
+
 def memory_format(model: nn.Module) -> torch.memory_format:
     """channels_last when the model was placed so, else contiguous; its inputs should follow."""
     last = any(p.dim() == 4 and not p.is_contiguous() for p in model.parameters())

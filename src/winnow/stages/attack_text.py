@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from winnow.config.parts import Compute
-from winnow.config.text import TextAttack, TextData
-from winnow.schema import key, part
+from winnow.pipelines.robust_bert.jobs import AttackText
 from winnow.stage import Job, Stage
 
 ASSETS = {
@@ -23,27 +21,16 @@ ASSETS = {
 }
 
 
-@part
-class Config:
-    """Configuration of attack_text."""
-
-    data: TextData = key("the task; its test split is attacked")
-    attack: TextAttack = key("the attacker")
-    examples: int | None = key("attack the first so many test examples; null: all", None, ge=1)
-    compute: Compute = key("numerical settings")
-    seed: int = key("random character edits", 0, ge=0)
-
-
 stage = Stage(
     "attack_text",
-    Config,
+    AttackText,
     inputs={"model": "model folder, named by its model.safetensors", **{f"{k}?": v for k, v in ASSETS.items()}},
     outputs={"out": "one JSON row an example", "metrics": "figures over all rows, accuracy on the whole test split"},
 )
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[AttackText]) -> None:
     """Attack, summarise, write."""
     import json
 
@@ -52,14 +39,20 @@ def main(job: Job[Config]) -> None:
     from winnow.text.attacks.setup import Setup
     from winnow.text.attacks.summary import summarise
     from winnow.text.batches import encode
+    from winnow.text.data import stratified
     from winnow.text.evaluate import accuracy
 
     cfg = job.config
     assets = {role: job[role] if job.inputs[role] else None for role in ASSETS}
     setup = Setup(job["model"], cfg.data, cfg.attack, cfg.compute, assets, job.run.device, job.run.data_root, job.run.download)
     target, test = setup.victim()
-    whole = accuracy(target.model, encode(target.tokenizer, test, cfg.data.max_length), cfg.compute, target.device)
-    rows = attack_all(setup.attack, min(len(test), cfg.examples or len(test)), cfg.seed, job.run)
+    encoded = encode(target.tokenizer, test, cfg.data.max_length, target.types)
+    whole = accuracy(target.model, encoded, cfg.compute, target.device)
+    count = min(len(test), cfg.examples or len(test))
+    chosen = list(range(count))
+    if cfg.selection == "stratified" and count < len(test):
+        chosen = stratified(test.labels, count / len(test), cfg.data.split_seed, "attacked").tolist()
+    rows = attack_all(setup.attack, chosen, cfg.seed, job.run)
     write_bytes(job["out"], "".join(json.dumps(r, sort_keys=True, ensure_ascii=False) + "\n" for r in rows).encode())
     job.write_metrics("metrics", {**summarise(rows), "test_examples": len(test), "test_accuracy_percent": whole})
 

@@ -8,29 +8,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from winnow.config.double_win import Published
-from winnow.grid.double_win import Grid
-from winnow.schema import key, part
+from winnow.pipelines.double_win.grid import Table
 from winnow.stage import Job, Stage
 
-
-@part
-class Config:
-    """Configuration of double_win_table."""
-
-    grid: Grid = key("every run of the table")
-    tolerance: float | None = key("allowed distance below the dense mean in percentage points; null: one std", None, ge=0)
-    published: list[Published] = key("published figures to stand beside ours", factory=list)
-
-
-stage = Stage("double_win_table", Config, inputs={}, outputs={"out": "the CSV table", "metrics": "what was read"})
+stage = Stage("double_win_table", Table, inputs={}, outputs={"out": "the CSV table", "metrics": "what was read"})
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[Table]) -> None:
     """Read, compare, write."""
     from winnow.artifacts import read_json, read_metadata, write_bytes
-    from winnow.tables.double_win import table
+    from winnow.pipelines.double_win.table import table
 
     cfg, runs = job.config, list(job.config.grid.runs())
     files = sorted({f"{r.folder}/evaluation.json" for r in runs} | {r.mask for r in runs if r.mask})

@@ -12,29 +12,21 @@ import numpy as np
 
 from winnow.artifacts import read_arrays, read_metadata
 from winnow.errors import WinnowError
-from winnow.prune import keep_largest
-from winnow.schema import key, part
+from winnow.pipelines.robust_bert.jobs import DrawTicket
+from winnow.prune.counts import keep_largest
 from winnow.stage import Job, Stage
 from winnow.ticket import Ticket
 
-
-@part
-class Config:
-    """Configuration of draw_ticket."""
-
-    removed_fraction: float = key("fraction of the masked weights to remove", ge=0, lt=1)
-
-
 stage = Stage(
     "draw_ticket",
-    Config,
+    DrawTicket,
     inputs={"scores": "scores of a search, named as the weights they belong to"},
     outputs={"out": "the ticket"},
 )
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[DrawTicket]) -> None:
     """Rank, keep, write."""
     record = read_metadata(job["scores"])
     if record.get("kind") != "scores":

@@ -10,32 +10,19 @@ import functools
 import sys
 from typing import Any
 
-from winnow.config.parts import Compute, Data
-from winnow.config.vision import Evaluation
-from winnow.schema import key, part
+from winnow.pipelines.double_win.jobs import Evaluate
 from winnow.stage import Job, Stage
-
-
-@part
-class Config:
-    """Configuration of evaluate."""
-
-    data: Data = key("downstream task")
-    evaluation: Evaluation = key("what is measured")
-    compute: Compute = key("numerical settings")
-    seed: int = key("attack starts", ge=0)
-
 
 stage = Stage(
     "evaluate",
-    Config,
+    Evaluate,
     inputs={"best_sa": "weights chosen by validation SA", "best_ra?": "weights chosen by validation RA"},
     outputs={"metrics": "accuracies by checkpoint"},
 )
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[Evaluate]) -> None:
     """Load each checkpoint, measure, write."""
     from winnow.train.device import start
     from winnow.vision import evaluate as ev

@@ -1,42 +1,38 @@
-"""Write a ticket in the released .pth.tar format: `weight_mask` keys, and `weight_orig` with the weights if given.
+"""Write a ticket in the layout that a paper's released programs read, with the weights where the layout holds them.
 
-The layout that torch.nn.utils.prune gives a state dict, which the released downstream scripts read.
+The default is Double-win's: the state dict that torch.nn.utils.prune gives, with `weight_mask` and `weight_orig`.
 """
 
 from __future__ import annotations
 
 import sys
 
-from winnow.schema import part
+from winnow.config.jobs import ExportTicket
 from winnow.stage import Job, Stage
-
-
-@part
-class Config:
-    """export_ticket takes no configuration: pass {}."""
-
 
 stage = Stage(
     "export_ticket",
-    Config,
+    ExportTicket,
     inputs={"mask": "ticket", "weights?": "dense weights to put beside the masks"},
-    outputs={"out": "the .pth.tar file", "metrics": "what was exported"},
+    outputs={"out": "the file", "metrics": "what was exported"},
 )
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[ExportTicket]) -> None:
     """Read, write."""
     from winnow.artifacts import read_tensors
-    from winnow.interchange import write_released
+    from winnow.interchange import write_layout
     from winnow.ticket import Ticket
+    from winnow.weights import record_of
 
     ticket = Ticket.load(job["mask"])
-    weights = read_tensors(job["weights"]) if job.inputs["weights"] else None
+    weights, arch = (read_tensors(job["weights"]), "") if job.inputs["weights"] else (None, "")
     if weights is not None:
+        arch = record_of(job["weights"]).get("model", {}).get("arch", "")
         ticket.check_fits({k: tuple(v.shape) for k, v in weights.items()}, str(job["weights"]))
-    write_released(job["out"], ticket, weights)
-    job.write_metrics("metrics", {"remaining_percent": ticket.remaining_percent})
+    write_layout(job["out"], job.config.layout, ticket, weights, arch)
+    job.write_metrics("metrics", {"layout": job.config.layout, "remaining_percent": ticket.remaining_percent})
 
 
 if __name__ == "__main__":

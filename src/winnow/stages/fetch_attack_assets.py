@@ -8,26 +8,16 @@ from __future__ import annotations
 
 import sys
 
-from winnow.config.text import TextAttack
-from winnow.schema import key, part
+from winnow.pipelines.robust_bert.jobs import FetchAttackAssets
 from winnow.stage import Job, Stage
 
-
-@part
-class Config:
-    """Configuration of fetch_attack_assets."""
-
-    attacks: list[TextAttack] = key("attackers whose needs to fetch")
-    folder: str = key("where everything goes; one subfolder for each kind", "data/attack_assets")
-    masked_lm: str = key("hub name of the masked language model", "google-bert/bert-base-uncased")
-    encoder: str = key("hub name of the sentence encoder", "sentence-transformers/all-MiniLM-L6-v2")
-
-
-stage = Stage("fetch_attack_assets", Config, inputs={}, outputs={"manifest": "what is there: role -> path and sha256"})
+stage = Stage(
+    "fetch_attack_assets", FetchAttackAssets, inputs={}, outputs={"manifest": "what is there: role -> path and sha256"}
+)
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[FetchAttackAssets]) -> None:
     """Look, fetch, check, write."""
     from pathlib import Path
 

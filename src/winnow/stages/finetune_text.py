@@ -7,40 +7,24 @@ from __future__ import annotations
 
 import sys
 
-from winnow.config.parts import Compute, Train
-from winnow.config.text import FreeLB, TextData
-from winnow.schema import key, part
+from winnow.pipelines.robust_bert.jobs import FinetuneText
 from winnow.stage import Job, Stage
-
-
-@part
-class Config:
-    """Configuration of finetune_text and retrain_ticket."""
-
-    data: TextData = key("the task")
-    train: Train = key("optimisation")
-    adversary: FreeLB | None = key("adversarial training; null: plain", None)
-    compute: Compute = key("numerical settings")
-    seed: int = key("head, order, dropout, adversary", ge=0)
-
 
 stage = Stage(
     "finetune_text",
-    Config,
-    inputs={"model": "pre-trained model folder, named by its model.safetensors"},
+    FinetuneText,
+    inputs={
+        "model": "pre-trained model folder, named by its model.safetensors",
+        "mask?": "ticket; none: the dense network",
+    },
     outputs={"out": "the fine-tuned model folder, named by its model.safetensors", "metrics": "accuracy of every epoch"},
     trains=True,
 )
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[FinetuneText]) -> None:
     """Load, train, write."""
-    run(job)
-
-
-def run(job: Job[Config]) -> None:
-    """Fine-tune with the job's ticket, if it has one."""
     from winnow.rng import seed_of
     from winnow.text import models
     from winnow.text.training import finetune, load
@@ -51,7 +35,7 @@ def run(job: Job[Config]) -> None:
     start(cfg.compute, job.run.device, seed_of(cfg.seed, "start"))
     model, tokenizer, data = load(job["model"], cfg.data, job.run.data_root, job.run.download)
     models.reset_head(model, cfg.seed)
-    ticket = Ticket.load(job["mask"]) if job.inputs.get("mask") else None
+    ticket = Ticket.load(job["mask"]) if job.inputs["mask"] else None
     history = finetune(
         model, data, train=cfg.train, compute=cfg.compute, seed=cfg.seed, adversary=cfg.adversary, ticket=ticket, run=job.run
     )

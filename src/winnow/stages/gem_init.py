@@ -8,27 +8,14 @@ from __future__ import annotations
 
 import sys
 
-from winnow.config.gems import WeightInit
-from winnow.config.parts import Data, Model
-from winnow.schema import key, part
+from winnow.pipelines.rare_gems.jobs import GemInit
 from winnow.stage import Job, Stage
 
-
-@part
-class Config:
-    """Configuration of gem_init."""
-
-    data: Data = key("the task; decides the number of classes")
-    model: Model | None = key("architecture; not with --weights", None)
-    init: WeightInit | None = key("initialisation; not with --weights", None)
-    seed: int = key("draws the weights, or the new head", ge=0)
-
-
-stage = Stage("gem_init", Config, inputs={"weights?": "pre-trained weights to start from"}, outputs={"out": "initial weights"})
+stage = Stage("gem_init", GemInit, inputs={"weights?": "pre-trained weights to start from"}, outputs={"out": "initial weights"})
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[GemInit]) -> None:
     """Draw or adapt, write."""
     import torch
 

@@ -8,38 +8,20 @@ inverted gem_search wrote as --order.
 from __future__ import annotations
 
 import sys
-from typing import Literal
 
-from winnow.config.parts import Attack, Compute, Data, Train
-from winnow.schema import key, part
+from winnow.pipelines.rare_gems.jobs import GemSanity
 from winnow.stage import Job, Stage
-
-
-@part
-class Config:
-    """Configuration of gem_sanity."""
-
-    target_sparsity: float = key("percentage of the weights that shall REMAIN; read with --inverted", gt=0, lt=100)
-    checks: list[Literal["reinit", "shuffle"]] = key(
-        "checks to run besides the inverted search", factory=lambda: ["reinit", "shuffle"]
-    )
-    data: Data = key("the task")
-    train: Train = key("optimisation of the weights")
-    attack: Attack | None = key("as in gem_finetune", None)
-    compute: Compute = key("numerical settings")
-    seed: int = key("new weights, shuffles, order, augmentation", ge=0)
-
 
 stage = Stage(
     "gem_sanity",
-    Config,
+    GemSanity,
     inputs={"init": "the gem's weights", "mask": "the gem", "inverted?": "prune order of an inverted search"},
     outputs={"metrics": "test accuracy before and after for each check"},
 )
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[GemSanity]) -> None:
     """Make each variant, fine-tune it, write."""
     from winnow.gems.finetune import Task, finetune
     from winnow.gems.inits import initialise
@@ -50,7 +32,7 @@ def main(job: Job[Config]) -> None:
     cfg, gem = job.config, Ticket.load(job["mask"])
     task = Task(cfg.data, cfg.train, cfg.compute, cfg.seed, cfg.attack, job.run)
     tickets: dict[str, Ticket] = {
-        check: gem if check == "reinit" else Ticket(random_like(gem, cfg.seed, "shuffle")) for check in cfg.checks
+        check: gem if check == "reinit" else Ticket(random_like.masks(gem, cfg.seed, "shuffle")) for check in cfg.checks
     }
     if job.inputs["inverted"]:
         levels, scores = read_order(job["inverted"])

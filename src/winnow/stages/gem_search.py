@@ -8,27 +8,12 @@ from __future__ import annotations
 
 import sys
 
-from winnow.config.gems import Search
-from winnow.config.parts import Attack, Compute, Data, Train
-from winnow.schema import key, part
+from winnow.pipelines.rare_gems.jobs import GemSearch
 from winnow.stage import Job, Stage
-
-
-@part
-class Config:
-    """Configuration of gem_search."""
-
-    search: Search = key("the algorithm")
-    data: Data = key("the task")
-    train: Train = key("optimisation of the scores")
-    attack: Attack | None = key("adversary of a robust search; null: clean images", None)
-    compute: Compute = key("numerical settings")
-    seed: int = key("start scores, order, augmentation, attack starts", ge=0)
-
 
 stage = Stage(
     "gem_search",
-    Config,
+    GemSearch,
     inputs={"init": "weights to search among (gem_init)"},
     outputs={
         "out": "the ticket at the target",
@@ -41,7 +26,7 @@ stage = Stage(
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[GemSearch]) -> None:
     """Search, write every level."""
     from winnow.artifacts import write_tensors
     from winnow.gems.finetune import Task

@@ -9,23 +9,15 @@ import sys
 
 from winnow.artifacts import read_metadata
 from winnow.gems.order import draw, read_order
-from winnow.schema import key, part
+from winnow.pipelines.rare_gems.jobs import GemTicket
 from winnow.stage import Job, Stage
 from winnow.ticket import Ticket
 
-
-@part
-class Config:
-    """Configuration of gem_ticket."""
-
-    target_sparsity: float = key("percentage of the weights that shall REMAIN", gt=0, lt=100)
-
-
-stage = Stage("gem_ticket", Config, inputs={"order": "what gem_search wrote as --order"}, outputs={"out": "the ticket"})
+stage = Stage("gem_ticket", GemTicket, inputs={"order": "what gem_search wrote as --order"}, outputs={"out": "the ticket"})
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[GemTicket]) -> None:
     """Draw, write."""
     levels, scores = read_order(job["order"])
     masks = draw(levels, scores, job.config.target_sparsity / 100.0)

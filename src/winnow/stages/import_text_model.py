@@ -8,27 +8,16 @@ from __future__ import annotations
 
 import sys
 
-from winnow.config.parts import Compute
-from winnow.config.text import TextData, TextModel
-from winnow.schema import key, part
+from winnow.pipelines.robust_bert.jobs import ImportTextModel
 from winnow.stage import Job, Stage
 
-
-@part
-class Config:
-    """Configuration of import_text_model."""
-
-    model: TextModel = key("where the model comes from")
-    data: TextData = key("the task: number of classes, length and, for a tiny model, the words of its vocabulary")
-    compute: Compute = key("numerical settings of the pre-training", factory=Compute)
-    seed: int = key("weights and pre-training of a tiny model, and the head that a bare encoder lacks", 0)
-
-
-stage = Stage("import_text_model", Config, inputs={}, outputs={"out": "the model folder, named by its model.safetensors"})
+stage = Stage(
+    "import_text_model", ImportTextModel, inputs={}, outputs={"out": "the model folder, named by its model.safetensors"}
+)
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[ImportTextModel]) -> None:
     """Load, or build and pre-train; write."""
     from winnow.text import grammar, models
     from winnow.text.data import load_text
@@ -47,10 +36,17 @@ def main(job: Job[Config]) -> None:
             from winnow.train.device import start
 
             start(cfg.compute, job.run.device, seed_of(cfg.seed, "start"))
-            pretrain(model, tokenizer, unlabelled, pretraining.train, cfg.data.max_length, cfg.seed, job.run)
+            pretrain(model, tokenizer, unlabelled, pretraining.train, cfg.compute, cfg.data.max_length, cfg.seed, job.run)
     else:
         assert cfg.model.path is not None
-        model, tokenizer = models.load_pretrained(cfg.model.path, cfg.data.classes, job.run.data_root, job.run.download)
+        from winnow.text.incoming import load_pretrained
+        from winnow.weights import pretrained_files, pretrained_folder
+
+        folder = pretrained_folder(cfg.model.path, job.run.data_root)
+        job.read("pretrained", pretrained_files(folder) if folder else [])
+        model, tokenizer = load_pretrained(
+            cfg.model.path, cfg.data.classes, cfg.data.max_length, job.run.data_root, job.run.download, cfg.seed
+        )
     models.reset_head(model, cfg.seed)
     models.save_classifier(job["out"], model, tokenizer, job.provenance(job["out"]))
 

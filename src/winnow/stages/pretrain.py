@@ -6,36 +6,14 @@ The pre-training whose tickets the double-win pipeline locates (Double-win ticke
 from __future__ import annotations
 
 import sys
-from typing import Literal
 
-from winnow.config.parts import Attack, Compute, Data, Model, Train
+from winnow.pipelines.double_win.jobs import Pretrain
 from winnow.rng import seed_of
-from winnow.schema import key, part
 from winnow.stage import Job, Stage
-
-
-@part
-class Config:
-    """Configuration of pretrain."""
-
-    method: Literal["std", "fast_adv", "adv"] = key("std; fast_adv: FGSM with random start (Wong et al., ICLR 2020); adv: PGD")
-    data: Data = key("source task")
-    model: Model = key("architecture")
-    train: Train = key("optimisation")
-    attack: Attack | None = key("adversary of fast_adv (one step) and adv", None)
-    compute: Compute = key("numerical settings")
-    seed: int = key("initialisation, order, augmentation, attack starts", ge=0)
-
-    def __post_init__(self) -> None:
-        if (self.method == "std") != (self.attack is None):
-            raise ValueError(f"method {self.method} {'takes no' if self.method == 'std' else 'needs an'} attack")
-        if self.method == "fast_adv" and self.attack and self.attack.steps != 1:
-            raise ValueError(f"attack.steps: {self.attack.steps}, but fast_adv takes one step; use method adv for more")
-
 
 stage = Stage(
     "pretrain",
-    Config,
+    Pretrain,
     inputs={},
     outputs={"out": "dense weights", "metrics": "validation accuracy of every epoch and test accuracy"},
     trains=True,
@@ -43,7 +21,7 @@ stage = Stage(
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[Pretrain]) -> None:
     """Build, train, measure, write."""
     from winnow.train.device import start
     from winnow.vision import models, sources

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from winnow.schema import key, part
+from winnow.pipelines.rare_gems.grid import Plot
 from winnow.stage import Job, Stage
-
-
-@part
-class Config:
-    """Configuration of rare_gems_plots."""
-
-    experiment: str = key("experiment to draw")
-
 
 stage = Stage(
     "rare_gems_plots",
-    Config,
+    Plot,
     inputs={"table": "rare_gems.csv"},
     outputs={"svg": "the figure", "png": "the figure", "metrics": "what was drawn"},
 )
@@ -25,7 +17,7 @@ CHECKS = {"reinit_acc": "^", "shuffle_acc": "v", "invert_acc": "x"}
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[Plot]) -> None:
     """Read, draw, write."""
     import pandas as pd
 

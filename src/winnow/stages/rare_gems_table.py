@@ -8,30 +8,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from winnow.config.rare_gems import PublishedGem
-from winnow.grid.rare_gems import Grid
-from winnow.schema import key, part
+from winnow.pipelines.rare_gems.grid import Table
 from winnow.stage import Job, Stage
 
-
-@part
-class Config:
-    """Configuration of rare_gems_table."""
-
-    grid: Grid = key("every ticket of the table")
-    gem_margin: float = key("a gem beats every check by more than this many percentage points", 1.0, ge=0)
-    gem_before: float = key("a gem's accuracy before fine-tuning is this many points above chance", 10.0, ge=0)
-    published: list[PublishedGem] = key("published figures to stand beside ours", factory=list)
-
-
-stage = Stage("rare_gems_table", Config, inputs={}, outputs={"out": "the CSV table", "metrics": "what was read"})
+stage = Stage("rare_gems_table", Table, inputs={}, outputs={"out": "the CSV table", "metrics": "what was read"})
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[Table]) -> None:
     """Read, compare, write."""
     from winnow.artifacts import read_json, write_bytes
-    from winnow.tables.rare_gems import table
+    from winnow.pipelines.rare_gems.table import table
 
     cfg, cells = job.config, list(job.config.grid.cells())
     files = sorted({c.metrics for c in cells} | {c.checks for c in cells if c.checks})

@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import sys
 
-from winnow.schema import key, part
+from winnow.pipelines.robust_bert.grid import Plot
 from winnow.stage import Job, Stage
-
-
-@part
-class Config:
-    """Configuration of robust_bert_plots."""
-
-    task: str = key("task to draw")
-
 
 stage = Stage(
     "robust_bert_plots",
-    Config,
+    Plot,
     inputs={"table": "robust_bert.csv"},
     outputs={"svg": "the figure", "png": "the figure", "metrics": "what was drawn"},
 )
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[Plot]) -> None:
     """Read, draw, write."""
     import pandas as pd
 
+    from winnow.pipelines.robust_bert.figure import plot
     from winnow.tables.figures import save
-    from winnow.tables.robust_bert_figure import plot
 
     rows = pd.read_csv(job["table"])
     rows = rows[rows["task"] == job.config.task]

@@ -8,26 +8,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from winnow.grid.robust_bert import Grid
-from winnow.schema import key, part
+from winnow.pipelines.robust_bert.grid import Table
 from winnow.stage import Job, Stage
 
-
-@part
-class Config:
-    """Configuration of robust_bert_table."""
-
-    grid: Grid = key("every run of the table")
-
-
-stage = Stage("robust_bert_table", Config, inputs={}, outputs={"out": "the CSV table", "metrics": "what was read"})
+stage = Stage("robust_bert_table", Table, inputs={}, outputs={"out": "the CSV table", "metrics": "what was read"})
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[Table]) -> None:
     """Read, average, write."""
     from winnow.artifacts import read_json, read_metadata, write_bytes
-    from winnow.tables.robust_bert import table
+    from winnow.pipelines.robust_bert.table import table
 
     runs = list(job.config.grid.runs())
     masks = sorted({r.mask for r in runs if r.mask})

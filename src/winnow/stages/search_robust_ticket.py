@@ -8,33 +8,12 @@ from __future__ import annotations
 
 import sys
 
-from winnow.config.parts import Compute, Train
-from winnow.config.text import FreeLB, HardConcrete, TextData
-from winnow.schema import key, part
+from winnow.pipelines.robust_bert.jobs import SearchRobustTicket
 from winnow.stage import Job, Stage
-
-
-@part
-class Config:
-    """Configuration of search_robust_ticket."""
-
-    data: TextData = key("the task")
-    train: Train = key("optimisation of the scores")
-    masks: HardConcrete = key("mask distribution and L0 schedule")
-    adversary: FreeLB = key("adversary on the word embeddings")
-    keep_epochs: list[int] = key("epochs, from 1, whose scores are kept", ge=1)
-    compute: Compute = key("numerical settings")
-    seed: int = key("order, masks, dropout, adversary", ge=0)
-
-    def __post_init__(self) -> None:
-        kept = self.keep_epochs
-        if not kept or max(kept) > self.train.epochs or len(set(kept)) < len(kept):
-            raise ValueError(f"keep_epochs {self.keep_epochs} must be different epochs out of 1..{self.train.epochs}")
-
 
 stage = Stage(
     "search_robust_ticket",
-    Config,
+    SearchRobustTicket,
     inputs={"model": "fine-tuned model folder, named by its model.safetensors"},
     outputs={"scores*": "one scores file for each of keep_epochs, in that order", "metrics": "accuracy of every epoch"},
     trains=True,
@@ -42,7 +21,7 @@ stage = Stage(
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[SearchRobustTicket]) -> None:
     """Freeze, search, write."""
     from winnow.errors import WinnowError
     from winnow.rng import seed_of

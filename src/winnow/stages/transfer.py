@@ -8,26 +8,12 @@ from __future__ import annotations
 
 import sys
 
-from winnow.config.parts import Attack, Compute, Data, Train
-from winnow.schema import key, part
+from winnow.pipelines.double_win.jobs import Transfer
 from winnow.stage import Job, Stage
-
-
-@part
-class Config:
-    """Configuration of transfer."""
-
-    data: Data = key("downstream task")
-    fraction: float = key("stratified fraction of the training split that is used", 1.0, gt=0, le=1)
-    train: Train = key("optimisation")
-    attack: Attack | None = key("adversary; null: standard transfer", None)
-    compute: Compute = key("numerical settings")
-    seed: int = key("new head, order, augmentation, subset, attack starts", ge=0)
-
 
 stage = Stage(
     "transfer",
-    Config,
+    Transfer,
     inputs={"init": "pre-trained dense weights", "mask?": "ticket; none for the dense model"},
     outputs={"best_sa": "weights of the best validation SA", "best_ra?": "of the best validation RA", "metrics": "every epoch"},
     trains=True,
@@ -35,7 +21,7 @@ stage = Stage(
 
 
 @stage
-def main(job: Job[Config]) -> None:
+def main(job: Job[Transfer]) -> None:
     """Replace the head, mask, train, write the best."""
     from winnow.rng import seed_of
     from winnow.ticket import Ticket

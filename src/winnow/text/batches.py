@@ -18,10 +18,10 @@ POOL_BATCHES = 32  # examples are sorted by length within pools of this many bat
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids and token type ids of every example, unpadded, and the labels (int64)."""
+    """Token ids and token type ids (None where the model takes none) of every example, unpadded, and the labels (int64)."""
 
     ids: list[np.ndarray]
-    types: list[np.ndarray]
+    types: list[np.ndarray] | None
     labels: np.ndarray
     pad_id: int
 
@@ -31,23 +31,28 @@ class Encoded:
         return np.array([len(i) for i in self.ids])
 
     def batch(self, index: np.ndarray, device: torch.device) -> dict[str, Tensor]:
-        """input_ids, attention_mask, token_type_ids (n, longest of the batch) and labels (n) on `device`."""
+        """input_ids, attention_mask, token_type_ids if any (n, longest of the batch) and labels (n) on `device`."""
         longest = max(len(self.ids[i]) for i in index)
-        packed = np.zeros((3, len(index), longest), dtype=np.int64)
+        packed = np.zeros((2 if self.types is None else 3, len(index), longest), dtype=np.int64)
         packed[0] = self.pad_id
         for row, i in enumerate(index):
             n = len(self.ids[i])
-            packed[0, row, :n], packed[1, row, :n], packed[2, row, :n] = self.ids[i], 1, self.types[i]
-        ids, mask, types = torch.from_numpy(packed).to(device)
-        labels = torch.from_numpy(self.labels[index]).to(device)
-        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "labels": labels}
+            packed[0, row, :n], packed[1, row, :n] = self.ids[i], 1
+            if self.types is not None:
+                packed[2, row, :n] = self.types[i]
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        inputs = dict(zip(names, torch.from_numpy(packed).to(device), strict=False))  # two, or three with token types
+        return {**inputs, "labels": torch.from_numpy(self.labels[index]).to(device)}
 
 
-def encode(tokenizer: Any, examples: Examples, max_length: int) -> Encoded:
-    """Tokenise; texts or pairs longer than `max_length` tokens are cut (pairs: the longer side first)."""
-    made = tokenizer(examples.texts, examples.pairs, truncation=True, max_length=max_length, return_token_type_ids=True)
-    as_arrays = {k: [np.asarray(row, dtype=np.int64) for row in made[k]] for k in ("input_ids", "token_type_ids")}
-    return Encoded(as_arrays["input_ids"], as_arrays["token_type_ids"], examples.labels, tokenizer.pad_token_id or 0)
+def encode(tokenizer: Any, examples: Examples, max_length: int, types: bool = True) -> Encoded:
+    """Tokenise; texts or pairs longer than `max_length` tokens are cut (pairs: the longer side first).
+
+    `types`: with token type ids, for models that tell a pair's texts apart by them (`models.token_types`).
+    """
+    made = tokenizer(examples.texts, examples.pairs, truncation=True, max_length=max_length, return_token_type_ids=types)
+    arrays = {k: [np.asarray(row, dtype=np.int64) for row in made[k]] for k in ("input_ids", "token_type_ids") if k in made}
+    return Encoded(arrays["input_ids"], arrays.get("token_type_ids"), examples.labels, tokenizer.pad_token_id or 0)
 
 
 class TextBatches:
@@ -80,9 +85,8 @@ class TextBatches:
             yield {name: tensor[share(len(index))] for name, tensor in whole.items()}
 
 
-def by_length(data: Encoded, batch_size: int, device: torch.device) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
-    """All examples once, shortest first, for evaluation: pairs of example numbers and batch."""
+def by_length(data: Encoded, batch_size: int, device: torch.device, turns: slice = slice(None)) -> Iterator[dict[str, Tensor]]:
+    """All examples once, shortest first, for evaluation; of these batches those in `turns`."""
     order = np.argsort(data.lengths, kind="stable")
-    for start in range(0, len(order), batch_size):
-        index = order[start : start + batch_size]
-        yield index, data.batch(index, device)
+    for start in range(0, len(order), batch_size)[turns]:
+        yield data.batch(order[start : start + batch_size], device)

@@ -1,13 +1,9 @@
-"""Text classification data: the embedded grammar, local tables, and GLUE, IMDB and AG News through `datasets`."""
+"""Text classification data: the embedded grammar, tables in files, and GLUE, IMDB and AG News through `datasets`."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +14,8 @@ from winnow.errors import WinnowError, nearest
 from winnow.rng import numpy_generator
 from winnow.run import one_downloads
 from winnow.text import grammar
+from winnow.text.labels import numbered
+from winnow.text.tables import read_rows
 
 EMBEDDED_TRAIN, EMBEDDED_TEST = 2400, 600
 _GLUE_PAIRS = {
@@ -25,16 +23,26 @@ _GLUE_PAIRS = {
     "mrpc": ("sentence1", "sentence2"), "rte": ("sentence1", "sentence2"), "wnli": ("sentence1", "sentence2"),
     "sst2": ("sentence", None), "cola": ("sentence", None),
 }  # fmt: skip
+_GLUE_INFERENCE = ("mnli", "qnli", "rte", "wnli")
 _GLUE_TEST = {"mnli": "validation_matched"}
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts of one split. `pairs`: the second texts, or None. `labels`: int64, 0-based."""
+    """Texts of one split. `pairs`: the second texts, or None. `labels`: int64, 0-based.
+
+    `columns`: the names of the texts in their data set, one or two; `rows`: where each example stands in it, from 0.
+    """
 
     texts: list[str]
     pairs: list[str] | None
     labels: np.ndarray
+    columns: tuple[str, ...] = ("text", "text pair")
+    rows: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        if len(self.rows) != len(self.texts):
+            object.__setattr__(self, "rows", np.arange(len(self.texts)))
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -42,7 +50,7 @@ class Examples:
     def subset(self, index: np.ndarray) -> Examples:
         """The examples at `index`, in that order."""
         pairs = None if self.pairs is None else [self.pairs[i] for i in index]
-        return Examples([self.texts[i] for i in index], pairs, self.labels[index])
+        return Examples([self.texts[i] for i in index], pairs, self.labels[index], self.columns, self.rows[index])
 
 
 def load_text(
@@ -54,8 +62,9 @@ def load_text(
         whole = {name: Examples(t, None, y) for name, n in parts.items() for t, y in [grammar.sentences(n, 0, name)]}
     elif config.dataset == "file":
         assert config.train_path and config.test_path
-        paths = {"train": config.train_path, "test": config.test_path}
-        whole = {k: read_table(data_root / paths[k], config) for k in wanted}
+        paths = {"train": data_root / config.train_path, "test": data_root / config.test_path}
+        tables = _read_tables(list(dict.fromkeys(paths.values())), config)  # all: one numbering of the classes
+        whole = {k: tables[paths[k]] for k in wanted}
     else:
         with one_downloads(download):
             whole = _from_hub(config, download, wanted)
@@ -63,17 +72,33 @@ def load_text(
         _check(examples, config, name)
     splits = dict(whole)
     if "train" in whole:
-        held = _stratified(whole["train"].labels, config.val_fraction, config.split_seed, "val")
+        held = stratified(whole["train"].labels, config.val_fraction, config.split_seed, "val")
         rest = np.setdiff1d(np.arange(len(whole["train"])), held)
+        if not len(rest):
+            raise WinnowError(f"data.val_fraction: {config.val_fraction} holds out all {len(held)} training examples; lower it")
         splits |= {"train": whole["train"].subset(rest), "val": whole["train"].subset(held)}
     for name, count in (("train", config.train_examples), ("test", config.test_examples)):
         if name in splits and count is not None and count < len(splits[name]):
             fraction = count / len(splits[name])
-            splits[name] = splits[name].subset(_stratified(splits[name].labels, fraction, config.split_seed, name))
+            splits[name] = splits[name].subset(stratified(splits[name].labels, fraction, config.split_seed, name))
     return splits
 
 
-def _stratified(labels: np.ndarray, fraction: float, seed: int, name: str) -> np.ndarray:
+def fixed_column(config: TextData, columns: Sequence[str]) -> str | None:
+    """The column of a pair that attacks leave alone (`fixed_text`), or None.
+
+    By default the premise of a natural language inference task, as TextAttack's recipes do; any other pair is open to change.
+    """
+    if len(columns) < 2 or config.fixed_text == "none":
+        return None
+    if config.fixed_text is not None:
+        return columns[0 if config.fixed_text == "first" else 1]
+    if config.dataset == "glue" and config.task in _GLUE_INFERENCE:
+        return columns[0]
+    return "premise" if sorted(columns) == ["hypothesis", "premise"] else None
+
+
+def stratified(labels: np.ndarray, fraction: float, seed: int, name: str) -> np.ndarray:
     """Sorted indices of round(fraction * n) examples with the classes' shares kept (largest remainders get the rest)."""
     count = max(1, round(fraction * len(labels)))
     classes, sizes = np.unique(labels, return_counts=True)
@@ -94,51 +119,33 @@ def _check(examples: Examples, config: TextData, name: str) -> None:
 
 
 def read_table(path: Path, config: TextData) -> Examples:
-    """A .tsv, .csv, .jsonl or .parquet table, the first three also as .gz; columns by name, labels as numbers or names."""
-    if not path.exists():
-        raise WinnowError(f"{path}: no such table; correct data.train_path or data.test_path, or --data-root")
-    suffix = path.name.removesuffix(".gz").rpartition(".")[2].lower()
-    try:
-        if suffix == "parquet":
-            import pyarrow.parquet
-
-            rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
-        else:
-            text = (gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()).decode("utf-8-sig")
-            if suffix in ("tsv", "csv"):
-                quoting: Any = csv.QUOTE_NONE if suffix == "tsv" else csv.QUOTE_MINIMAL
-                delimiter = "\t" if suffix == "tsv" else ","
-                rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting))
-            elif suffix in ("jsonl", "json"):
-                rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-            else:
-                raise WinnowError(f"{path}: unknown kind of table; use .tsv, .csv, .jsonl or .parquet (also .gz)")
-    except (OSError, EOFError, UnicodeDecodeError, ValueError, csv.Error) as error:
-        raise WinnowError(f"{path}: cannot be read as {suffix} ({error}); the file is damaged or mislabelled") from None
-    if not rows:
-        raise WinnowError(f"{path}: holds no rows")
-    columns = [config.text_column, config.label_column, *([config.pair_column] if config.pair_column else [])]
-    for column in columns:
-        if column not in rows[0]:
-            raise WinnowError(f"{path}: no column {column!r}{nearest(column, rows[0])}")
-    for i, row in enumerate(rows):
-        if any(row[c] is None or row[c] == "" for c in columns):
-            raise WinnowError(
-                f"{path}: row {i + 1} has an empty {next(c for c in columns if row[c] in (None, ''))!r}; fill or drop it"
-            )
-    pairs = [str(r[config.pair_column]) for r in rows] if config.pair_column else None
-    return Examples([str(r[config.text_column]) for r in rows], pairs, _labels(rows, config.label_column, path))
+    """The examples of one table, its classes numbered by themselves; `load_text` numbers those of all splits together."""
+    return _read_tables([path], config)[path]
 
 
-def _labels(rows: Iterable[dict[str, Any]], column: str, path: Path) -> np.ndarray:
-    values = [row[column] for row in rows]
-    try:
-        return np.array([int(v) for v in values], dtype=np.int64)
-    except ValueError:
-        names = sorted({str(v) for v in values})
-        if len(names) > 1000:
-            raise WinnowError(f"{path}: column {column!r} has {len(names)} different values; is it the label?") from None
-        return np.array([names.index(str(v)) for v in values], dtype=np.int64)
+def _read_tables(paths: Sequence[Path], config: TextData) -> dict[Path, Examples]:
+    columns = [config.text_column, *([config.pair_column] if config.pair_column else [])]
+    tables = {p: read_rows(p, list(dict.fromkeys([*columns, config.label_column])), config.quoting) for p in paths}
+    raw = {path: [row[config.label_column] for row in rows] for path, rows in tables.items()}
+    for path, rows in tables.items():
+        for number, row in enumerate(rows, 1):
+            for column in columns:
+                if fault := _no_text(row[column]):
+                    raise WinnowError(f"{path}: row {number} has {fault} {column!r}; fill or drop it")
+    labels = numbered(raw, config.label_column, config.classes)
+    made = {}
+    for path, rows in tables.items():
+        pairs = [row[columns[1]] for row in rows] if len(columns) > 1 else None
+        made[path] = Examples([row[columns[0]] for row in rows], pairs, labels[path], tuple(columns))
+    return made
+
+
+def _no_text(value: Any) -> str | None:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return "an empty"
+    if not isinstance(value, str):
+        return f"a {type(value).__name__} and no text in"
+    return "half a surrogate pair in" if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value) else None
 
 
 def _from_hub(config: TextData, download: bool, wanted: tuple[str, ...]) -> dict[str, Examples]:
@@ -167,5 +174,6 @@ def _from_hub(config: TextData, download: bool, wanted: tuple[str, ...]) -> dict
                 "with --download on a machine with a network, copy its HF_HOME here, or use dataset: file with local tables"
             ) from None
         pairs = [str(x) for x in table[second]] if second else None
-        whole[name] = Examples([str(x) for x in table[first]], pairs, np.array(table["label"], dtype=np.int64))
+        columns = (first, second) if second else (first,)
+        whole[name] = Examples([str(x) for x in table[first]], pairs, np.array(table["label"], dtype=np.int64), columns)
     return whole

@@ -79,21 +79,29 @@ def freelb_step(
 class AdversarialStep:
     """`step` for `fit`: the FreeLB losses of a batch, their gradients accumulated. Embeddings may be frozen or train."""
 
-    def __init__(self, model: nn.Module, config: FreeLB, autocast: AbstractContextManager[Any] | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        config: FreeLB,
+        autocast: AbstractContextManager[Any] | None = None,
+        label_smoothing: float = 0.0,
+    ):
         self.model, self.config, self.autocast = model, config, autocast or nullcontext()
+        self.label_smoothing = label_smoothing
         self.losses: list[Tensor] = []
 
     def __call__(self, batch: Mapping[str, Tensor], uniform: Tensor | None = None) -> Tensor:
         """The loss averaged over the adversarial steps, a scalar."""
         mask, labels = batch["attention_mask"], batch["labels"]
+        others = {k: v for k, v in batch.items() if k not in ("input_ids", "labels")}
         lookup = self.model.get_input_embeddings()  # type: ignore[operator]
         with torch.set_grad_enabled(lookup.weight.requires_grad):
             embeddings = lookup(batch["input_ids"])
 
         def loss_of(perturbed: Tensor) -> Tensor:
             with self.autocast:
-                logits = self.model(inputs_embeds=perturbed, attention_mask=mask, token_type_ids=batch["token_type_ids"]).logits
-            return cross_entropy(logits.float(), labels)
+                logits = self.model(inputs_embeds=perturbed, **others).logits
+            return cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
 
         self.losses = freelb_step(embeddings, mask, loss_of, self.config, uniform)
         return torch.stack(self.losses).sum()

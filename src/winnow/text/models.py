@@ -74,36 +74,54 @@ def tiny_bert(config: TextModel, classes: int, vocab: list[str], max_length: int
     return transformers.BertForSequenceClassification(bert), tokenizer
 
 
-def load_pretrained(path: str, classes: int, data_root: Path, download: bool) -> tuple[nn.Module, Any]:
-    """A sequence classifier on a pre-trained encoder: a folder (as given, or below `data_root`) or a hub name."""
-    transformers = compat.transformers()
-    folder = next((p for p in (Path(path), data_root / path) if (p / "config.json").exists()), None)
-    local = folder is not None or not download
-    source = str(folder or path)
-    try:
-        kind = transformers.AutoModelForSequenceClassification  # version 5 would take the dtype of the file, 4 float32
-        model = kind.from_pretrained(source, num_labels=classes, local_files_only=local, dtype=torch.float32)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, use_fast=True, local_files_only=local)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
+def class_for(config: Any, folder: Path) -> Any:
+    """The sequence classifier class for a Hugging Face `config`; WinnowError when there is none that masks can be put on."""
+    compat.transformers()
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as KNOWN
+
+    if type(config) not in KNOWN or config.is_encoder_decoder or getattr(config, "is_decoder", False):
         raise WinnowError(
-            f"model.path: {path!r} is neither a folder with config.json (here or below {data_root}) nor in the hub cache "
-            f"({reason}); put the model's folder in place, or run once with --download on a machine with a network"
-        ) from None
-    return model, tokenizer
+            f"{folder}: model_type {config.model_type!r} is no encoder that classifies; give one of the BERT family"
+        )
+    found = KNOWN[type(config)]
+    return found[0] if isinstance(found, tuple) else found
+
+
+def from_folder_tokenizer(folder: Path) -> Any:
+    """The tokenizer in `folder`, without running code that lies there; WinnowError when it does not load."""
+    try:
+        kind = compat.transformers().AutoTokenizer
+        return kind.from_pretrained(folder, use_fast=True, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # json's, tokenizers' and transformers' own kinds
+        reason = " ".join(str(error).split())[:160]
+        raise WinnowError(f"{folder}: its tokenizer does not load ({reason}); put tokenizer.json or vocab.txt there") from None
+
+
+def token_types(model: Any) -> bool:
+    """Whether `model` tells the two texts of a pair apart by token types (BERT, ALBERT and ELECTRA do)."""
+    return getattr(model.config, "type_vocab_size", 0) > 1
 
 
 def load_classifier(path: Path) -> tuple[nn.Module, Any]:
     """The model and tokenizer of a folder (or its model.safetensors) that `save_classifier` wrote."""
-    transformers, folder = compat.transformers(), model_folder(path)
+    folder = model_folder(path)
     try:
-        kind = transformers.AutoModelForSequenceClassification
-        model = kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True)
+        config = compat.transformers().AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        kind = class_for(config, folder)
+        model, about = kind.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, attn_implementation=compat.attention(kind),
+            trust_remote_code=False, output_loading_info=True,
+        )  # fmt: skip
+        if lacking := sorted(about["missing_keys"]):
+            raise ValueError(f"its weights lack {', '.join(lacking[:4])}")
+    except WinnowError:
+        raise
     except Exception as error:  # safetensors, json and transformers all have kinds of their own for a broken folder
         reason = " ".join(str(error).split())[:160]
-        raise WinnowError(f"{folder}: not a complete model folder ({reason}); delete it and rerun its stage") from None
-    return model, tokenizer
+        raise WinnowError(
+            f"{folder}: not a complete model folder ({reason}); rerun the stage that writes it, or import_text_model"
+        ) from None
+    return model, from_folder_tokenizer(folder)
 
 
 def check_classes(model: Any, classes: int, what: str) -> None:
@@ -113,13 +131,23 @@ def check_classes(model: Any, classes: int, what: str) -> None:
 
 
 def reset_head(model: Any, seed: int) -> None:
-    """Draw the classification head anew from `seed`, as loading a bare encoder does: N(0, initializer_range), bias 0."""
+    """Draw the classification head anew from `seed`, as loading a bare encoder does.
+
+    The head is what stands outside the encoder, but for ModernBERT's `head`, which is pre-trained.
+    """
+    draw(model, [n for n, _ in model.named_parameters() if not n.startswith((f"{model.base_model_prefix}.", "head."))], seed)
+
+
+def draw(model: Any, names: Iterable[str], seed: int) -> None:
+    """Draw the named parameters from `seed`: weights N(0, initializer_range), biases 0, scales of layer norms 1."""
     generator = torch.Generator().manual_seed(seed_of(seed, "head"))
-    heads = [(n, p) for n, p in model.named_parameters() if not n.startswith(f"{model.base_model_prefix}.")]
     with torch.no_grad():
-        for name, parameter in heads:
+        for name in names:
+            parameter = model.get_parameter(name)
             if name.endswith("bias"):
                 parameter.zero_()
+            elif parameter.dim() == 1:
+                parameter.fill_(1.0)
             else:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * model.config.initializer_range)
 

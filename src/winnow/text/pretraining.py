@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from winnow.config.parts import Train
+from winnow.config.parts import Compute, Train
 from winnow.rng import seed_of
 from winnow.run import Run
 from winnow.text import compat
 from winnow.text.batches import TextBatches, encode
 from winnow.text.data import Examples
+from winnow.train.device import autocast
 from winnow.train.loop import Fit, fit
 from winnow.train.optim import decay_groups, make_optimizer
 
@@ -43,16 +44,21 @@ class _WithHead(nn.Module):
 
     def __init__(self, model: Any):
         super().__init__()
-        compat.transformers()
-        from transformers.models.bert.modeling_bert import BertLMPredictionHead
-
-        self.encoder, self.head = model.bert, BertLMPredictionHead(model.config)
+        head = compat.transformers().models.bert.modeling_bert.BertLMPredictionHead
+        self.encoder, self.head = model.bert, head(model.config)
         self.head.transform.apply(model._init_weights)
         self.head.decoder.weight = model.bert.embeddings.word_embeddings.weight
 
 
 def pretrain(
-    model: Any, tokenizer: Any, texts: list[str], train: Train, max_length: int, seed: int, run: Run | None = None
+    model: Any,
+    tokenizer: Any,
+    texts: list[str],
+    train: Train,
+    compute: Compute,
+    max_length: int,
+    seed: int,
+    run: Run | None = None,
 ) -> list[dict[str, Any]]:
     """Train the encoder of `model` (a BERT classifier) in place; returns one record an epoch. Its head and pooler stay."""
     run = run or Run()
@@ -69,8 +75,10 @@ def pretrain(
         seen, asked = mask_tokens(ids, ~torch.isin(ids, special), tokenizer.mask_token_id, words)
         if not asked.any():
             asked[0, 1] = True
-        hidden = whole.encoder(seen, attention_mask=attention, token_type_ids=batch["token_type_ids"]).last_hidden_state
-        loss = cross_entropy(whole.head(hidden[asked]), ids[asked])
+        with autocast(compute, device):
+            hidden = whole.encoder(seen, attention_mask=attention, token_type_ids=batch["token_type_ids"]).last_hidden_state
+            logits = whole.head(hidden[asked])
+        loss = cross_entropy(logits.float(), ids[asked], label_smoothing=train.label_smoothing)
         loss.backward()
         return loss.detach()
 

@@ -100,7 +100,7 @@ def search(
             optimizer=make_optimizer(train, list(scores.values())),
             train=train,
             batches=batches,
-            step=AdversarialStep(model, adversary, autocast(compute, device)),
+            step=AdversarialStep(model, adversary, autocast(compute, device), train.label_smoothing),
             seed=seed,
             before_update=schedule,
             after_epoch=after_epoch,

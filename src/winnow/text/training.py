@@ -17,7 +17,7 @@ from winnow.text.batches import Encoded, TextBatches, encode
 from winnow.text.data import load_text
 from winnow.text.evaluate import accuracy
 from winnow.text.freelb import AdversarialStep
-from winnow.text.models import check_classes, load_classifier
+from winnow.text.models import check_classes, load_classifier, token_types
 from winnow.ticket import Ticket
 from winnow.train.device import autocast
 from winnow.train.loop import Fit, fit
@@ -32,8 +32,8 @@ def load(path: Path, data: TextData, data_root: Path, download: bool) -> tuple[A
     """
     model, tokenizer = load_classifier(path)
     check_classes(model, data.classes, str(path))
-    splits = load_text(data, data_root, download, ("train",))
-    return model, tokenizer, {name: encode(tokenizer, split, data.max_length) for name, split in splits.items()}
+    splits, types = load_text(data, data_root, download, ("train",)), token_types(model)
+    return model, tokenizer, {name: encode(tokenizer, split, data.max_length, types) for name, split in splits.items()}
 
 
 def plain_step(
@@ -72,7 +72,7 @@ def finetune(
     enforce(model, ticket)
     step: Callable[..., Tensor] = plain_step(model, train, compute, device)
     if adversary is not None:
-        step = AdversarialStep(model, adversary, autocast(compute, device))
+        step = AdversarialStep(model, adversary, autocast(compute, device), train.label_smoothing)
     return fit(
         Fit(
             model=model,
@@ -85,3 +85,10 @@ def finetune(
         ),
         run,
     )
+
+
+def calibration(path: Path, data: TextData, examples: int, seed: int, run: Run) -> tuple[nn.Module, list[dict[str, Tensor]]]:
+    """The model of a folder on the run's device, and its first batch of the shuffled training split."""
+    model, _, encoded = load(path, data, run.data_root, run.download)
+    batches = TextBatches(encoded["train"], min(examples, len(encoded["train"].ids)), seed, run.device)
+    return model.to(run.device), [next(iter(batches.epoch(0)))]

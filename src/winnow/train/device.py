@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from winnow.compat import optimizers_without_compiler
 from winnow.config.parts import Compute
 from winnow.errors import WinnowError
 
@@ -32,8 +31,6 @@ def configure(compute: Compute, device: torch.device) -> None:
     """Threads, memory, determinism and matrix precision; call once before any tensor work."""
     torch.set_num_threads(compute.threads)
     keep_freed_memory()
-    if not compute.compile:
-        optimizers_without_compiler()
     if device.type == "cuda":  # the CPU kernels in use here are deterministic at a fixed thread count
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(compute.deterministic)

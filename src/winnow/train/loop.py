@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from winnow.compat import optimizer_step
 from winnow.config.parts import Train
 from winnow.errors import WinnowError
 from winnow.run import Run, Stopped
@@ -27,6 +26,7 @@ from winnow.train.device import explained
 from winnow.train.optim import lr_factor
 
 log = logging.getLogger("winnow")
+WAITING_PERCENT = 10.0  # share of an epoch spent waiting for data above which the log warns
 CHECK_STEPS = 100  # on a GPU the loss is read this often: reading it waits for all work that is queued
 
 
@@ -108,7 +108,7 @@ def _fit(plan: Fit, run: Run) -> list[dict[str, Any]]:
             break
         ranks.check_batches(sizes)
         plan.model.train()
-        begun = time.monotonic()
+        begun, waited, examples_done = time.monotonic(), waiting(plan.batches), 0
         bar = tqdm(
             plan.batches.epoch(epoch, first, ranks.share), total=per_epoch, initial=first, unit="step", leave=False,
             desc=f"epoch {epoch + 1}/{plan.train.epochs}", disable=not run.shows_progress or ranks.rank() > 0,
@@ -117,6 +117,7 @@ def _fit(plan: Fit, run: Run) -> list[dict[str, Any]]:
             if plan.global_step == plan.max_steps:
                 break
             _one_step(plan, batch, examples, trainable)
+            examples_done += examples
             stop = ranks.any_of(run.stop_requested)
             wait = 1 if plan.global_step % per_epoch == 0 else 10  # what comes after an epoch may take long
             if stop or checkpoints.due(run.checkpoint_seconds * wait):
@@ -124,6 +125,7 @@ def _fit(plan: Fit, run: Run) -> list[dict[str, Any]]:
             if stop:
                 raise Stopped
         _check_finite(plan)
+        _record_speed(run, epoch, plan.train.epochs, examples_done, time.monotonic() - begun, waiting(plan.batches) - waited)
         ranks.check_agreement([*trainable, *ranks.statistics(plan.model)], plan.global_step)
         if plan.global_step == plan.max_steps:
             break
@@ -141,6 +143,23 @@ def _fit(plan: Fit, run: Run) -> list[dict[str, Any]]:
         if stop and epoch + 1 < plan.train.epochs:
             raise Stopped
     return plan.history
+
+
+def waiting(batches: Any) -> float:
+    """Seconds for which a batch of these was waited for so far; 0 for data that lies on the device."""
+    return float(getattr(batches, "waited", 0.0))
+
+
+def _record_speed(run: Run, epoch: int, epochs: int, examples: int, seconds: float, waited: float) -> None:
+    """With the run's times, since they differ from run to run; a warning when the device stood idle for want of data."""
+    rate, percent = examples / max(1e-9, seconds), 100.0 * waited / max(1e-9, seconds)
+    run.record_speed(epoch=epoch + 1, examples_per_second=round(rate, 1), waiting_percent=round(percent, 1))
+    log.debug("epoch %d/%d: %.1f examples/s, %.1f %% of the time waiting for data", epoch + 1, epochs, rate, percent)
+    if percent > WAITING_PERCENT:
+        log.warning(
+            "epoch %d/%d waited for data for %.0f %% of its time (%.0f examples/s); raise workers, or pack the images "
+            "(python -m winnow.stages.pack_images)", epoch + 1, epochs, percent, rate,
+        )  # fmt: skip
 
 
 def _one_step(plan: Fit, batch: Any, examples: int, trainable: list[Tensor]) -> None:
@@ -161,7 +180,7 @@ def _one_step(plan: Fit, batch: Any, examples: int, trainable: list[Tensor]) -> 
         torch.nn.utils.clip_grad_norm_(trainable, plan.train.clip_norm)
     if plan.before_update is not None:
         plan.before_update()
-    optimizer_step(plan.optimizer)
+    plan.optimizer.step()
     if plan.after_update is not None:
         plan.after_update()
 

@@ -29,7 +29,6 @@ class _Mean(torch.autograd.Function):
         return ranks.weighted_sum(gradient)
 
 
-@torch.compiler.disable
 def _forward(layer: Any, x: Tensor) -> Tensor:
     if not (layer.training and ranks.training_together()):
         return type(layer).forward(layer, x)
@@ -52,6 +51,7 @@ def _forward(layer: Any, x: Tensor) -> Tensor:
 
 def synchronise(model: nn.Module) -> None:
     """Make the batch normalisations of `model` normalise by the global batch in training steps; with one process they do."""
+    forward = torch.compiler.disable(_forward)  # here and not at its definition: this imports the whole compiler
     for layer in model.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            layer.forward = types.MethodType(_forward, layer)  # type: ignore[method-assign]
+            layer.forward = types.MethodType(forward, layer)  # type: ignore[method-assign]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from winnow.config.parts import Attack
+from winnow.errors import WinnowError
 from winnow.train import ranks
 from winnow.vision.folding import folded
 
@@ -33,6 +34,16 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
+def check_pixels(x: Tensor) -> None:
+    """WinnowError unless all values lie in [0,1]: an attack would clip them there, and measure other images. Waits for the device."""
+    low, high = x.aminmax() if x.numel() else (0.0, 1.0)
+    if not (float(low) >= 0 and float(high) <= 1):
+        raise WinnowError(
+            f"attack: images must lie in [0,1], these run from {float(low):.4g} to {float(high):.4g}; leave the normalisation to "
+            "the model"
+        )
+
+
 def random_start(x: Tensor, attack: Attack, generator: torch.Generator | None = None) -> Tensor:
     """A uniform perturbation of x in the ball (linf: each pixel; l2: direction uniform, radius by volume), clipped to [0,1]."""
     if attack.norm == "linf":
@@ -49,8 +60,14 @@ def pgd(model: Model, x: Tensor, y: Tensor, attack: Attack, start: Tensor | None
     """Projected gradient ascent on the cross-entropy (Madry et al., ICLR 2018); returns adversarial images like x.
 
     x: (B,C,H,W) in [0,1]; y: (B,) labels; start: first perturbation (default: random or zero, by `attack.random_start`).
-    Same arithmetic as advertorch's LinfPGDAttack / L2PGDAttack: step, project on the ball, clip to [0,1].
+    Same arithmetic as advertorch's LinfPGDAttack / L2PGDAttack: step, project on the ball, clip to [0,1]. Raises WinnowError
+    for images outside [0,1].
     """
+    check_pixels(x)
+    return _ascent(model, x, y, attack, start)
+
+
+def _ascent(model: Model, x: Tensor, y: Tensor, attack: Attack, start: Tensor | None = None) -> Tensor:
     delta = start if start is not None else random_start(x, attack) if attack.random_start else torch.zeros_like(x)
     for _ in range(attack.steps):
         adversarial = (x + delta).requires_grad_(True)
@@ -90,8 +107,11 @@ def advertorch_pgd(model: Any, x: Tensor, y: Tensor, attack: Attack) -> Tensor:
 
 
 def perturb(model: nn.Module, x: Tensor, y: Tensor, attack: Attack) -> Tensor:
-    """Adversarial images by the configured back end, the model in evaluation mode meanwhile."""
+    """Adversarial images by the configured back end, the model in evaluation mode meanwhile.
+
+    x in [0,1], as a Loader makes it; not checked, for that would wait for the device at every training step.
+    """
     with evaluation_mode(model):
         if attack.backend == "advertorch":
             return advertorch_pgd(model, x, y, attack)
-        return pgd(model, x, y, attack).detach()
+        return _ascent(model, x, y, attack).detach()

@@ -1,9 +1,9 @@
-"""Batches of a task: from uint8 images on the device, or from files through worker processes, augmented alike."""
+"""Batches of a task: from images on the device, from a packed set or from files, augmented alike."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,56 +12,43 @@ from torch import Tensor
 from winnow.config.parts import Data
 from winnow.errors import WinnowError
 from winnow.rng import numpy_generator
-from winnow.vision.augment import eval_batch, train_batch
+from winnow.vision import geometry
+from winnow.vision.augment import eval_batch, mirrored, moved, on_device, resample, to_float, train_batch
+from winnow.vision.files import FileFeed, read_image
+from winnow.vision.packed import Cut, Packed, PackedFeed
 from winnow.vision.sources import Split
 
+__all__ = ["Batch", "Loader", "read_image"]
 Batch = tuple[Tensor, Tensor]
-
-
-class _FromFiles(torch.utils.data.Dataset[Batch]):
-    """Decodes image i of a list of files and augments it as the batched path would."""
-
-    def __init__(self, split: Split, data: Data, seed: int, epoch: int | None):
-        self.split, self.data, self.seed, self.epoch = split, data, seed, epoch
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, i: int) -> Batch:
-        image = read_image(self.split.images[i])[None]  # type: ignore[arg-type]
-        if self.epoch is None:
-            x = eval_batch(image, self.data)
-        else:
-            x = train_batch(image, np.array([i]), self.data, self.seed, self.epoch)
-        return x[0], torch.tensor(int(self.split.labels[i]))
-
-
-def read_image(path: Path) -> Tensor:
-    """An image file as uint8 (3,H,W); WinnowError when it cannot be decoded."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            return torch.from_numpy(np.array(image.convert("RGB")).transpose(2, 0, 1).copy())
-    except (UnidentifiedImageError, OSError) as error:
-        raise WinnowError(f"{path}: cannot be decoded ({error}); remove or replace the file") from None
+RESIDENT_BYTES = 2**30  # a packed set up to here lies on the device whole, like an array
 
 
 class Loader:
     """Training batches (`epoch`) and evaluation batches (`once`) of one split, floats in [0,1] on the device.
 
-    Arrays live on the device whole and are augmented there in batches; files go through a DataLoader with `workers`.
+    Arrays live on the device whole and are augmented there in batches; files are decoded by `workers` processes that live as
+    long as the loader, and a packed set is read by a thread. `waited` counts the seconds for which a batch was waited for.
     The last, smaller batch of a training epoch is kept unless it holds a single image (batch statistics of one value).
     """
 
     def __init__(self, split: Split, data: Data, batch_size: int, device: torch.device, seed: int = 0, workers: int = 0):
         if len(split) == 0:
             raise WinnowError(f"data: the {data.dataset} split is empty")
-        self.split, self.data, self.device, self.seed, self.workers = split, data, device, seed, workers
+        self.split, self.data, self.device, self.seed, self.waited = split, data, device, seed, 0.0
         self.batch_size = min(batch_size, len(split))
         self.steps_per_epoch = len(self._cut(np.arange(len(split)), drop_single=True))
-        self.images = None if isinstance(split.images, list) else torch.from_numpy(split.images).to(device)
         self.labels = torch.from_numpy(split.labels).to(device)
+        self._feed: FileFeed | PackedFeed | None = None
+        pinned, source = device.type == "cuda", split.images
+        if isinstance(source, Packed):
+            if len(np.unique(source.sizes, axis=0)) == 1 and 3 * source.sizes.prod(1).sum() <= RESIDENT_BYTES:
+                self.images = torch.from_numpy(source.whole()).to(device)
+            else:
+                self._feed = PackedFeed(source, data, seed, resized=device.type == "cpu", pinned=pinned)
+        elif split.in_files:
+            self._feed = FileFeed(source, data, seed, workers, pinned)
+        else:
+            self.images = torch.from_numpy(source).to(device)
 
     def _cut(self, order: np.ndarray, drop_single: bool) -> list[np.ndarray]:
         parts = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
@@ -85,19 +72,38 @@ class Loader:
         return self._iterate(self._cut(np.arange(len(self.split)), drop_single=False)[turns], None)
 
     def _iterate(self, parts: list[np.ndarray], epoch: int | None) -> Iterator[Batch]:
-        if self.images is None:
-            files = _FromFiles(self.split, self.data, self.seed, epoch)
-            loader = torch.utils.data.DataLoader(
-                files,
-                batch_sampler=[p.tolist() for p in parts],  # type: ignore[arg-type]
-                num_workers=self.workers,
-                pin_memory=self.device.type == "cuda",
-            )
-            for x, y in loader:
-                yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
-            return
+        coming = self._timed(self._feed.batches(parts, epoch)) if self._feed else None
         for part in parts:
-            chosen = torch.from_numpy(part).to(self.device)
-            images = self.images[chosen]
-            x = eval_batch(images, self.data) if epoch is None else train_batch(images, part, self.data, self.seed, epoch)
+            chosen = on_device(part, self.device)
+            if coming is not None:
+                x = self._finished(next(coming), part, epoch)
+            else:
+                pixels = self.images[chosen]
+                x = eval_batch(pixels, self.data) if epoch is None else train_batch(pixels, part, self.data, self.seed, epoch)
             yield x, self.labels[chosen]
+
+    def _timed(self, batches: Iterator[Tensor | Cut]) -> Iterator[Cut]:
+        while True:
+            begun = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - begun
+            if batch is None:
+                return
+            yield batch if isinstance(batch, Cut) else Cut(batch)
+
+    def _finished(self, cut: Cut, part: np.ndarray, epoch: int | None) -> Tensor:
+        """What is left to do on the device: copy, resize, move and mirror, floats."""
+        x = cut.images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        drawn = None if epoch is None else geometry.draws(part, self.seed, epoch)
+        if cut.boxes is not None and cut.limits is not None:
+            flips = geometry.flips(drawn, self.data) if drawn is not None and self.data.train_crop == "resized" else None
+            x = resample(x, cut.boxes, cut.limits, self._size(cut), flips)
+            return moved(x, drawn, self.data) if drawn is not None and flips is None else x
+        if drawn is None:
+            return to_float(x)
+        if self.data.train_crop == "resized":
+            return to_float(mirrored(x, geometry.flips(drawn, self.data)))
+        return to_float(moved(x, drawn, self.data))
+
+    def _size(self, cut: Cut) -> int:
+        return self.data.image_size or int(cut.images.shape[2])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import zipfile
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,24 +15,33 @@ from winnow.config.parts import Data
 from winnow.errors import WinnowError
 from winnow.rng import numpy_generator
 from winnow.run import one_downloads
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
+from winnow.vision import arrays, folders, images
+from winnow.vision.packed import Packed, open_split
 
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled images: `images` is a uint8 array (N,C,H,W), or the paths of N files. `labels`: int64 (N,)."""
+    """Labelled images. `images`: uint8 (N,C,H,W), the paths of N files as bytes (N,), or a packed set. `labels`: int64 (N,)."""
 
-    images: np.ndarray | list[Path]
+    images: Any
     labels: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def in_files(self) -> bool:
+        """Whether `images` holds paths."""
+        return isinstance(self.images, np.ndarray) and self.images.dtype.kind == "S"
+
     def take(self, indices: np.ndarray) -> Split:
         """The images at `indices`."""
-        images = [self.images[i] for i in indices] if isinstance(self.images, list) else self.images[indices]
-        return Split(images, self.labels[indices])
+        return Split(self.images[indices], self.labels[indices])
+
+
+def of_files(paths: Iterable[Path], labels: np.ndarray) -> Split:
+    """A split of image files; their paths are kept in one array, which worker processes share without copying it."""
+    return Split(np.array([os.fsencode(p) for p in paths]), labels)
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class Sets:
 
 def load(data: Data, root: Path, download: bool = False) -> Sets:
     """Load the task. Raises WinnowError naming the files expected when they are missing and may not be downloaded."""
-    readers = {"digits": _digits, "npz": _npz, "imagefolder": _imagefolder, "imagenet": _imagefolder}
+    readers = {"digits": _digits, "npz": _npz, "packed": _packed, "imagefolder": _imagefolder, "imagenet": _imagefolder}
     reader = readers.get(data.dataset, _torchvision)
     with one_downloads(download):
         train, test = reader(data, root, download)
@@ -59,6 +69,7 @@ def load(data: Data, root: Path, download: bool = False) -> Sets:
     val, train = train.take(held), train.take(rest)
     if data.train_images is not None:
         train = train.take(stratified(train.labels, data.train_images, data.split_seed, "train"))
+    _check_sizes((train, val, test), data)
     return Sets(train, val, test, num_classes)
 
 
@@ -86,10 +97,16 @@ def stratified(labels: np.ndarray, count: int, *seed: object) -> np.ndarray:
 
 
 def fraction(split: Split, share: float, seed: int) -> Split:
-    """A stratified `share` of the split, drawn by `seed`; at least one image of each class when it can be."""
+    """A stratified `share` of the split, drawn by `seed`; WinnowError when it does not hold an image of each class."""
     if share == 1.0:
         return split
-    return split.take(stratified(split.labels, max(1, round(share * len(split))), seed, "fraction"))
+    count, classes = round(share * len(split)), len(np.unique(split.labels))
+    if count < classes:
+        raise WinnowError(
+            f"fraction: {share:g} of {len(split)} training images leaves {count} for {classes} classes; raise it above "
+            f"{classes / len(split):.3g}"
+        )
+    return split.take(stratified(split.labels, count, seed, "fraction"))
 
 
 def subset(split: Split, count: int | None, seed: int) -> Split:
@@ -97,18 +114,48 @@ def subset(split: Split, count: int | None, seed: int) -> Split:
     return split if count is None or count >= len(split) else split.take(stratified(split.labels, count, seed, "subset"))
 
 
+def _check_sizes(parts: Iterable[Split], data: Data) -> None:
+    """Without an image_size, the model sees images as they are stored: all of one size, and square."""
+    if data.image_size is not None:
+        return
+    first: tuple[int, int] | None = None
+    for split in parts:
+        name = f"{data.path or data.dataset}: an image"
+        sizes: Iterable[tuple[str, tuple[int, int]]] = (
+            ((os.fsdecode(path), images.size_of(path, os.fsdecode(path))) for path in split.images)
+            if split.in_files
+            else [(name, (h, w)) for h, w in np.unique(split.images.sizes, axis=0).tolist()]
+            if isinstance(split.images, Packed)
+            else [(name, split.images.shape[-2:])]
+        )
+        for name, (height, width) in sizes:
+            first = first or (height, width)
+            if height != width or (height, width) != first:
+                how = "not square" if height != width else f"where others are {first[1]}x{first[0]}"
+                raise WinnowError(
+                    f"{name}: {width}x{height} pixels, {how}; set data.image_size, the side that the model shall see"
+                )
+
+
 def _select(split: Split, data: Data) -> Split:
     if data.classes is None:
         return split
+    if len(set(data.classes)) < len(data.classes):
+        raise WinnowError(f"data.classes: {data.classes} names a class twice")
     missing = sorted(set(data.classes) - set(np.unique(split.labels).tolist()))
     if missing:
         raise WinnowError(
             f"data.classes: {data.dataset} has no images of class {missing[0]}; labels run to {split.labels.max()}"
         )
-    lookup = {c: i for i, c in enumerate(data.classes)}
-    kept = np.flatnonzero(np.isin(split.labels, data.classes))
-    chosen = split.take(kept)
-    return Split(chosen.images, np.array([lookup[int(y)] for y in chosen.labels], dtype=np.int64))
+    kept, labels = chosen_classes(split.labels, data.classes)
+    return Split(split.images[kept], labels)
+
+
+def chosen_classes(labels: np.ndarray, classes: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the images of `classes`, and their labels renumbered 0.. in that order."""
+    kept = np.flatnonzero(np.isin(labels, classes))
+    lookup = {c: i for i, c in enumerate(classes)}
+    return kept, np.array([lookup[int(y)] for y in labels[kept]], dtype=np.int64)
 
 
 def _digits(data: Data, root: Path, download: bool) -> tuple[Split, Split]:
@@ -124,54 +171,21 @@ def _digits(data: Data, root: Path, download: bool) -> tuple[Split, Split]:
 
 
 def _npz(data: Data, root: Path, download: bool) -> tuple[Split, Split]:
-    """`train_images`, `test_images`: uint8 (N,H,W,C) or (N,H,W); `train_labels`, `test_labels`: integers (N,)."""
-    path = root / _required_path(data)
-    wanted = ["train_images", "train_labels", "test_images", "test_labels"]
-    if not path.is_file():
-        raise WinnowError(f"{path}: no such file; data.path names an .npz with {', '.join(wanted)} below data_root")
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            missing = [k for k in wanted if k not in stored]
-            if missing:
-                raise WinnowError(f"{path}: holds no array {missing[0]!r}; expected {', '.join(wanted)}")
-            arrays = {k: stored[k] for k in wanted}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise WinnowError(f"{path}: not a readable .npz of plain arrays ({error})") from None
-    return tuple(_as_split(arrays[f"{s}_images"], arrays[f"{s}_labels"], path) for s in ("train", "test"))  # type: ignore[return-value]
+    found = arrays.read_npz(root / _required_path(data))
+    return Split(found["train_images"], found["train_labels"]), Split(found["test_images"], found["test_labels"])
 
 
-def _as_split(images: np.ndarray, labels: np.ndarray, path: Path) -> Split:
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != len(labels):
-        raise WinnowError(f"{path}: images must be uint8 (N,H,W,C) with N labels, got {images.dtype} {images.shape}")
-    if len(labels) == 0:
-        raise WinnowError(f"{path}: the dataset is empty")
-    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    return Split(
-        np.ascontiguousarray(np.repeat(images, 3, axis=1) if images.shape[1] == 1 else images), labels.astype(np.int64)
-    )
+def _packed(data: Data, root: Path, download: bool) -> tuple[Split, Split]:
+    folder = root / _required_path(data)
+    return Split(*open_split(folder, "train")), Split(*open_split(folder, "test"))
 
 
 def _imagefolder(data: Data, root: Path, download: bool) -> tuple[Split, Split]:
-    """`train/<class>/*` and `val/<class>/*` or `test/<class>/*`; classes in name order, as torchvision's ImageFolder."""
     base = root / (data.path or data.dataset)
-    held = next((base / name for name in ("test", "val") if (base / name).is_dir()), None)
-    if not (base / "train").is_dir() or held is None:
-        how = " (ImageNet must be placed there by hand: its licence allows no download)" if data.dataset == "imagenet" else ""
-        raise WinnowError(f"{base}: expected the folders train/<class>/ and test/<class>/ or val/<class>/ with images{how}")
-    names = sorted(p.name for p in (base / "train").iterdir() if p.is_dir())
-    return _folder_split(base / "train", names), _folder_split(held, names)
-
-
-def _folder_split(folder: Path, names: list[str]) -> Split:
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(names):
-        found = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        paths += found
-        labels += [label] * len(found)
-    if not paths:
-        raise WinnowError(f"{folder}: the dataset is empty; expected images in <class>/ folders")
-    return Split(paths, np.array(labels, dtype=np.int64))
+    licence = " (ImageNet must be placed there by hand: its licence allows no download)" if data.dataset == "imagenet" else ""
+    layout = folders.layout(folders.splits(folders.walk(base)), base, licence)
+    train, test = (layout.images(split) for split in ("train", "test"))
+    return tuple(of_files((base / p for p, _ in part), np.array([y for _, y in part])) for part in (train, test))  # type: ignore[return-value]
 
 
 def _torchvision(data: Data, root: Path, download: bool) -> tuple[Split, Split]:

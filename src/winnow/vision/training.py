@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from winnow.config.parts import Attack, Compute, Train
+from winnow.config.parts import Attack, Compute, Data, Train
 from winnow.run import Run
 from winnow.ticket import Ticket
 from winnow.train.device import autocast
@@ -18,6 +19,7 @@ from winnow.train.loop import Fit, fit
 from winnow.train.masking import enforce
 from winnow.train.optim import make_optimizer
 from winnow.train.sync_norm import synchronise
+from winnow.vision import models, sources
 from winnow.vision.attack import perturb
 from winnow.vision.batches import Batch, Loader
 from winnow.vision.evaluate import accuracy, robust_accuracy
@@ -114,3 +116,10 @@ def train_classifier(
         extras={"best": best},
     )
     return fit(plan, run), best
+
+
+def calibration(weights: Path, data: Data, images: int, seed: int, compute: Compute, run: Run) -> tuple[nn.Module, list[Batch]]:
+    """The model of a weights artifact on the run's device, and one batch: the first images of the shuffled training split."""
+    sets = sources.load(data, run.data_root, run.download)
+    model = place(models.load_pretrained(weights)[0], compute.having(compile=False), run.device)
+    return model, [next(iter(Loader(sets.train, data, images, run.device, seed, run.workers).epoch(0)))]

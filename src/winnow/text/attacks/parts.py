@@ -13,6 +13,7 @@ from textattack.transformations import WordSwap
 from torch import Tensor, nn
 
 from winnow.config.parts import Compute
+from winnow.text.models import token_types
 from winnow.train.device import autocast
 
 LOOKALIKES = dict(zip("aceijopsvxyhdgkmnrtu0135", "асеіјорѕνхуһԁɡκｍոгτυOlЗƼ", strict=True))
@@ -23,7 +24,7 @@ class Victim(ModelWrapper):
 
     def __init__(self, model: nn.Module, tokenizer: Any, max_length: int, compute: Compute, device: torch.device):
         self.model, self.tokenizer, self.max_length = model.to(device).eval(), tokenizer, max_length
-        self.compute, self.device = compute, device
+        self.compute, self.device, self.types = compute, device, token_types(model)
 
     @torch.inference_mode()
     def __call__(self, text_input_list: Sequence[Any]) -> Tensor:
@@ -39,7 +40,7 @@ class Victim(ModelWrapper):
             max_length=self.max_length,
             padding=True,
             return_tensors="pt",
-            return_token_type_ids=True,
+            return_token_type_ids=self.types,
         )
         with autocast(self.compute, self.device):
             return self.model(**encoded.to(self.device)).logits.float().cpu()

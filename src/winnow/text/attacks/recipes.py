@@ -7,7 +7,7 @@ replacement), pwws (Ren 2019), deepwordbug (Gao 2018).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,33 @@ from winnow.text.assets import check_assets
 from winnow.text.attacks import words
 
 
-def build(config: TextAttack, victim: Any, assets: Mapping[str, Path | None], device: torch.device) -> Any:
+def build(
+    config: TextAttack,
+    victim: Any,
+    assets: Mapping[str, Path | None],
+    device: torch.device,
+    columns: Sequence[str] = (),
+    fixed: str | None = None,
+) -> Any:
     """A `textattack.Attack` on `victim` (parts.Victim). `assets`: role -> file or folder, see `winnow.text.assets`.
+    `columns`: the names of a pair's texts, `fixed`: the one that no edit touches.
 
     Raises WinnowError naming the missing asset and how to get it.
     """
     found = check_assets(config, assets)
-    textattack = compat.textattack()
+    compat.textattack()
+    from textattack.attack import Attack
+    from textattack.constraints.pre_transformation import InputColumnModification
     from textattack.goal_functions import UntargetedClassification
     from textattack.search_methods import GreedyWordSwapWIR
 
     budget = float("inf") if config.query_budget is None else config.query_budget
     goal = UntargetedClassification(victim, query_budget=budget, model_batch_size=config.batch_size)
-    return textattack.Attack(
-        goal, _constraints(config, found, device), _transformation(config, found, victim), GreedyWordSwapWIR(_ranking(config))
+    return Attack(
+        goal,
+        [*_constraints(config, found, device), *([InputColumnModification(list(columns), {fixed})] if fixed else [])],
+        _transformation(config, found, victim),
+        GreedyWordSwapWIR(_ranking(config)),
     )
 
 
@@ -94,12 +107,11 @@ def _transformation(config: TextAttack, found: dict[str, Path], victim: Any) -> 
 def _constraints(config: TextAttack, found: dict[str, Path], device: torch.device) -> list[Any]:
     from textattack.constraints.grammaticality import PartOfSpeech
     from textattack.constraints.overlap import LevenshteinEditDistance, MaxWordsPerturbed
-    from textattack.constraints.pre_transformation import InputColumnModification, RepeatModification, StopwordModification
+    from textattack.constraints.pre_transformation import RepeatModification, StopwordModification
     from textattack.constraints.semantics import WordEmbeddingDistance
 
     kept = words.STOPWORDS if config.stopwords == "builtin" else None
     constraints = [RepeatModification(), StopwordModification(stopwords=kept)]
-    constraints.append(InputColumnModification(["premise", "hypothesis"], {"premise"}))
     if config.max_modified_fraction is not None:
         constraints.append(MaxWordsPerturbed(max_percent=config.max_modified_fraction))
     if config.max_edit_distance is not None:

@@ -11,7 +11,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,16 @@ log = logging.getLogger("winnow")
 
 
 def attack_one(attack: Any, examples: Examples, index: int, seed: int) -> dict[str, Any]:
-    """The row of one example. All random edits are seeded by (seed, index), so rows do not depend on order or restarts."""
+    """The row of one example: `index` in the test split in use, `row` in its data set, both from 0. All random
+    edits are seeded by (seed, index), so rows do not depend on order or restarts.
+    """
     state = seed_of(seed, "attack", index)
     random.seed(state)
     np.random.seed(state % 2**32)
     torch.manual_seed(state)
     text: Any = examples.texts[index]
     if examples.pairs is not None:
-        text = collections.OrderedDict([("premise", text), ("hypothesis", examples.pairs[index])])
+        text = collections.OrderedDict(zip(examples.columns, (text, examples.pairs[index]), strict=True))
     attack.clear_cache()
     result = attack.attack(text, int(examples.labels[index]))
     before, after = result.original_result, result.perturbed_result
@@ -44,6 +46,7 @@ def attack_one(attack: Any, examples: Examples, index: int, seed: int) -> dict[s
     changed = 0 if kind == "skipped" else len(after.attacked_text.attack_attrs["modified_indices"])
     return {
         "index": index,
+        "row": int(examples.rows[index]),
         "status": {"successful": "succeeded"}.get(kind, kind),
         "label": int(examples.labels[index]),
         "original_prediction": int(before.output),
@@ -75,9 +78,9 @@ def rows_so_far(folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def attack_all(
-    make: Callable[[int], tuple[Any, Examples]], count: int, seed: int, run: Run | None = None
+    make: Callable[[int], tuple[Any, Examples]], chosen: Sequence[int], seed: int, run: Run | None = None
 ) -> list[dict[str, Any]]:
-    """Rows of examples 0..count-1 in order. `make(worker)` builds the attack and its examples, in each of `run.workers`
+    """Rows of the `chosen` examples in that order. `make(worker)` builds the attack and its examples, in each of `run.workers`
     processes anew (a function that can be pickled, such as `Setup.attack`).
 
     Rows that an earlier, killed run finished are taken over. Raises Stopped when the run is asked to stop, WinnowError from
@@ -89,16 +92,16 @@ def attack_all(
         folder = Path(name)
         folder.mkdir(parents=True, exist_ok=True)
         done = rows_so_far(folder)
-        left = [i for i in range(count) if i not in done]
+        left = [i for i in chosen if i not in done]
         if done:
-            log.info("%d of %d examples were done before", len(done), count)
+            log.info("%d of %d examples were done before", len(done), len(chosen))
         processes = max(1, min(run.workers, len(left)))
         if processes == 1:
             _work(folder, left, seed, make, 0, run)
-        else:
+        elif left:
             _in_parallel(folder, left, seed, make, processes, run)
         rows = rows_so_far(folder)
-    return [rows[i] for i in range(count)]
+    return [rows[i] for i in chosen]
 
 
 def _work(

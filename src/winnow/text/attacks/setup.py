@@ -14,7 +14,7 @@ from winnow.config.parts import Compute
 from winnow.config.text import TextAttack, TextData
 from winnow.text import compat
 from winnow.text.attacks.recipes import build
-from winnow.text.data import Examples, load_text
+from winnow.text.data import Examples, fixed_column, load_text
 from winnow.text.models import check_classes, load_classifier
 from winnow.train.device import configure
 
@@ -59,4 +59,5 @@ class Setup:
     def attack(self, worker: int = 0) -> tuple[Any, Examples]:
         """The TextAttack attack, and the test split."""
         target, test = self.victim(worker)
-        return build(self.attacker, target, self.assets, target.device), test
+        fixed = fixed_column(self.data, test.columns)
+        return build(self.attacker, target, self.assets, target.device, test.columns, fixed), test

@@ -2,59 +2,47 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from winnow.config.parts import Model
-from winnow.errors import WinnowError, nearest
+from winnow.errors import WinnowError
 from winnow.schema import parse, plain
-from winnow.vision.models.cifar_resnet import CifarResNet
-from winnow.vision.models.small_nets import Conv4, MobileNetV2, Vgg16, WideResNet
+from winnow.vision.models import networks
 
-_CIFAR_RESNET = re.compile(r"resnet(8|14|20|32|44|56|110)$")
-_WIDE = re.compile(r"wideresnet-(\d+)-(\d+)$")
-_SMALL = {"vgg16_cifar": Vgg16, "mobilenet_v2_cifar": MobileNetV2, "conv4": Conv4}
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 def build(config: Model, num_classes: int) -> nn.Module:
     """A freshly initialised classifier that takes (B,3,H,W) images in [0,1] and returns (B,num_classes) logits.
 
-    Its state dict has the architecture's own names, so plain torchvision reads what winnow writes and the reverse.
+    Its state dict has the architecture's own names, so plain torchvision reads what winnow writes and the reverse. The
+    released rare-gems networks are known by their released names (`networks.RELEASED`). GoogLeNet and Inception v3 come
+    without auxiliary outputs; their published weights expect (x - 0.5) / 0.5, to which torchvision carries inputs over that
+    were normalised with ImageNet's statistics (`transform_input`): with these statistics they get that here too.
     Raises WinnowError for an unknown `arch`.
     """
-    if match := _CIFAR_RESNET.match(config.arch):
-        model: nn.Module = CifarResNet(int(match[1]), num_classes, config.width or 16, config.classifier, config.bn)
-    elif config.arch in _SMALL or _WIDE.match(config.arch):
-        model = _small(config, num_classes)
-    else:
-        model = _without_extras(_torchvision(config, num_classes), config)
-    return normalise_input(model, config.mean, config.std)
+    model = networks.network(config, num_classes)
+    if config.dropout:
+        drop_before(networks.last_layer(model)[1], config.dropout)
+    mean, std = list(config.mean), list(config.std)
+    if networks.transforms_input(model) and (mean, std) == (IMAGENET_MEAN, IMAGENET_STD):
+        mean, std = [0.5] * 3, [0.5] * 3
+    return normalise_input(model, mean, std)
 
 
-def _small(config: Model, num_classes: int) -> nn.Module:
-    bias, affine = config.classifier == "linear", config.bn == "affine"
-    if match := _WIDE.match(config.arch):
-        try:
-            return WideResNet(int(match[1]), int(match[2]), num_classes, bias, affine)
-        except ValueError as error:
-            raise WinnowError(f"model.arch: {config.arch}: {error}") from None
-    return _SMALL[config.arch](num_classes, bias, affine)
+def drop_before(layer: nn.Module, fraction: float) -> None:
+    """Make `layer` drop that fraction of its input features in training: whole channels where its input is a map."""
 
+    def drop(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        dropped = F.dropout2d if arguments[0].dim() == 4 else F.dropout
+        return (dropped(arguments[0], fraction, module.training), *arguments[1:])
 
-def _without_extras(model: nn.Module, config: Model) -> nn.Module:
-    """A torchvision model without the bias of its last layer (classifier conv1x1) and without scale and shift (non_affine)."""
-    for name, module in list(model.named_modules()):
-        if config.bn == "non_affine" and isinstance(module, nn.BatchNorm2d) and module.affine:
-            plain_norm = nn.BatchNorm2d(module.num_features, module.eps, module.momentum, affine=False)
-            model.set_submodule(name, plain_norm)
-    if config.classifier == "conv1x1":
-        name, last = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
-        last.register_parameter("bias", None)
-    return model
+    layer.register_forward_pre_hook(drop)
 
 
 def normalise_input(model: nn.Module, mean: list[float], std: list[float]) -> nn.Module:
@@ -82,8 +70,7 @@ def from_spec(recorded: Mapping[str, Any], num_classes: int | None = None) -> nn
 
 def head_names(model: nn.Module) -> list[str]:
     """State-dict names of the classification head: those of the last linear (or 1x1 conv) layer."""
-    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    name, layer = layers[-1]
+    name, layer = networks.last_layer(model)
     return [f"{name}.{p}" for p, _ in layer.named_parameters()]
 
 
@@ -95,8 +82,9 @@ def prunable(model: nn.Module) -> list[str]:
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Strict load; WinnowError lists what is missing, unexpected or of another shape."""
+    """Strict load, as PyTorch's own: batch counters that old files lack begin at 0; WinnowError lists what is missing, unexpected or of another shape."""
     own = model.state_dict()
+    state = {**{k: torch.zeros_like(v) for k, v in own.items() if k.endswith("num_batches_tracked")}, **state}
     problems = [f"missing {k}" for k in own if k not in state]
     problems += [f"unexpected {k}" for k in state if k not in own]
     problems += [
@@ -132,22 +120,3 @@ def load_pretrained(path: Any, num_classes: int | None = None) -> tuple[nn.Modul
     fresh = {k: v for k, v in model.state_dict().items() if k in head}
     load_state(model, {**{k: v for k, v in state.items() if k not in head}, **fresh}, str(path))
     return model, {**recorded, "num_classes": num_classes}
-
-
-def _torchvision(config: Model, num_classes: int) -> nn.Module:
-    from winnow.compat import torchvision
-
-    models = torchvision().models
-    name = config.arch.removeprefix("torchvision/")
-    known = [m for m in models.list_models() if "/" not in m]
-    own = [*(f"resnet{d}" for d in (8, 14, 20, 32, 44, 56)), *_SMALL, "wideresnet-28-2"]
-    if name not in models.list_models(module=models):
-        raise WinnowError(f"model.arch: {config.arch!r} is no known architecture{nearest(config.arch, [*own, *known])}")
-    model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes)
-    if not config.imagenet_stem:
-        if not isinstance(model, models.ResNet):
-            raise WinnowError(f"model.imagenet_stem: only torchvision ResNets have one to replace, {config.arch} is none")
-        model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, 1, 1, bias=False)
-        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-        model.maxpool = nn.Identity()
-    return model

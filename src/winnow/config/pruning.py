@@ -1,0 +1,66 @@
+"""Configuration of pruning, shared by the pipelines: one cut, and its iteration with rewinding."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from winnow.config.parts import Compute, Data, Percent
+from winnow.config.text import TextData
+from winnow.prune.methods import METHODS
+from winnow.schema import Part, key
+
+RANDOM = "random"  # over all layers together, or by layer like another ticket
+_ONE_CUT = {RANDOM if n == "random_global" else n: m for n, m in METHODS.items() if m.takes in ("weights", "model")}
+LIGHT = tuple(n for n, m in _ONE_CUT.items() if m.takes == "weights")  # seconds of NumPy, where snakemake runs
+FOR_IMAGES = tuple(n for n, m in _ONE_CUT.items() if "images" in m.tasks)
+FOR_TEXTS = tuple(n for n, m in _ONE_CUT.items() if "texts" in m.tasks)
+
+
+class Prune(Part):
+    """What the stage `prune` gets: one method, and how many weights it leaves."""
+
+    method: str = key("a method of winnow.prune: magnitude, random, erk, lamp, snip, ...")
+    remaining_percent: float | None = key(
+        "percentage of the prunable weights that REMAIN; null: each layer keeps as many as --like", None, gt=0, le=100
+    )
+    label: str | None = key("how the ticket calls its method; null: by its name", None)
+    round: int | None = key("IMP round, for the record", None, ge=1)
+    seed: int = key("draws positions or images", 0, ge=0)
+    options: dict[str, bool] = key("switches of the method", factory=dict)
+    images: int = key("methods that look at data: training images", 128, ge=1)
+    data: Data | None = key("methods that look at data or at the size of an image: the task", None)
+    text: TextData | None = key("the same for methods that look at texts", None)
+    compute: Compute = key("numerical settings", factory=Compute)
+
+
+def module_of(config: Prune) -> str:
+    """The module of winnow.prune that a job runs."""
+    if config.method != RANDOM:
+        return config.method
+    return "random_like" if config.remaining_percent is None else "random_global"
+
+
+class ImpSchedule(Part):
+    """Iterative magnitude pruning: what goes in a round, which weights are ranked, what the next round starts from."""
+
+    rounds: int = key("rounds to run", ge=0)
+    prune_percent: float = key("percentage of the remaining weights removed each round", 20.0, gt=0, lt=100)
+    remaining_percents: list[Percent] | None = key("percentage that remains after each round, instead of both", None)
+    rewind: Literal["dense", "cold", "warm", "renda"] = key(
+        "what a round trains from. dense: the weights that round 1 pruned; cold: those at initialisation; warm: those of "
+        "rewind_iteration; renda: what the last round trained, only the learning rate starts over"
+    )
+    rewind_iteration: int = key("optimisation step that warm rewinds to", 1000, ge=0)
+    ranked: Literal["last", "best"] = key("rank the weights of the last epoch, or of the best held-out accuracy")
+
+    def schedule(self) -> list[float]:
+        """Percentage that remains after each round."""
+        if self.remaining_percents is not None:
+            return self.remaining_percents
+        return [100.0 * (1.0 - self.prune_percent / 100.0) ** k for k in range(1, self.rounds + 1)]
+
+    def check(self) -> None:
+        """The schedule falls."""
+        chosen = self.remaining_percents
+        if chosen is not None and (not chosen or sorted(set(chosen), reverse=True) != chosen):
+            raise ValueError(f"remaining_percents: {chosen} must fall from round to round")

@@ -1,0 +1,100 @@
+"""What no job could do, told before any job starts: data and weights that are at hand and do not fit, names that nobody knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from winnow.config import architectures
+from winnow.config.parts import Data, Model
+from winnow.config.vision import AutoAttack, WeightsSource
+from winnow.errors import WinnowError
+from winnow.schema import Origin, Part
+
+CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "svhn": 10, "imagenet": 1000}
+IMAGES = {"digits": 1437, "cifar10": 50000, "cifar100": 50000, "svhn": 73257, "imagenet": 1281167}
+LEAST_CLASSES_TARGETED = 4  # APGD-T aims at one of the other classes after the two most likely ones
+
+
+def refuse(root: Any, origin: Origin) -> None:
+    """Raise WinnowError for the first key that no job could work with."""
+    for steps, part in walk(root, ()):
+        for key, text in problems(part, root):
+            where = (*steps, *key)
+            spelled = "config" + "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in where)
+            place = origin(where)
+            raise WinnowError(f"{spelled}: {text}" + (f" ({place})" if place else ""))
+
+
+def walk(part: Part, steps: tuple[int | str, ...]) -> Iterator[tuple[tuple[int | str, ...], Part]]:
+    """Every configuration object below `part` with the steps to it, itself included."""
+    yield steps, part
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        for i, inner in enumerate(value if isinstance(value, list) else [value]):
+            if isinstance(inner, Part):
+                yield from walk(inner, (*steps, name, i) if isinstance(value, list) else (*steps, name))
+
+
+def problems(part: Part, root: Any) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(key within the part, what is wrong and how to mend it)."""
+    data = getattr(part, "data", None)
+    if isinstance(part, Model) and (text := architectures.unknown(part.arch)):
+        yield ("arch",), text
+    if isinstance(part, WeightsSource) and part.file and not part.file.startswith("results/"):
+        pattern = part.file.replace("{seed}", "*")
+        if root.check_data and not Path(part.file).is_file() and not (pattern != part.file and _any(pattern)):
+            yield ("file",), f"{part.file}: no such file; correct the path"
+    if isinstance(part, Data):
+        yield from _data(part, root)
+    evaluation = getattr(part, "evaluation", None)
+    auto = getattr(evaluation, "autoattack", None)
+    if isinstance(data, Data) and isinstance(auto, AutoAttack) and "apgd-t" in auto.attacks:
+        classes = _classes(data, root)
+        if classes is not None and classes < LEAST_CLASSES_TARGETED:
+            yield (
+                ("evaluation", "autoattack", "attacks"),
+                f"apgd-t needs at least {LEAST_CLASSES_TARGETED} classes, the task has {classes}; leave it out",
+            )
+    if isinstance(data, Data) and hasattr(part, "fractions"):
+        images = _train_images(data)
+        for fraction in part.fractions:
+            if images is not None and round(images * fraction) < 2:
+                yield ("fractions",), f"{fraction:g} of {images} training images is less than two images; raise it"
+
+
+def _any(pattern: str) -> bool:
+    return next(Path().glob(pattern), None) is not None if not pattern.startswith("/") else True
+
+
+def _data(data: Data, root: Any) -> Iterator[tuple[tuple[str, ...], str]]:
+    if data.dataset in ("imagefolder", "npz") and root.check_data:
+        path = Path(root.data_root) / str(data.path)
+        if not path.exists():
+            yield ("path",), f"{path}: not there; put the data in place, or correct the path or data_root"
+            return
+    known = _classes(data.having(classes=None), root)
+    if data.classes and known is not None and max(data.classes) >= known:
+        yield ("classes",), f"{max(data.classes)} is no label: {data.dataset} has the labels 0 to {known - 1}"
+    images = IMAGES.get(data.dataset)
+    if images is not None and data.classes is None and data.val_images + (data.train_images or 1) > images:
+        asked = f"val_images {data.val_images}" + (f" and train_images {data.train_images}" if data.train_images else "")
+        yield (("val_images",), f"{asked} together are more than the {images} training images of {data.dataset}")
+
+
+def _classes(data: Data, root: Any) -> int | None:
+    """Number of classes of a task; None where nothing at hand tells."""
+    if data.classes:
+        return len(data.classes)
+    if data.dataset == "imagefolder" and (folder := Path(root.data_root) / str(data.path) / "train").is_dir():
+        return sum(1 for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return CLASSES.get(data.dataset)
+
+
+def _train_images(data: Data) -> int | None:
+    """Images that training may use; None where nothing at hand tells."""
+    images = IMAGES.get(data.dataset)
+    if images is None or data.classes:
+        return data.train_images
+    return data.train_images or images - data.val_images

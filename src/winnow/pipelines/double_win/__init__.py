@@ -1,0 +1,1 @@
+"""Double-win tickets (ICML 2022)."""

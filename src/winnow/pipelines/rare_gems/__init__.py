@@ -1,0 +1,1 @@
+"""Rare gems (NeurIPS 2022)."""

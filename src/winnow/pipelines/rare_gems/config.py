@@ -1,0 +1,148 @@
+"""Schema of the `rare_gems` section of the configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from winnow.config.gems import ITERATIVE, SearchOptions, WeightInit
+from winnow.config.parts import Attack, Compute, Count, Data, Model, Percent, Train, check_names, check_seeds
+from winnow.config.pruning import FOR_IMAGES, ImpSchedule
+from winnow.config.vision import WeightsSource
+from winnow.schema import Part, key
+
+SEARCHED = ("hc_iter", "hc", "ep", "global_ep", "global_ep_iter")
+NAME = "letters, digits, _ and . only: it becomes part of file names"
+
+
+class Imp(ImpSchedule):
+    """Iterative magnitude pruning with rewinding, the pruning that gems compete with."""
+
+    rounds: int = key("rounds to run", 30, ge=1)
+    rewind: Literal["warm", "cold", "renda"] = key(
+        "warm: to rewind_iteration; cold: to iteration 0; renda: not the weights", "warm"
+    )
+    ranked: Literal["last", "best"] = key("rank the weights of the last epoch, or of the best held-out accuracy", "best")
+
+
+class _Branch(Part):
+    name: str = key(f"names its folder; {NAME}")
+    targets: list[Percent] | None = key("percentages that REMAIN; null: the experiment's", None)
+    init: WeightInit | None = key("initialisation of the weights; null: the experiment's", None)
+    weights: str | None = key("start from this weights artifact of winnow instead (warm gems); {seed} is replaced", None)
+    imported: WeightsSource | None = key("start from pre-trained weights from outside instead", None)
+    imported_classes: int | None = key("for imported: classes of the head in the file", None, ge=1)
+    attack: Attack | None = key("adversary of search and fine-tuning (robust gems)", None)
+    finetune: Train | None = key("fine-tuning; null: the experiment's", None)
+
+    def check(self) -> None:
+        """One source of the weights."""
+        if (self.imported is None) != (self.imported_classes is None):
+            raise ValueError("imported and imported_classes go together")
+        if self.imported is not None and self.weights is not None:
+            raise ValueError("set weights or imported, not both")
+
+
+class SearchBranch(_Branch):
+    """Tickets that a search finds: Gem-Miner, edge-popup and their forms."""
+
+    algo: Literal["hc_iter", "hc", "ep", "global_ep", "global_ep_iter"] = key(
+        "hc_iter: Gem-Miner; hc: without hard prunes; ep: edge-popup; global_ep, global_ep_iter: its global forms"
+    )
+    search: SearchOptions = key("the search")
+    train: Train = key("optimisation of the search")
+    sanity: bool = key("run the sanity checks of each ticket", False)
+
+    def check(self) -> None:
+        """An iterative search prunes at least once."""
+        super().check()
+        if self.algo in ITERATIVE and self.train.epochs <= self.search.iter_period:
+            raise ValueError(
+                f"train.epochs: a search of {self.train.epochs} epochs never prunes with iter_period "
+                f"{self.search.iter_period}; it takes iter_period + 1"
+            )
+
+
+class ImpBranch(_Branch):
+    """Tickets of iterative magnitude pruning."""
+
+    algo: Literal["imp"] = key("iterative magnitude pruning")
+    train: Train = key("optimisation of a round")
+    imp: Imp = key("rounds and rewinding")
+
+
+class DenseBranch(_Branch):
+    """The dense network."""
+
+    algo: Literal["wt"] = key("dense training")
+    train: Train = key("its optimisation")
+
+
+class PrunedBranch(_Branch):
+    """Tickets that are cut from the initial weights in one step."""
+
+    algo: Literal[*FOR_IMAGES] = key(  # type: ignore[valid-type]
+        "random: uniform over all layers; the others as in winnow.prune"
+    )
+    images: int = key("training images that snip and grasp look at", 128, ge=1)
+    sanity: bool = key("run the sanity checks of each ticket", False)
+
+
+Branch = Annotated[SearchBranch | ImpBranch | DenseBranch | PrunedBranch, Field(discriminator="algo")]
+
+
+class Experiment(Part):
+    """One architecture on one task, with all branches that are compared there."""
+
+    name: str = key(f"names its folder; {NAME}")
+    dataset: str = key("column `dataset` of the table")
+    data: Data = key("the task")
+    model: Model = key("the architecture; column `arch`")
+    targets: list[Percent] = key("percentages of the weights that shall REMAIN")
+    init: WeightInit = key("initialisation of the weights", factory=WeightInit)
+    finetune: Train = key("fine-tuning of every ticket")
+    branches: list[Branch] = key("what is compared")
+
+    def check(self) -> None:
+        """Names and targets; one target for a search whose hard prunes do not decide alone."""
+        check_names("branches", [b.name for b in self.branches])
+        for targets in (self.targets, *(b.targets for b in self.branches if b.targets is not None)):
+            if not targets or len(set(targets)) != len(targets):
+                raise ValueError(f"targets: {targets} must be at least one, and different")
+        for b in self.branches:
+            drawn = isinstance(b, SearchBranch) and b.algo in ITERATIVE and not b.search.unflag_before_finetune
+            if drawn and len(b.targets or self.targets) > 1:
+                raise ValueError(f"{b.name}: without unflag_before_finetune a search gives one target; make a branch for each")
+
+
+class PublishedGem(Part):
+    """A published figure to stand beside ours."""
+
+    experiment: str = key("name of the experiment")
+    branch: str = key("name of the branch")
+    remaining_percent: float = key("percentage that remains there", gt=0, le=100)
+    acc_after: float = key("test accuracy after fine-tuning (percent)", ge=0, le=100)
+    acc_before: float | None = key("test accuracy before it", None, ge=0, le=100)
+
+
+class RareGems(Part):
+    """Rare gems (NeurIPS 2022): search at initialisation, fine-tune, check, compare."""
+
+    seeds: list[Count] = key("one run of everything each; table rows are means over them")
+    compute: Compute = key("numerical settings of every stage", factory=Compute)
+    experiments: list[Experiment] = key("architectures and tasks", factory=list)
+    from_files: list[str] = key("released configurations in the paper's own YAML keys; each adds an experiment", factory=list)
+    checks: list[Literal["reinit", "shuffle", "invert"]] = key(
+        "sanity checks of the branches that ask for them", factory=lambda: ["reinit", "shuffle", "invert"]
+    )
+    gem_margin: float = key("a gem beats every check by more than this many percentage points after fine-tuning", 1.0, ge=0)
+    gem_before: float = key("a gem's accuracy before fine-tuning is this many points above chance", 10.0, ge=0)
+    published: list[PublishedGem] = key("published figures for the table", factory=list)
+
+    def check(self) -> None:
+        """Names and seeds."""
+        check_names("experiments", [e.name for e in self.experiments])
+        if not self.experiments and not self.from_files:
+            raise ValueError("experiments: at least one, or a file in from_files")
+        check_seeds(self.seeds)

@@ -1,0 +1,1 @@
+"""Robust tickets for pre-trained language models (ACL 2022)."""

@@ -1,0 +1,279 @@
+"""The robust-ticket grid: paths, tickets, attacks and the configuration of every job.
+
+    results/robust_bert/<model>/<task>/pretrained/model.safetensors
+                                      /s<seed>/<network>/model.safetensors
+                                      /s<seed>/scores/epoch-<epoch>.safetensors
+                                      /s<seed>/tickets/<ticket>.mask.safetensors
+                                      /s<seed>/attacks/<attacker>/<network>.jsonl
+
+A network is `dense`, `freelb` or a ticket; a ticket is spelled `robust-<epoch>-<removed %>`, `imp-<removed %>` (rounds of iterative
+magnitude pruning) or `<method>-<removed %>`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from winnow.config.parts import Compute
+from winnow.config.pruning import FOR_TEXTS, LIGHT, Prune
+from winnow.config.text import TextAttack, TextData
+from winnow.pipelines import named, percent
+from winnow.pipelines.robust_bert.config import RobustBert, Task
+from winnow.pipelines.robust_bert.jobs import (
+    AttackText,
+    DrawTicket,
+    FetchAttackAssets,
+    FinetuneText,
+    ImportTextModel,
+    SearchRobustTicket,
+)
+from winnow.schema import Part, key, plain
+from winnow.text.assets import needed_roles
+from winnow.weights import pretrained_files, pretrained_folder
+
+ROOT = "results/robust_bert"
+TASK = f"{ROOT}/{{model}}/{{task}}"
+SEED = f"{TASK}/s{{seed}}"
+KINDS = ("random", "imp", *(m for m in FOR_TEXTS if m != "random"))
+LIGHT_KINDS = "|".join(("imp", *(m for m in FOR_TEXTS if m in LIGHT)))
+SCORED_KINDS = "|".join(m for m in FOR_TEXTS if m not in LIGHT) or "(?!)"
+TITLE, FIGURE, FIGURE_WILDCARDS = "Robust BERT tickets", "{task}", ("task",)
+FETCHED = "data/attack_assets"  # what fetch_attack_assets fills
+
+
+@dataclass(frozen=True)
+class Run:
+    """One attack on one network."""
+
+    model: str
+    task: str
+    seed: int
+    network: str
+    attacker: str
+
+    @property
+    def folder(self) -> str:
+        """Folder of the seed."""
+        return f"{ROOT}/{self.model}/{self.task}/s{self.seed}"
+
+    @property
+    def figures(self) -> str:
+        """The attack's metrics file."""
+        return f"{self.folder}/attacks/{self.attacker}/{self.network}.json"
+
+    @property
+    def mask(self) -> str | None:
+        """The ticket's file; None for dense networks."""
+        return f"{self.folder}/tickets/{self.network}.mask.safetensors" if "-" in self.network else None
+
+    @property
+    def method(self) -> str:
+        """Column `method`."""
+        kind = self.network.partition("-")[0]
+        return kind if kind in ("dense", "freelb") else f"{kind}_ticket"
+
+    @property
+    def search_epoch(self) -> int:
+        """Column `search_epoch`; 0 where no search is behind the network."""
+        return int(self.network.split("-")[1]) if self.network.startswith("robust-") else 0
+
+
+class GridTask(Part):
+    """One task as the grid sees it."""
+
+    name: str = key("name of the task")
+    search_epochs: list[int] = key("epochs that tickets are drawn from")
+
+
+class Grid(Part):
+    """Everything that decides which attacks there are."""
+
+    model: str = key("name of the model")
+    tasks: list[GridTask] = key("tasks")
+    removed_fractions: list[float] = key("sparsities")
+    methods: list[str] = key("kinds of networks")
+    attackers: list[str] = key("names of the attackers")
+    seeds: list[int] = key("seeds of the runs")
+
+    def networks(self, task: GridTask) -> list[str]:
+        """Networks of one task, dense first."""
+        found: list[str] = [m for m in ("dense", "freelb") if m in self.methods]
+        for fraction in self.removed_fractions:
+            if "robust_ticket" in self.methods:
+                found += [f"robust-{epoch}-{percent(fraction)}" for epoch in task.search_epochs]
+            found += [f"{k}-{percent(fraction)}" for k in KINDS if f"{k}_ticket" in self.methods]
+        return found
+
+    def runs(self) -> Iterator[Run]:
+        """Every attack that the table needs."""
+        for task in self.tasks:
+            for network, attacker, seed in product(self.networks(task), self.attackers, self.seeds):
+                yield Run(self.model, task.name, seed, network, attacker)
+
+
+def grid_of(section: RobustBert) -> Grid:
+    """The grid that a configuration spans."""
+    return Grid(
+        model=section.model_name,
+        tasks=[GridTask(name=t.name, search_epochs=t.search_epochs) for t in section.tasks],
+        removed_fractions=section.removed_fractions,
+        methods=list(section.methods),
+        attackers=[a.name for a in section.attackers],
+        seeds=section.seeds,
+    )
+
+
+def _training_data(data: TextData) -> TextData:
+    # neither the size of the test split nor what attacks leave alone touches training
+    return data.having(test_examples=None, fixed_text=None)
+
+
+def _uncompiled(section: RobustBert) -> Compute:
+    return section.compute.having(compile=False)  # `compile` is for fine-tuning alone
+
+
+def import_model(section: RobustBert, task: str) -> ImportTextModel:
+    """The pre-trained model: one for all seeds, as a released encoder is."""
+    data = _training_data(named(section.tasks, task).data)
+    return ImportTextModel(model=section.model, data=data, compute=_uncompiled(section), seed=0)
+
+
+def model_inputs(section: RobustBert, data_root: str) -> list[str]:
+    """Files of a pre-trained model that lies in a folder; none for tiny and hub models."""
+    folder = pretrained_folder(section.model.path, data_root) if section.model.path else None
+    return [str(file) for file in pretrained_files(folder)] if folder else []
+
+
+def finetune(section: RobustBert, task: str, network: str, seed: str) -> FinetuneText:
+    """Fine-tuning (networks dense and freelb), or the retraining of a ticket."""
+    t: Task = named(section.tasks, task)
+    return FinetuneText(
+        data=_training_data(t.data),
+        train={"dense": t.finetune, "freelb": t.freelb}.get(network, t.retrain),
+        adversary=(t.freelb_adversary or t.adversary) if network == "freelb" else None,
+        compute=section.compute,
+        seed=int(seed),
+    )
+
+
+def search(section: RobustBert, task: str, seed: str) -> SearchRobustTicket:
+    """The search of a task."""
+    t: Task = named(section.tasks, task)
+    return SearchRobustTicket(
+        data=_training_data(t.data), train=t.search, masks=t.masks, adversary=t.adversary, keep_epochs=t.search_epochs,
+        compute=_uncompiled(section), seed=int(seed),
+    )  # fmt: skip
+
+
+def draw(section: RobustBert, removed_percent: str) -> DrawTicket:
+    """A ticket from a search's scores."""
+    return DrawTicket(removed_fraction=float(removed_percent) / 100)
+
+
+def prune(section: RobustBert, task: str, kind: str, removed_percent: str, seed: str) -> Prune:
+    """A ticket from weights."""
+    method = "magnitude" if kind == "imp" else kind
+    drawn = {} if method == "magnitude" else {"seed": int(seed)}
+    looks = {"text": _training_data(named(section.tasks, task).data), "compute": section.compute} if method not in LIGHT else {}
+    return Prune(method=method, label=kind, remaining_percent=100.0 - float(removed_percent), **drawn, **looks)
+
+
+def pruned(section: RobustBert, wildcards: Any) -> dict[str, str | list[str]]:
+    """What a ticket is made from: the fine-tuned dense model; for random the pre-trained one; for a later IMP round what the last
+    round trained, and its ticket."""
+    seed, step = SEED.format(**wildcards), section.imp_step_percent
+    found: dict[str, str | list[str]] = {"weights": f"{seed}/dense/model.safetensors", "mask": [], "like": []}
+    if wildcards.kind == "random":
+        return found | {"weights": f"{TASK.format(**wildcards)}/pretrained/model.safetensors"}
+    last = float(wildcards.percent) - step
+    if wildcards.kind == "imp" and last > 1e-9:
+        name = f"imp-{last:g}"
+        return found | {"weights": f"{seed}/{name}/model.safetensors", "mask": f"{seed}/tickets/{name}.mask.safetensors"}
+    return found
+
+
+def tuned(wildcards: Any) -> dict[str, str | list[str]]:
+    """The pre-trained model and, unless the dense network itself is trained, a ticket."""
+    mask: str | list[str] = f"{SEED}/tickets/{wildcards.network}.mask.safetensors".format(**wildcards)
+    return {
+        "model": f"{TASK.format(**wildcards)}/pretrained/model.safetensors",
+        "mask": [] if wildcards.network in ("dense", "freelb") else mask,
+    }
+
+
+def attack(section: RobustBert, task: str, attacker: str, seed: str) -> AttackText:
+    """An attack on one network."""
+    t: Task = named(section.tasks, task)
+    return AttackText(
+        data=t.data.having(train_examples=None), attack=attack_of(section, attacker), examples=t.attacked_examples,
+        selection=t.attacked_selection, compute=_uncompiled(section), seed=int(seed),
+    )  # fmt: skip
+
+
+def attack_of(section: RobustBert, name: str) -> TextAttack:
+    """The settings of the attacker of that name."""
+    return named(section.attackers, name).attack
+
+
+class Table(Part):
+    """What the stage robust_bert_table gets."""
+
+    grid: Grid = key("every run of the table")
+
+
+def table(section: RobustBert) -> Table:
+    """The grid."""
+    return Table(grid=grid_of(section))
+
+
+class Plot(Part):
+    """What the stage robust_bert_plots gets."""
+
+    task: str = key("task to draw")
+
+
+def plot(section: RobustBert, task: str) -> Plot:
+    """One figure."""
+    return Plot(task=task)
+
+
+def fetch(section: RobustBert) -> FetchAttackAssets:
+    """The attackers with an asset in the folder that fetch_attack_assets fills."""
+    fetched = {role for role, path in plain(section.assets).items() if path and path.startswith(f"{FETCHED}/")}
+    return FetchAttackAssets(
+        attacks=[a.attack for a in section.attackers if fetched & set(needed_roles(a.attack))], folder=FETCHED
+    )
+
+
+def targets(section: RobustBert) -> list[str]:
+    """The table and figures of a section."""
+    return ["results/tables/robust_bert.csv", *(f"results/figures/robust_bert/{t.name}.svg" for t in section.tasks)]
+
+
+def table_inputs(section: RobustBert) -> list[str]:
+    """Attack figures and tickets behind the table."""
+    runs = list(grid_of(section).runs())
+    return sorted({r.figures for r in runs}) + sorted({r.mask for r in runs if r.mask})
+
+
+def given_assets(section: RobustBert, wildcards: Any) -> dict[str, str]:
+    """Role -> path of the files that the attacker needs and the configuration names."""
+    roles = needed_roles(attack_of(section, wildcards.attacker))
+    return {role: path for role in roles if (path := getattr(section.assets, role))}
+
+
+def asset_inputs(section: RobustBert, wildcards: Any) -> dict[str, str]:
+    """The same as inputs; what lies in the folder that fetch_attack_assets fills stands for that rule's manifest."""
+    given = given_assets(section, wildcards)
+    own = {role: path for role, path in given.items() if not path.startswith(f"{FETCHED}/")}
+    return own if len(own) == len(given) else {**own, "fetched": f"{FETCHED}/manifest.json"}
+
+
+def asset_arguments(section: RobustBert, wildcards: Any) -> str:
+    """The same as arguments of attack_text, quoted."""
+    given = given_assets(section, wildcards)
+    return " ".join(f"--{role.replace('_', '-')} {shlex.quote(path)}" for role, path in given.items())

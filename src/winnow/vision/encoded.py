@@ -1,0 +1,138 @@
+"""Encoded images that are about to be packed: in a folder, a tar of one, or an .npz of JPEG bytes.
+
+What there is and in which order is known first (`items`); the images themselves come one at a time (`stream`), so memory does
+not grow with their number. Archives are read where they are, never unpacked.
+"""
+
+from __future__ import annotations
+
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from winnow.errors import WinnowError
+from winnow.vision.folders import HELD_OUT, layout, splits, walk
+from winnow.vision.images import is_image
+
+Streamed = tuple[int, str, bytes | Path]  # number of the item, its name, its bytes or the file that holds them
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Images of one source: class names, (split, class number) of every item, `train` before `test`, and their stream.
+
+    stream(wanted) yields the items whose numbers `wanted` accepts, in the order in which the source gives them best.
+    """
+
+    names: list[str]
+    items: list[tuple[str, int]]
+    item_names: list[str]
+    stream: Callable[[Callable[[int], bool]], Iterator[Streamed]]
+
+    def rows(self, split: str) -> range:
+        """Numbers of the items of a split."""
+        train = sum(s == "train" for s, _ in self.items)
+        return range(train) if split == "train" else range(train, len(self.items))
+
+
+def find(source: Path) -> Encoded:
+    """The images of `source`; WinnowError when it is not <train>/<class>/<image> beside a test split, or cannot be read."""
+    if source.is_dir():
+        return _folder(source)
+    return _jpeg_arrays(source) if source.suffix == ".npz" else _tar(source)
+
+
+def _folder(source: Path) -> Encoded:
+    inner = [p for p in source.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    base = inner[0] if len(inner) == 1 and inner[0].name != "train" and (inner[0] / "train").is_dir() else source
+    found = layout(splits(walk(base)), base)
+    images = [(s, label, path) for s in ("train", "test") for path, label in found.images(s)]
+
+    def stream(wanted: Callable[[int], bool]) -> Iterator[Streamed]:
+        for number, (_, _, path) in enumerate(images):
+            if wanted(number):
+                yield number, str(base / path), base / path
+
+    return Encoded(found.names, [(s, y) for s, y, _ in images], [p for _, _, p in images], stream)
+
+
+def _tar(source: Path) -> Encoded:
+    places: dict[str, int] = {}
+    entries: list[tuple[str, bool]] = []
+    for member in _members(source):
+        path = member.name
+        if member.issym() or member.islnk():
+            if is_image(path):
+                raise WinnowError(f"{source}: {member.name} is a link; unpack the archive and pack the folder")
+        elif member.isdir() or (member.isfile() and path not in places):
+            entries.append((path, member.isdir()))
+        if member.isfile():
+            places[path] = member.offset_data  # of a name that comes twice, the last one counts, as when it is unpacked
+    found = layout(splits(entries, anywhere=True), source)
+    images = [(s, label, path) for s in ("train", "test") for path, label in found.images(s)]
+    numbers = {places[path]: number for number, (_, _, path) in enumerate(images)}
+
+    def stream(wanted: Callable[[int], bool]) -> Iterator[Streamed]:
+        for member, data in _contents(source, lambda offset: offset in numbers and wanted(numbers[offset])):
+            yield numbers[member.offset_data], f"{source}: {member.name}", data
+
+    return Encoded(found.names, [(s, y) for s, y, _ in images], [p for _, _, p in images], stream)
+
+
+def _members(source: Path) -> Iterator[tarfile.TarInfo]:
+    try:
+        with tarfile.open(source) as archive:
+            for member in archive:
+                yield member
+                archive.members = []  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
+        raise WinnowError(f"{source}: not a complete tar archive ({error}); fetch it again") from None
+
+
+def _contents(source: Path, wanted: Callable[[int], bool]) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    with tarfile.open(source) as archive:
+        for member in archive:
+            if member.isfile() and wanted(member.offset_data) and (handle := archive.extractfile(member)):
+                yield member, handle.read()
+            archive.members = []  # type: ignore[attr-defined]
+
+
+def _jpeg_arrays(source: Path) -> Encoded:
+    """<split>_jpeg (all bytes joined), <split>_offsets (N+1) and y_<split> (N labels) of train and one other split."""
+    try:
+        with np.load(source, allow_pickle=False) as stored:
+            held = next((name for name in HELD_OUT if f"{name}_jpeg" in stored), "test")
+            parts = {s: tuple(stored[k] for k in (f"{n}_jpeg", f"{n}_offsets", f"y_{n}")) for s, n in
+                     (("train", "train"), ("test", held))}  # fmt: skip
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise WinnowError(f"{source}: no <split>_jpeg, <split>_offsets and y_<split> arrays to read ({error})") from None
+    for split, (data, offsets, y) in parts.items():
+        if (
+            y.ndim != 1
+            or len(y) == 0
+            or offsets.shape != (len(y) + 1,)
+            or offsets.dtype.kind not in "iu"
+            or data.dtype != np.uint8
+        ):
+            raise WinnowError(f"{source}: {split}: uint8 bytes, N labels and N+1 offsets expected")
+        if offsets[0] < 0 or offsets[-1] > len(data) or (np.diff(offsets.astype(np.int64)) < 0).any():
+            raise WinnowError(f"{source}: {split}: offsets must rise within the {len(data)} bytes")
+    labels = {split: [str(y) for y in part[2]] for split, part in parts.items()}
+    names = sorted({*labels["train"], *labels["test"]}, key=lambda n: (not n.isdecimal(), int(n) if n.isdecimal() else 0, n))
+    number_of = {name: number for number, name in enumerate(names)}
+    items = [(split, number_of[y]) for split in parts for y in labels[split]]
+    first = {"train": 0, "test": len(labels["train"])}
+
+    def stream(wanted: Callable[[int], bool]) -> Iterator[Streamed]:
+        for split, (data, offsets, _) in parts.items():
+            for i in range(len(offsets) - 1):
+                if wanted(first[split] + i):
+                    yield first[split] + i, f"{source}: {split} image {i}", data[offsets[i] : offsets[i + 1]].tobytes()
+
+    return Encoded(names, items, [f"{split}/{i}" for split in parts for i in range(len(labels[split]))], stream)

@@ -1,0 +1,132 @@
+"""Batches from image files: worker processes decode, cut and resize; what they hand over is 8-bit.
+
+One DataLoader serves a split for as long as it is used, epochs and validations alike, so its workers start once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from winnow.config.parts import Data
+from winnow.errors import WinnowError
+from winnow.vision import geometry, images
+from winnow.vision.augment import Pixels, from_pixels
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+# A JPEG may be decoded at 1/2, 1/4 or 1/8 (its own transform does the averaging) while so many pixels are left for one of the result
+GAP = 2.0
+Part = tuple[int | None, np.ndarray]  # epoch (None: as at test time) and image numbers of a batch
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """An error of a worker, on its way to the process that reports it."""
+
+    message: str
+
+
+class _Files(torch.utils.data.Dataset[Tensor | _Refused]):
+    """Item (epoch, numbers): these images of `paths` (bytes) as uint8 (B,S,S,3), cut and resized."""
+
+    def __init__(self, paths: np.ndarray, data: Data, seed: int):
+        self.paths, self.data, self.seed = paths, data, seed
+
+    def __getitem__(self, part: Part) -> Tensor | _Refused:
+        epoch, numbers = part
+        drawn = None if epoch is None or self.data.train_crop != "resized" else geometry.draws(numbers, self.seed, epoch)
+        try:
+            pictures = [self._picture(n, None if drawn is None else drawn[[k]]) for k, n in enumerate(numbers.tolist())]
+        except WinnowError as error:
+            return _Refused(str(error))
+        if len({p.shape for p in pictures}) > 1:
+            name = os.fsdecode(self.paths[numbers[0]])
+            return _Refused(
+                f"{name}: images of several sizes in its batch; set data.image_size, the side that the model shall see"
+            )
+        return torch.stack(pictures)
+
+    def _picture(self, number: int, drawn: geometry.Floats | None) -> Tensor:
+        """Image `number` as (S,S,3)."""
+        path = self.paths[number]
+        with images.opened(path, os.fsdecode(path)) as image:
+            if drawn is not None:
+                box = geometry.random_boxes(image.height, image.width, drawn)[0]
+                size = self.data.image_size or image.width
+                top, left, height, width = _reduced(image, box, size)
+                crop = images.as_rgb(image, os.fsdecode(path)).crop((left, top, left + width, top + height))
+                return from_pixels([np.array(crop)], (size, size))[0]
+            view = geometry.test_view(image.height, image.width, self.data)
+            if view is not None:
+                _reduced(image, np.array([0, 0, image.height, image.width]), max(view.height, view.width))
+            pixels: Pixels = np.array(images.as_rgb(image, os.fsdecode(path)))
+        if view is None:
+            return torch.from_numpy(pixels)
+        resized = from_pixels([pixels], (view.height, view.width))[0]
+        return resized[view.top : view.top + view.size, view.left : view.left + view.size]
+
+
+def _reduced(image: ImageFile, box: np.ndarray, size: int) -> tuple[int, int, int, int]:
+    """Let a JPEG be decoded at a fraction of its size where `size` pixels of `box` allow it; the box in its new pixels."""
+    height, width = image.height, image.width
+    for part in (8, 4, 2):
+        if image.format == "JPEG" and min(box[2:]) >= GAP * part * size:
+            image.draft(None, (width // part, height // part))
+            break
+    scale = np.array([image.height / height, image.width / width] * 2)
+    top, left, tall, wide = np.rint(box * scale).astype(int).tolist()
+    return top, left, max(1, tall), max(1, wide)
+
+
+class _Turn:
+    """The batches of one pass, as the sampler that a DataLoader asks anew at each."""
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+
+    def __iter__(self) -> Iterator[Part]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+
+class FileFeed:
+    """uint8 batches (B,S,S,3) of image files, in page-locked memory when `pinned`; one pass at a time."""
+
+    def __init__(self, paths: np.ndarray, data: Data, seed: int, workers: int, pinned: bool):
+        self._turn, self._passes = _Turn(), 0
+        self._loader = torch.utils.data.DataLoader(
+            _Files(paths, data, seed),
+            sampler=self._turn,  # type: ignore[arg-type]
+            batch_size=None,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=pinned,
+            generator=torch.Generator(),  # the DataLoader draws a seed at each pass: not from the run's generator
+        )
+
+    def batches(self, parts: list[np.ndarray], epoch: int | None) -> Iterator[Tensor]:
+        """The images of each part; WinnowError of the first that cannot be read."""
+        self._turn.parts = [(epoch, part) for part in parts]
+        self._passes += 1
+        current = self._passes
+        for batch in self._loader:
+            assert current == self._passes, "a pass over files was begun before the last one ended"
+            if isinstance(batch, _Refused):
+                raise WinnowError(batch.message)
+            yield batch
+
+
+def read_image(path: Path | bytes) -> Tensor:
+    """An image file as uint8 (3,H,W); WinnowError when it cannot be decoded."""
+    return torch.from_numpy(images.read(path, os.fsdecode(path)).transpose(2, 0, 1).copy())

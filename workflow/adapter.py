@@ -1,0 +1,181 @@
+"""Everything that reaches into Snakemake beyond its documented language, in one place, each with its reason.
+
+tests/workflow/test_adapter.py fails on a version of Snakemake that this module does not know.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from inspect import signature
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from snakemake.exceptions import WorkflowError
+from snakemake.resources import Resource
+
+from winnow.artifacts import sha256_text
+from winnow.config.pruning import module_of
+from winnow.config.root import Root, load, load_files, run_arguments
+from winnow.errors import WinnowError
+from winnow.fingerprint import closure, module_hash, stamps
+from winnow.launch import JOB_ENVIRONMENT
+from winnow.pipelines.cost import model_of, parameters, work
+from winnow.schema import Part, canonical_json
+
+WORDS = ("slurm_partition", "slurm_account", "constraint", "qos")  # default resources that are mere words
+KNOWN = ("9.27",)  # versions of Snakemake whose internals this module was tried with
+
+
+class Asked(NamedTuple):
+    """What the jobs of a rule get (`params`) and ask for."""
+
+    threads: int
+    resources: dict[str, Any]
+    params: dict[str, Any]
+
+
+def signed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with its signature written down: Snakemake asks for it 20 times a job, a tenth of a dry run."""
+    function.__signature__ = signature(function)  # type: ignore[attr-defined]
+    return function
+
+
+class Adapter:
+    """The configuration of a workflow, and what its rules declare."""
+
+    signed = staticmethod(signed)
+
+    def __init__(self, workflow: Any, config: dict[str, Any]):
+        self.base = Path(workflow.basedir)
+        with (self.base / "workflow/resources.yaml").open() as stream:
+            self.requests = yaml.safe_load(stream)
+        self.config = self._configuration(workflow, config)
+        self.run = run_arguments(self.config)
+        self.prefix = self._prefix(workflow)
+        self._settle_default_resources(workflow)
+        # The jobs of a paper's grid are a million objects that live to the end: looking for garbage among them again and again
+        # took a third of the time of a dry run.
+        gc.freeze()
+        gc.set_threshold(500_000, 20, 100)
+
+    def _configuration(self, workflow: Any, config: dict[str, Any]) -> Root:
+        """From the files of --configfile, read again for the places of their keys; from `config` where another workflow gives it."""
+        settings = workflow.config_settings
+        try:
+            if config != settings.overwrite_config:
+                return load(config)
+            return load_files(settings.configfiles, settings.config)[0]
+        except WinnowError as error:
+            raise WorkflowError(str(error)) from None
+
+    def _prefix(self, workflow: Any) -> str:
+        """Jobs find winnow without installing it, and the Python that runs Snakemake, unless an environment is deployed for them."""
+        prefix = f"export PYTHONPATH={shlex.quote(str(self.base / 'src'))}; "
+        prefix += "".join(f"export {n}={shlex.quote(os.environ.get(n, v))}; " for n, v in JOB_ENVIRONMENT.items())
+        if not workflow.deployment_settings.deployment_method:
+            prefix += f'export PATH={shlex.quote(os.path.dirname(sys.executable))}:"$PATH"; '
+        return prefix
+
+    def _settle_default_resources(self, workflow: Any) -> None:
+        """Default resources are expressions, worked out for every job anew, a tenth of a dry run: those that are a mere word, and
+        the folder for temporary files (each process asks for its own), are settled here."""
+        defaults = workflow.resource_settings.default_resources or {}
+        for name, resource in defaults.items():
+            if resource.raw == "system_tmpdir":
+                defaults[name] = Resource(name, tempfile.gettempdir(), raw=resource.raw)
+            elif name in WORDS and str(resource.raw).isidentifier():
+                defaults[name] = Resource(name, resource.raw, raw=resource.raw)
+
+    def asked(
+        self,
+        rule: str,
+        section: Any,
+        build: Callable[..., Part],
+        *names: str,
+        stage: str | None = None,
+        env: str = "vision",
+        gpus: int = 0,
+        loads: bool = False,
+        threads: int | None = None,
+        **more: Any,
+    ) -> Asked:
+        """What a rule declares. `build(section, *wildcards)` gives what its stage parses.
+
+        gpus: of a job; its threads are then the section's. loads: data comes through worker processes. `more` are further params.
+        """
+        made = cache(lambda *values: build(section, *values))
+        text = cache(lambda *values: canonical_json(made(*values)))
+        config = signed(lambda wildcards: text(*[wildcards[n] for n in names]))
+        module = stage or rule
+        stamp: dict[str, Any] = self.stamp(module, env)
+        if module == "prune":  # each method is a file, and has a stamp of its own
+            stamp["method"] = signed(lambda wildcards: self.method_stamp(made(*[wildcards[n] for n in names])))
+        resources: dict[str, Any] = {
+            "mem_mb": self._memory(rule, self.config.workers if loads else 0),
+            "runtime": self._runtime(rule, config),
+        }
+        if gpus:
+            model = {"gpu_model": self.config.gpu_model} if self.config.gpu_model else {}
+            resources = {**model, "nodes": 1, "gpu": gpus, **resources}
+        own = threads if threads is not None else section.compute.threads if gpus else 1
+        named = {"stage": module} if rule in ("table", "plots") else {}  # their shell line takes it
+        return Asked(own, resources, {"config": config, **stamp, "run": self._untracked(), **named, **more})
+
+    def _untracked(self) -> Callable[..., str]:
+        """The arguments that change no result: Snakemake does not compare params whose function takes `input`."""
+
+        @signed
+        def run(wildcards: Any, input: Any, resources: Any) -> str:
+            gpus = resources.get("gpu", 0)  # a job that gets several starts as many processes, which share its batches
+            return f"{self.run} --processes {gpus}" if isinstance(gpus, int) and gpus > 1 else self.run
+
+        return run
+
+    def stamp(self, stage: str, env: str) -> dict[str, Any]:
+        """Code and environment of a stage, both without comments, as params: a rule is stale when one changes, and Snakemake's
+        reason shows the one that did."""
+        with (self.base / f"envs/{env}.yaml").open() as stream:
+            environment = sha256_text(canonical_json(yaml.safe_load(stream)))[:12]
+        code = {f"code_{i}": text for i, text in enumerate(stamps(stage))}
+        return {**code, "environment": f"envs/{env}.yaml {environment}"}
+
+    @staticmethod
+    def method_stamp(config: Any) -> str:
+        """The code of the pruning method that a job runs, and of what it imports."""
+        return ", ".join(f"{m} {module_hash(m)}" for m in closure(f"winnow.prune.{module_of(config)}"))
+
+    def _memory(self, rule: str, workers: int) -> Callable[..., int]:
+        """Host memory of a rule in MB, from workflow/resources.yaml; it grows with every attempt."""
+        base = self.requests[rule]["mem_mb"] + self.requests["worker_mb"] * workers
+
+        @signed
+        def asked(wildcards: Any, attempt: int) -> int:
+            model = model_of(self.config, wildcards)
+            return attempt * (base + math.ceil(parameters(model) * self.requests["weight_bytes"] / 1e6 if model else 0))
+
+        return asked
+
+    def _runtime(self, rule: str, config: Callable[..., str]) -> Callable[..., int]:
+        """Minutes: the table's, and time for the work that the configuration stands for; more with every attempt, up to `longest`."""
+        base, longest = self.requests[rule]["minutes"], self.requests["longest"]
+        rate = self.requests["rates"]["cpu" if self.config.device == "cpu" else "gpu"]
+        known: dict[Any, int] = {}
+
+        @signed
+        def asked(wildcards: Any, attempt: int) -> int:
+            text = config(wildcards)
+            place = (text, wildcards.get("experiment"), wildcards.get("mode"))
+            if place not in known:
+                tmac = work(text, model_of(self.config, wildcards), wildcards)
+                known[place] = base + math.ceil(2 * tmac / rate / 60)
+            return min(longest, known[place] * attempt)
+
+        return asked
