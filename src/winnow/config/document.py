@@ -1,7 +1,7 @@
 """Writes the configuration reference (tracked) and the JSON schema for editors (not tracked): `make docs`.
 
-    python -m winnow.config.document             # docs/configuration.md and build/config.schema.json
-    python -m winnow.config.document FILE ...    # the configuration that these files give, each key with its origin
+python -m winnow.config.document             # docs/configuration.md and build/config.schema.json
+python -m winnow.config.document FILE ...    # the configuration that these files give, each key with its origin
 """
 
 from __future__ import annotations
