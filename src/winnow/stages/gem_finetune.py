@@ -36,14 +36,14 @@ stage = Stage(
 def main(job: Job[Config]) -> None:
     """Measure, train, measure, write."""
     from winnow.gems.finetune import Task, finetune
-    from winnow.gems.scores import scorable
+    from winnow.gems.scores import hard_prunable
     from winnow.ticket import Ticket
 
     cfg, ticket = job.config, Ticket.load(job["mask"])
     task = Task(job, cfg.data, cfg.train, cfg.compute, cfg.seed, cfg.attack)
     model, spec = task.model(job["init"])
     found = finetune(model, ticket, task)
-    job.write_weights("out", model.state_dict(), model=spec, prunable=scorable(model))
+    job.write_weights("out", model.state_dict(), model=spec, prunable=hard_prunable(model))
     job.write_metrics("metrics", {**found, "remaining_percent": ticket.remaining_percent})
 
 

@@ -41,16 +41,16 @@ stage = Stage(
 def main(job: Job[Config]) -> None:
     """Measure, train, measure, write."""
     from winnow.gems.finetune import Task, early_weights, finetune
-    from winnow.gems.scores import scorable
+    from winnow.gems.scores import hard_prunable
 
     cfg = job.config
     task = Task(job, cfg.data, cfg.train, cfg.compute, cfg.seed, cfg.attack)
     model, spec = task.model(job["init"])
     found = finetune(model, None, task)
-    job.write_weights("out", model.state_dict(), model=spec, prunable=scorable(model))
+    job.write_weights("out", model.state_dict(), model=spec, prunable=hard_prunable(model))
     if job.outputs["rewind"]:
         early = early_weights(task.model(job["init"])[0], cfg.rewind_iteration, task)
-        job.write_weights("rewind", early, model=spec, prunable=scorable(model), iteration=cfg.rewind_iteration)
+        job.write_weights("rewind", early, model=spec, prunable=hard_prunable(model), iteration=cfg.rewind_iteration)
     job.write_metrics("metrics", {**found, "remaining_percent": 100.0})
 
 
