@@ -23,7 +23,7 @@ import numpy as np
 from winnow.artifacts import sha256_file, sha256_text
 from winnow.errors import WinnowError
 from winnow.vision import images
-from winnow.vision.augment import from_pixels
+from winnow.vision.augment import pixels_of
 from winnow.vision.encoded import Encoded, Streamed, find
 from winnow.vision.packed import FORMAT, RECORD
 
@@ -172,7 +172,7 @@ def _write(chunk: list[tuple[Any, ...]], _: None) -> list[int]:
     found = []
     for _number, name, data, path, offset, size in chunk:
         pixels = images.read(io.BytesIO(data) if isinstance(data, bytes) else data, name)
-        stored = from_pixels([pixels], size)[0].numpy() if pixels.shape[:2] != size else np.ascontiguousarray(pixels)
+        stored = np.ascontiguousarray(pixels_of(pixels, size).numpy())
         handle = os.open(path, os.O_WRONLY)
         try:
             os.pwrite(handle, stored.data, offset)
