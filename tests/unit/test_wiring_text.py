@@ -112,7 +112,7 @@ def test_fine_tuning_is_against_the_adversary_only_when_there_is_one(bert):
             for e in finetune(model, DATA, run=Run("cpu"), train=TRAIN, compute=Compute(), seed=0, adversary=adversary)
         ]
     assert found["plain"][0] == pytest.approx(found["weak"][0], abs=1e-4)  # one step from no start: the plain loss
-    assert found["strong"][0] > found["plain"][0] + 0.01
+    assert found["strong"][0] > found["plain"][0] + 0.003
 
 
 def searched(bert, seed=0, **masks):

@@ -135,9 +135,11 @@ def wired(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert planned.returncode == 0, planned.stderr[-3000:]
             lines = [line for line in (planned.stdout + planned.stderr).splitlines() if "python -m winnow.stages" in line]
             words = [shlex.split(line[line.index("python -m") :]) for line in lines]
+            commands = json.dumps([w[2 : w.index("2>")] for w in words])
+            (folder / "commands.json").write_text(commands)
             script = [sys.executable, str(Path(__file__).with_name("in_process.py"))]
             done = subprocess.run(
-                script, input=json.dumps([w[2 : w.index("2>")] for w in words]), capture_output=True, text=True,
+                script, input=commands, capture_output=True, text=True,
                 cwd=folder, env=workflow.environment | {"PYTHONPATH": str(ROOT / "src")},
             )  # fmt: skip
             assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]

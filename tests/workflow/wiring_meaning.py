@@ -47,7 +47,9 @@ def double_win(section: Config) -> list[Rule]:
         return Meaning("pretrain", {}, {**source_task, "model": source["model"], **own, "seed": int(s)})
 
     source_task = {"data": source["data"]}
-    prune = {"prune_percent": imp["prune_percent"]}
+
+    def cut(k: str) -> Config:
+        return {"remaining_percent": 100 * (1 - imp["prune_percent"] / 100) ** int(k), "round": int(k)}
 
     def ticket(p: str, s: str, regime: str, k: str) -> Meaning:
         c, last = chain(p, s), int(k) - 1
@@ -55,19 +57,22 @@ def double_win(section: Config) -> list[Rule]:
         if last:
             parents = {"weights": f"{c}/trained/imp-{regime}-{last}.safetensors"}
             parents["mask"] = f"{c}/tickets/imp-{regime}-{last}.mask.safetensors"
-        return Meaning("imp_prune", parents, {**prune, "round": int(k)})
+        return Meaning("prune", parents, {"method": "magnitude", "label": "imp", **cut(k)})
 
     def trained(p: str, s: str, regime: str, k: str) -> Meaning:
         c = chain(p, s)
         attack = imp["attack"] if regime == "adv" else NONE
         parents = {"init": f"{c}/dense.safetensors", "mask": f"{c}/tickets/imp-{regime}-{k}.mask.safetensors"}
-        return Meaning("imp_train", parents, {**source_task, "train": imp["train"], "attack": attack, "seed": int(s)})
+        own = {"keep": "last", "measure": False, "rewind_iteration": 0}
+        return Meaning("train", parents, {**source_task, "train": imp["train"], "attack": attack, "seed": int(s), **own})
 
     def omp(p: str, s: str, k: str) -> Meaning:
-        return Meaning("one_shot_prune", {"weights": f"{chain(p, s)}/dense.safetensors"}, {**prune, "round": int(k)})
+        own = {"method": "magnitude", "label": "omp"}
+        return Meaning("prune", {"weights": f"{chain(p, s)}/dense.safetensors"}, {**own, **cut(k)})
 
     def random(p: str, s: str, regime: str, k: str) -> Meaning:
-        return Meaning("random_prune", {"like": f"{chain(p, s)}/tickets/imp-{regime}-{k}.mask.safetensors"}, {"seed": int(s)})
+        parents = {"like": f"{chain(p, s)}/tickets/imp-{regime}-{k}.mask.safetensors"}
+        return Meaning("prune", parents, {"method": "random", "remaining_percent": NONE, "seed": int(s)})
 
     def exported(p: str, s: str, t: str) -> Meaning:
         c = chain(p, s)
@@ -128,9 +133,8 @@ def robust_bert(section: Config) -> list[Rule]:
             parents["mask"] = folder(task, f"s{s}/tickets/{network}.mask.safetensors")
         adversary = t.get("freelb_adversary", t["adversary"]) if network == "freelb" else NONE
         train = {"dense": t["finetune"], "freelb": t["freelb"]}.get(network, t["retrain"])
-        stage = "finetune_text" if network in ("dense", "freelb") else "retrain_ticket"
         config = {"data": data(task, "test_examples"), "train": train, "adversary": adversary, "seed": int(s)}
-        return Meaning(stage, parents, config)
+        return Meaning("finetune_text", parents, config)
 
     def scores(task: str, s: str) -> Meaning:
         t = by_name(section["tasks"], task)
@@ -143,11 +147,12 @@ def robust_bert(section: Config) -> list[Rule]:
         return Meaning("draw_ticket", parents, {"removed_fraction": int(percent) / 100})
 
     def magnitude(task: str, s: str, percent: str) -> Meaning:
-        return Meaning("magnitude_ticket", {"weights": model(task, s, "dense")}, {"remaining_fraction": 1 - int(percent) / 100})
+        own = {"method": "magnitude", "remaining_percent": 100 - int(percent)}
+        return Meaning("prune", {"weights": model(task, s, "dense")}, own)
 
     def random(task: str, s: str, percent: str) -> Meaning:
         parents = {"weights": folder(task, "pretrained/winnow.json")}
-        return Meaning("random_ticket", parents, {"remaining_fraction": 1 - int(percent) / 100, "seed": int(s)})
+        return Meaning("prune", parents, {"method": "random", "remaining_percent": 100 - int(percent), "seed": int(s)})
 
     def attacked(task: str, s: str, attacker: str, network: str) -> Meaning:
         attack, examples = (
@@ -215,23 +220,24 @@ def rare_gems(section: Config) -> list[Rule]:
     def tuned(e: str, b: str, s: str, target: str) -> Meaning:
         experiment, branch = find(e, b)
         train = branch.get("finetune", experiment["finetune"])
-        return Meaning("gem_finetune", {"init": init(e, b, s), "mask": mask(e, b, s, target)}, training(e, b, s, train))
+        config = {**training(e, b, s, train), "keep": "best", "measure": True}
+        return Meaning("train", {"init": init(e, b, s), "mask": mask(e, b, s, target)}, config)
 
     def checked(e: str, b: str, s: str, target: str) -> Meaning:
         meaning = tuned(e, b, s, target)
+        config = {k: v for k, v in meaning.config.items() if k not in ("keep", "measure")}
         if b == "gem":
             meaning.parents["inverted"] = f"{folder(e, b, s)}/inverted/15.order.safetensors"
-        return Meaning("gem_sanity", meaning.parents, {**meaning.config, "checks": ["reinit", "shuffle"]})
+        return Meaning(
+            "gem_sanity", meaning.parents, {**config, "target_sparsity": int(target), "checks": ["reinit", "shuffle"]}
+        )
 
     def baseline(e: str, b: str, s: str, kind: str, target: str) -> Meaning:
         experiment, branch = find(e, b)
-        config: Config = {"target_sparsity": int(target), "seed": NONE if kind == "synflow" else int(s)}
-        if kind == "random":
-            config = {"remaining_fraction": int(target) / 100, "seed": int(s)}
+        config: Config = {"method": kind, "remaining_percent": int(target), "seed": 0 if kind == "synflow" else int(s)}
         if kind in ("snip", "grasp"):
             config |= {"images": branch["images"], "data": experiment["data"]}
-        stage = "random_ticket" if kind == "random" else kind
-        return Meaning(stage, {"weights": init(e, b, s)}, config)
+        return Meaning("prune", {"weights": init(e, b, s)}, config)
 
     def imp(e: str, b: str, s: str, k: str) -> Meaning:
         _, branch = find(e, b)
@@ -239,15 +245,24 @@ def rare_gems(section: Config) -> list[Rule]:
         config = training(e, b, s, branch["train"])
         if k == "0":
             iteration = options.get("rewind_iteration", 0) if options.get("rewind") == "warm" else 0
-            return Meaning("weight_training", {"init": init(e, b, s)}, {**config, "rewind_iteration": iteration})
-        last = int(k) - 1
-        parents = {"trained": f"{own}/round{last}.safetensors"}
+            config |= {"keep": "best", "measure": True, "rewind_iteration": iteration}
+            return Meaning("train", {"init": init(e, b, s)}, config)
+        start = {
+            "warm": f"{own}/round0-rewind.safetensors",
+            "cold": init(e, b, s),
+            "renda": f"{own}/round{int(k) - 1}.safetensors",
+        }
+        parents = {"init": start[options["rewind"]], "mask": f"{own}/round{k}.mask.safetensors"}
+        return Meaning("train", parents, {**config, "keep": "best", "measure": True, "rewind_iteration": 0})
+
+    def imp_cut(e: str, b: str, s: str, k: str) -> Meaning:
+        _, branch = find(e, b)
+        own, last = f"{folder(e, b, s)}/imp", int(k) - 1
+        parents = {"weights": f"{own}/round{last}.safetensors"}
         if last:
             parents["mask"] = f"{own}/round{last}.mask.safetensors"
-        back = {"warm": f"{own}/round0-rewind.safetensors", "cold": init(e, b, s)}.get(options["rewind"])
-        parents |= {"rewind": back} if back else {}
-        remaining = options["remaining_percents"][last]
-        return Meaning("imp_rewind", parents, {**config, "rewind": options["rewind"], "remaining_percent": remaining})
+        left = branch["imp"]["remaining_percents"][last]
+        return Meaning("prune", parents, {"method": "magnitude", "label": "imp", "round": int(k), "remaining_percent": left})
 
     base = r"results/rare_gems/(\w+)/(\w+)/s(\d+)"
     file = r"(?:\.mask\.safetensors|\.order\.safetensors|\.json|\.levels/[\w.]+)"
@@ -258,7 +273,8 @@ def rare_gems(section: Config) -> list[Rule]:
         (rf"{base}/tuned/(\d+)\.(?:safetensors|json)", tuned),
         (rf"{base}/sanity/(\d+)\.json", checked),
         (rf"{base}/(random|smart_ratio|snip|grasp|synflow)/(\d+)\.mask\.safetensors", baseline),
-        (rf"{base}/imp/round(\d)(?:-rewind|\.mask)?\.(?:safetensors|json)", imp),
+        (rf"{base}/imp/round(\d)\.mask\.safetensors", imp_cut),
+        (rf"{base}/imp/round(\d)(?:-rewind)?\.(?:safetensors|json)", imp),
     ]
 
 
