@@ -19,7 +19,7 @@ import yaml
 from conftest import ATTACK, DIGITS, MODEL, ROOT, TRAIN
 
 from winnow import Ticket
-from winnow.config.root import lay_over, load
+from winnow.config.root import load
 from winnow.errors import WinnowError
 
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -39,7 +39,7 @@ CONFIGURATIONS = [
     (f"{DW}.imp.rounds", -1, "config.double_win.imp.rounds: -1 must be >= 0"),
     (f"{DW}.imp.prune_percent", 100, "config.double_win.imp.prune_percent: 100 must be < 100"),
     (f"{DW}.imp.train.lr", float("nan"), "config.double_win.imp.train.lr: expected a finite number, got nan"),
-    (f"{DW}.imp.attack.eps", "8/0", "config.double_win.imp.attack.eps: expected number, got '8/0'"),
+    (f"{DW}.imp.attack.eps", "8/0", "config.double_win.imp.attack.eps: expected a number, got '8/0'"),
     (f"{DW}.imp.attack", None, "config.double_win: imp.attack: needed, since a pretraining has the IMP regime adv"),
     (f"{DW}.compute.threads", 0, "config.double_win.compute.threads: 0 must be >= 1"),
     (f"{DW}.pretrainings.1.attack.eps", 8, "config.double_win.pretrainings[1].attack: eps 8 exceeds 1"),
@@ -50,7 +50,7 @@ CONFIGURATIONS = [
     (f"{DW}.transfer.methods", ["imp"], "config.double_win: transfer.methods: dense is missing"),
     (f"{DW}.transfer.rounds", [9], "config.double_win: transfer.rounds: round 9 is not run (imp.rounds is 2)"),
     (f"{DW}.transfer.tickets.0.pretraining", "nowhere", "names the unknown pretraining 'nowhere'"),
-    (f"{RB}.tasks.0.search_epochs", [99], "search_epochs [99] must lie within"),
+    (f"{RB}.tasks.0.search_epochs", [99], "search_epochs: [99] must lie within 1..4"),
     (f"{RB}.tasks.0.name", "a/b", "must be letters"),
     (f"{RB}.removed_fractions", [1.5], "config.robust_bert.removed_fractions[0]: 1.5 must be < 1"),
     (f"{RB}.attackers", [], "attackers is empty: nothing to run"),
@@ -74,7 +74,7 @@ def test_configurations(path, value, message):
         inner = inner[int(step)] if isinstance(inner, list) else inner[step]
     inner[last] = value
     with pytest.raises(WinnowError) as error:
-        load(lay_over(DEFAULT, config))
+        load(config)
     assert message in str(error.value) and "\n" not in str(error.value)
     assert str(error.value).startswith("config." + path.split(".")[0])
 
@@ -113,6 +113,7 @@ def foreign_ticket() -> Path:
 
 TRANSFER = {"data": DIGITS, "train": TRAIN, "compute": {}, "seed": 0}
 PRETRAIN = {"method": "std", "data": DIGITS, "model": MODEL, "train": TRAIN, "compute": {}, "seed": 0}
+PRUNE = {"method": "magnitude", "remaining_percent": 80}
 IMPORT = {"weights": {"file": "x"}, "model": MODEL, "num_classes": 3}
 
 
@@ -146,20 +147,25 @@ STAGES = [
     ("eps in 0..255", "transfer", transfer({"attack": ATTACK | {"eps": 8}}), "config.attack: eps 8 exceeds 1"),
     ("no training data", "transfer", transfer({"fraction": 0}), "config.fraction: 0 must be > 0"),
     ("diverging", "transfer", transfer({"train": TRAIN | {"lr": 1e15}, "data": {**DIGITS, "train_images": 30}}), "training diverged"),
-    ("round 2 without a mask", "imp_prune", lambda dense: ({"round": 2}, {"weights": dense}), "round 2 needs --mask"),
+    ("neither a percentage nor a ticket to follow", "prune", lambda d: ({"method": "magnitude"}, {"weights": d}),
+     "config.remaining_percent: goes with --weights; --like takes"),
+    ("a method that nobody knows", "prune", lambda d: (PRUNE | {"method": "magnitud"}, {"weights": d}), "did you mean 'magnitude'?"),
+    ("a method that trains", "prune", lambda d: (PRUNE | {"method": "rigl"}, {"weights": d}), "the stage train takes it"),
+    ("a method without its task", "prune", lambda d: (PRUNE | {"method": "snip"}, {"weights": d}), "needs the task (data or text)"),
+    ("nothing to prune", "prune", lambda d: (PRUNE, {}), "--weights: magnitude needs the weights to prune"),
     ("hub spelled wrong", "import_weights", lambda d: (IMPORT | {"weights": {"hub": "owner/name"}}, {}), "is not owner/name:file"),
     ("two sources", "import_weights", lambda d: (IMPORT | {"weights": {"file": "a", "hub": "b"}}, {}), "set exactly one of file"),
     # artifacts
     ("missing artifact", "transfer", transfer(init=lambda d: "none"), "none: no such file; run the stage that writes it first"),
     ("truncated artifact", "transfer", transfer(init=lambda d: written("torn.safetensors", d.read_bytes()[:3000])),
      "torn.safetensors: truncated or not a safetensors file"),
-    ("empty artifact", "imp_prune", lambda d: ({"round": 1}, {"weights": written("e.safetensors", b"")}),
+    ("empty artifact", "prune", lambda d: (PRUNE, {"weights": written("e.safetensors", b"")}),
      "e.safetensors: truncated or not a safetensors file"),
     ("weights as a ticket", "transfer", transfer(mask=lambda d: d), "not a winnow ticket"),
     ("ticket of another model", "transfer", transfer(mask=lambda d: foreign_ticket()),
      "ticket does not fit CifarResNet: no parameter 'elsewhere.weight'"),
     ("ticket as weights", "transfer", transfer(init=lambda d: foreign_ticket()), "not weights that winnow wrote; bring them in"),
-    ("weights without prunable names", "imp_prune", lambda d: ({"round": 1}, {"weights": foreign_ticket()}),
+    ("weights without prunable names", "prune", lambda d: (PRUNE, {"weights": foreign_ticket()}),
      "records no prunable weights"),
     ("weights as scores", "draw_ticket", lambda d: ({"removed_fraction": 0.5}, {"scores": d}), "holds no scores"),
     # data sets
@@ -197,8 +203,8 @@ STAGES = [
     ("no such GPU", "transfer", lambda d: (TRANSFER, {"device": "cuda:99"}), "--device: cuda:99 is not available here"),
     ("no such device", "transfer", lambda d: (TRANSFER, {"device": "gpu"}), "'gpu' is not a device; use auto, cpu, cuda or cuda:N"),
     ("no process", "transfer", lambda d: (TRANSFER, {"processes": "0"}), "--processes: 0 is not a number of processes"),
-    ("processes of a light stage", "imp_prune", lambda d: ({"round": 1}, {"weights": d, "processes": "2"}), "imp_prune does not train"),
-    ("an output that cannot be written", "imp_prune", lambda d: ({"round": 1}, {"weights": d, "out": written("f", b"") / "o"}), "cannot be written"),
+    ("processes of a light stage", "prune", lambda d: (PRUNE, {"weights": d, "processes": "2"}), "prune does not train"),
+    ("an output that cannot be written", "prune", lambda d: (PRUNE, {"weights": d, "out": written("f", b"") / "o"}), "cannot be written"),
 ]  # fmt: skip
 OUTPUTS = {"transfer": ("best_sa", "metrics"), "pretrain": ("out", "metrics"), "import_weights": ("out", "metrics")}
 

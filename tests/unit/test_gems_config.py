@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from winnow.config.gem_vocabulary import milestones, read_published, translate, with_published
-from winnow.config.rare_gems import RareGems
-from winnow.grid import rare_gems as grid
 
+from winnow.config.pruning import FOR_IMAGES
 from winnow.errors import WinnowError
-from winnow.schema import parse
+from winnow.pipelines.rare_gems import grid
+from winnow.pipelines.rare_gems.config import RareGems
+from winnow.pipelines.rare_gems.released import milestones, read_published, translate, with_published
+from winnow.schema import canonical_json, parse
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = {"epochs": 6, "batch_size": 8, "lr": 0.1}
@@ -47,21 +48,21 @@ def branch(**changes):
         ({**section(), "seeds": [1, 1]}, r"seeds: \[1, 1\] must be at least one, and different"),
         ({**section(), "seed": [0]}, "seed: unknown key; did you mean 'seeds'"),
         ({"seeds": [0]}, "experiments: at least one, or a file in from_files"),
-        (section(targets=[20, 20]), r"targets \[20.0, 20.0\] must be at least one, and different"),
+        (section(targets=[20, 20]), r"targets: \[20.0, 20.0\] must be at least one, and different"),
         (section(targets=[0]), "targets.*0 must be > 0"),
         (section(targets=[100]), "100 must be < 100"),
         (branch(algo="hc_itr"), "did you mean 'hc_iter'"),
-        (branch(search=None), "algo hc_iter needs search"),
-        (branch(train=None), "algo hc_iter needs train"),
-        (branch(algo="random"), "algo random takes no search"),
-        (branch(imp={}), "algo hc_iter takes no imp"),
+        (branch(search=None), r"branches\[0\]\.search: expected a mapping of keys, got None"),
+        (branch(train=None), r"branches\[0\]\.train: expected a mapping of keys, got None"),
+        (branch(algo="random"), r"branches\[0\]\.search: unknown key; known: .*algo"),
+        (branch(imp={}), r"branches\[0\]\.imp: unknown key"),
         (branch(search={"lambda": 1}), "lambda: unknown key; did you mean 'lmbda'"),
         (branch(search={"lmbda": -1}), "lmbda: -1 must be >= 0"),
         (branch(search={"regularization": "L3"}), "'L3' is not a valid choice"),
         (branch(search={"unflag_before_finetune": False}, targets=[20, 5]), "make a branch for each"),
         (branch(name="a/b"), "must be letters, digits"),
         (branch(imported={"file": "x.pth"}), "imported and imported_classes go together"),
-        (section(branches=[{"name": "i", "algo": "imp", "train": TRAIN, "imp": {}, "sanity": True}]), "not for algo imp"),
+        (section(branches=[{"name": "i", "algo": "imp", "train": TRAIN, "imp": {}, "sanity": True}]), r"branches\[0\]\.sanity: unknown key"),
         (
             section(branches=[{"name": "i", "algo": "imp", "train": TRAIN, "imp": {"remaining_percents": [5, 20]}}]),
             "must fall from round to round",
@@ -91,32 +92,33 @@ def test_paths_and_cells():
 
 def test_adding_a_target_changes_no_search():
     few, more = (parse(RareGems, section(targets=t)) for t in ([5], [20, 5]))
-    assert grid.search_config(few, "e", "gm", "5", False, 0) == grid.search_config(more, "e", "gm", "5", False, 0)
-    assert grid.finetune_config(few, "e", "gm", 0) == grid.finetune_config(more, "e", "gm", 0)
+    assert grid.search(few, "e", "gm", "5", "search", "0") == grid.search(more, "e", "gm", "5", "search", "0")
+    assert grid.finetune(few, "e", "gm", "0") == grid.finetune(more, "e", "gm", "0")
 
 
 def test_each_stage_takes_its_configuration():
-    """What the grid hands out parses as the stages' own configuration classes."""
+    """What the grid hands out parses as the stages' own configuration classes, to the same values."""
     import importlib
 
     s = parse(RareGems, section())
 
-    def check(stage, document):
+    def check(stage, job):
         module = importlib.import_module(f"winnow.stages.{stage}")
-        parse(module.stage.config, json.loads(json.dumps(document)), stage)
+        assert parse(module.stage.config, json.loads(canonical_json(job)), stage) == job
 
-    check("gem_init", grid.init_config(s, "e", "kaiming_normal-fan5", 0))
-    check("gem_search", grid.search_config(s, "e", "gm", "5", True, 0))
-    check("gem_finetune", grid.finetune_config(s, "e", "gm", 0))
-    check("gem_sanity", grid.sanity_config(s, "e", "gm", "5", 0))
-    check("gem_ticket", grid.ticket_config(s, "e", "gm", "20", 0))
-    check("random_ticket", grid.ticket_config(s, "e", "rnd", "20", 0))
-    check("weight_training", grid.dense_config(s, "e", "imp", 0))
-    check("imp_rewind", grid.imp_config(s, "e", "imp", 1, 0))
-    check("rare_gems_table", grid.table_config(s))
-    for algo in ("smart_ratio", "snip", "grasp", "synflow"):
+    check("gem_init", grid.init(s, "e", "kaiming_normal-fan5", "0"))
+    check("gem_search", grid.search(s, "e", "gm", "5", "inverted", "0"))
+    check("train", grid.finetune(s, "e", "gm", "0"))
+    check("gem_sanity", grid.sanity(s, "e", "gm", "5", "0"))
+    check("gem_ticket", grid.draw(s, "20"))
+    check("prune", grid.prune(s, "e", "rnd", "20", "0"))
+    check("train", grid.imp_train(s, "e", "imp", "0", "0"))
+    check("train", grid.imp_train(s, "e", "imp", "1", "0"))
+    check("prune", grid.prune(s, "e", "imp", "round1", "0"))
+    check("rare_gems_table", grid.table(s))
+    for algo in FOR_IMAGES:
         other = parse(RareGems, section(branches=[{"name": "b", "algo": algo}]))
-        check(algo, grid.ticket_config(other, "e", "b", "5", 0))
+        check("prune", grid.prune(other, "e", "b", "5", "0"))
 
 
 def test_the_released_sample_runs_as_it_is():

@@ -13,28 +13,17 @@ from conftest import same_artifact
 torch = pytest.importorskip("torch")
 
 from winnow.artifacts import read_arrays, read_json, read_metadata  # noqa: E402
+from winnow.config.pruning import FOR_IMAGES, LIGHT  # noqa: E402
 from winnow.gems.order import draw, read_order  # noqa: E402
 from winnow.prune.smart_ratio import layer_counts  # noqa: E402
-from winnow.stages import (  # noqa: E402
-    gem_finetune,
-    gem_init,
-    gem_sanity,
-    gem_search,
-    gem_ticket,
-    grasp,
-    imp_rewind,
-    random_ticket,
-    smart_ratio,
-    snip,
-    synflow,
-    weight_training,
-)
+from winnow.stages import gem_init, gem_sanity, gem_search, gem_ticket, prune, train  # noqa: E402
 from winnow.ticket import Ticket  # noqa: E402
 
 DATA = {"dataset": "digits", "val_images": 100, "train_images": 200, "test_images": 100}
 MODEL = {"arch": "resnet8", "width": 4, "classifier": "conv1x1", "bn": "non_affine"}
 TRAIN = {"epochs": 2, "batch_size": 50, "lr": 0.05, "weight_decay": 1e-4}
 SHARED = {"data": DATA, "compute": {}, "seed": 0}
+BEST = {**SHARED, "train": TRAIN, "keep": "best", "measure": True}  # how gems and their rivals are trained
 SEARCH = {"algo": "hc_iter", "target_sparsity": 10, "iter_period": 1, "lmbda": 1e-4}
 SCORES = {"epochs": 5, "batch_size": 50, "lr": 5.0, "schedule": "cosine"}
 
@@ -192,7 +181,7 @@ def test_search_can_be_robust_and_in_bf16(folder):
 
 def test_finetuned_weights_are_zero_wherever_the_mask_is(folder, gem):
     out = {"out": folder / "tuned", "metrics": folder / "tuned.json"}
-    assert run(gem_finetune, {**SHARED, "train": TRAIN}, folder, init=folder / "init", mask=gem["out"], **out) == 0
+    assert run(train, BEST, folder, init=folder / "init", mask=gem["out"], **out) == 0
     ticket, weights, start = Ticket.load(gem["out"]), read_arrays(out["out"]), read_arrays(folder / "init")
     for name, mask in ticket.arrays.items():
         assert not weights[name][~mask].any()
@@ -214,15 +203,14 @@ def test_sanity_checks_measure_each_variant(folder, gem):
     assert len({c["acc_before"] for c in checks.values()} | {read_json(gem["metrics"])["remaining_percent"]}) > 1
 
 
-@pytest.mark.parametrize("module", [snip, grasp, synflow, smart_ratio, random_ticket])
-def test_baselines_at_initialisation_hit_the_target(folder, module):
-    name = module.stage.name
-    extra = {"data": DATA, "compute": {}} if name in ("snip", "grasp", "synflow") else {}
-    extra |= {} if name == "synflow" else {"seed": 0}
-    target = {"remaining_fraction": 0.2} if name == "random_ticket" else {"target_sparsity": 20}
-    assert run(module, {**target, **extra}, folder, weights=folder / "init", out=folder / name) == 0
+@pytest.mark.parametrize("name", [m for m in FOR_IMAGES if m != "magnitude"])
+def test_baselines_at_initialisation_hit_the_target(folder, name):
+    looks = {} if name in LIGHT else {"data": DATA}
+    config = {"method": name, "remaining_percent": 20, "seed": 0, **looks}
+    assert run(prune, config, folder, weights=folder / "init", out=folder / name) == 0
     ticket = Ticket.load(folder / name)
     assert abs(ticket.kept - 0.2 * ticket.total) <= (len(ticket.arrays) if name == "smart_ratio" else 1)
+    assert ticket.metadata["method"] == name
     names = read_metadata(folder / "init")["prunable"]
     assert set(ticket.arrays) == set(names)
     if name == "smart_ratio":  # in the model's own order, whatever order a file has
@@ -235,30 +223,31 @@ def test_imp_rounds_are_a_nested_chain(folder, rewind):
     base = folder / rewind
     base.mkdir()
     dense = {"out": base / "w0", "rewind": base / "early", "metrics": base / "m0"}
-    config = {**SHARED, "train": TRAIN, "rewind_iteration": 3}
-    assert run(weight_training, config, base, init=folder / "init", **dense) == 0
+    assert run(train, {**BEST, "rewind_iteration": 3}, base, init=folder / "init", **dense) == 0
     start, early = read_arrays(folder / "init"), read_arrays(base / "early")
     assert any((early[n] != start[n]).any() for n in read_metadata(folder / "init")["prunable"])
-    back = {"warm": {"rewind": base / "early"}, "cold": {"rewind": folder / "init"}, "renda": {}}[rewind]
-    last = {"trained": base / "w0"}
+    last = {"weights": base / "w0"}
     tickets = []
     for k, percent in ((1, 50), (2, 25)):
-        out = {"ticket": base / f"t{k}", "out": base / f"w{k}", "metrics": base / f"m{k}"}
-        config = {**SHARED, "train": TRAIN, "rewind": rewind, "remaining_percent": percent}
-        assert run(imp_rewind, config, base, **last, **back, **out) == 0
-        tickets.append(Ticket.load(base / f"t{k}"))
+        ticket, out = base / f"t{k}", {"out": base / f"w{k}", "metrics": base / f"m{k}"}
+        config = {"method": "magnitude", "label": "imp", "round": k, "remaining_percent": percent}
+        assert run(prune, config, base, **last, out=ticket) == 0
+        begin = {"warm": base / "early", "cold": folder / "init", "renda": last["weights"]}[rewind]
+        assert run(train, BEST, base, init=begin, mask=ticket, **out) == 0
+        tickets.append(Ticket.load(ticket))
         assert tickets[-1].kept == round(tickets[-1].total * percent / 100)
-        last = {"trained": base / f"w{k}", "mask": base / f"t{k}"}
+        assert (tickets[-1].metadata["method"], tickets[-1].metadata["round"]) == ("imp", k)
+        last = {"weights": base / f"w{k}", "mask": ticket}
+        weights = read_arrays(out["out"])
+        assert not any(weights[n][~m].any() for n, m in tickets[-1].arrays.items())
     assert tickets[1].is_within(tickets[0])
-    wrong = {} if back else {"rewind": base / "early"}
-    assert run(imp_rewind, config, base, **last, **wrong, **out) == 2
 
 
 def test_rewinding_point_lies_on_the_training_run(folder, tmp_path):
     """The weights of step 8 are those of a training run that ends there."""
-    short = {**SHARED, "train": {**TRAIN, "epochs": 2}}
+    short = {**BEST, "train": {**TRAIN, "epochs": 2}}
     files = {"out": tmp_path / "w", "rewind": tmp_path / "r", "metrics": tmp_path / "m"}
-    assert run(weight_training, {**short, "rewind_iteration": 8}, tmp_path, init=folder / "init", **files) == 0
+    assert run(train, {**short, "rewind_iteration": 8}, tmp_path, init=folder / "init", **files) == 0
     metrics, early, last = read_json(files["metrics"]), read_arrays(files["rewind"]), read_arrays(files["out"])
     best = max(metrics["epochs"], key=lambda e: (e["val_sa"], -e["epoch"]))
     if best["epoch"] == 2:  # 2 epochs of 4 steps
@@ -294,9 +283,10 @@ def test_bad_input_ends_in_one_line(folder, gem, tmp_path, capsys):
         run(gem_ticket, {"target_sparsity": 50}, folder, order=gem["out"], out=tmp_path / "x")
     )
     assert "needs model and init" in message(run(gem_init, {"data": DATA, "seed": 0}, folder, out=tmp_path / "x"))
-    code = run(smart_ratio, {"target_sparsity": 0.1, "seed": 0}, folder, weights=folder / "init", out=tmp_path / "x")
+    sparse = {"method": "smart_ratio", "remaining_percent": 0.1}
+    code = run(prune, sparse, folder, weights=folder / "init", out=tmp_path / "x")
     assert "last layer alone" in message(code)
     files = {"init": folder / "init", "mask": gem["out"], "out": tmp_path / "x", "metrics": tmp_path / "y"}
     classes = {**SHARED, "data": {**DATA, "classes": [0, 1], "val_images": 20, "train_images": 40, "test_images": 20}}
-    assert "pass it through gem_init first" in message(run(gem_finetune, {**classes, "train": TRAIN}, folder, **files))
+    assert "pass it through gem_init first" in message(run(train, {**BEST, **classes}, folder, **files))
     assert not list(tmp_path.iterdir())
