@@ -151,8 +151,18 @@ def test_what_a_language_model_lacks_is_drawn_from_the_seed_and_said(tmp_path, k
     assert bool(pooler) == (kind in ("bert", "albert"))
     said = capsys.readouterr().err
     assert all(n in said for n in pooler)
-    scales = [v for n, v in one.items() if v.dim() == 1 and n.endswith("norm.weight")]
-    assert all((v - 1).abs().max() < 0.5 for v in scales)  # a drawn layer norm is no noise about 0
+
+
+@pytest.mark.parametrize("kind", ["modernbert", "bert", "roberta"])
+def test_a_bare_encoder_gets_a_head_from_the_seed(tmp_path, kind, capsys):
+    source = saved(tmp_path / "hf", *model_of(kind, ""))
+    assert bring_in(tmp_path, source) == 0
+    given, taken = read_tensors(source / "model.safetensors"), read_tensors(tmp_path / "in/model.safetensors")
+    base = load_classifier(tmp_path / "in")[0].base_model_prefix
+    assert all(torch.equal(taken[f"{base}.{n}"], v) for n, v in given.items() if f"{base}.{n}" in taken)
+    if kind == "modernbert":  # its head is pre-trained, where the file has it
+        assert (taken["head.norm.weight"] == 1).all() and taken["head.dense.weight"].std() < 0.1
+        assert "holds no head.dense.weight, head.norm.weight: drawn from seed 0" in capsys.readouterr().err
 
 
 def test_a_tokenizer_that_pads_with_another_token_is_refused(tmp_path, capsys):
