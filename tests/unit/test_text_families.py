@@ -70,8 +70,8 @@ def run(name, folder, config, **files):
     return importlib.import_module(f"winnow.stages.{name}").stage.run(arguments)
 
 
-def bring_in(folder, model, out="in", **data):
-    config = {"model": {"source": "pretrained", "path": str(model)}, "data": {**DATA, **data}, "seed": 0}
+def bring_in(folder, model, out="in", prefix=None, **data):
+    config = {"model": {"source": "pretrained", "path": str(model), "prefix": prefix}, "data": {**DATA, **data}, "seed": 0}
     return run("import_text_model", folder, config, out=folder / out / "model.safetensors")
 
 
@@ -125,7 +125,7 @@ def test_the_adversary_starts_from_the_outputs_for_the_words(kind):
 
 
 @pytest.mark.parametrize("prefix", ["module.bert.", "model.bert.", "encoder_model.", "", "_orig_mod.module.net.bert."])
-def test_names_behind_any_prefix_are_found(tmp_path, prefix):
+def test_names_behind_a_prefix_are_refused_until_it_is_said(tmp_path, prefix, capsys):
     source = saved(tmp_path / "hf", *model_of("bert"))
     given = read_tensors(source / "model.safetensors")
     renamed = {prefix + n.removeprefix("bert."): v for n, v in given.items() if n.startswith("bert.")}
@@ -134,7 +134,10 @@ def test_names_behind_any_prefix_are_found(tmp_path, prefix):
     renamed = {n: v for n, v in renamed.items() if not n.endswith(("LayerNorm.weight", "LayerNorm.bias"))}
     (source / "model.safetensors").unlink()
     torch.save({"state_dict": renamed}, source / "pytorch_model.bin")
-    assert bring_in(tmp_path, source) == 0
+    if prefix:
+        assert bring_in(tmp_path, source) == 2
+        assert f"set model.prefix: {prefix!r}" in capsys.readouterr().err
+    assert bring_in(tmp_path, source, prefix=prefix or None) == 0
     taken = read_tensors(tmp_path / "in/model.safetensors")
     assert all(torch.equal(taken[n], v) for n, v in given.items() if n.startswith("bert."))
 

@@ -60,6 +60,10 @@ class TextModel(Part):
 
     source: Literal["tiny", "pretrained"] = key("tiny: built from the keys below; pretrained: folder or hub name")
     path: str | None = key("pretrained: a folder (absolute, or below data_root), or a hub name such as bert-base-uncased", None)
+    prefix: str | None = key(
+        "pretrained: what stands before the encoder's names in the weights, when a wrapper saved them (`module.bert.`); null: nothing",
+        None,
+    )
     layers: int = key("tiny: encoder layers", 2, ge=1)
     hidden: int = key("tiny: hidden size", 64, ge=8)
     heads: int = key("tiny: attention heads", 4, ge=1)
