@@ -3,6 +3,7 @@
 # make report  results/report.html: tables, figures, tickets by layer, run times
 # make plan    what a run would cost before anything is submitted: CONFIG=my.yaml, TARGET=results/tables/... (EACH=1: every job;
 #              several files in CONFIG are a plan each, with `make -j2 -O plan` at the same time)
+# make config  the configuration that CONFIG=my.yaml gives, each key with the file and line that set it
 # make bench   measure winnow against the plain libraries, at most 10 minutes; DEVICE=cuda on a GPU (the demo's jobs count if it ran)
 # make check   what pre-commit and the tests check: formatting, lint, types
 VENV ?= .venv
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat requirements/lock.txt pyproject.toml | cksum | cut -d' ' -f1)
 PLANS := $(addprefix plan@,$(or $(CONFIG),default))
 
-.PHONY: demo test bench plan $(PLANS) check format docs report determinism lock clean
+.PHONY: demo test bench config plan $(PLANS) check format docs report determinism lock clean
 .DEFAULT_GOAL := demo
 
 # An installed environment is reused; one without its mark (half built, or of older pins) is completed, and made anew if it is broken.
@@ -45,6 +46,9 @@ plan: $(PLANS)
 
 $(PLANS): plan@%: $(READY)
 	@$(if $(CONFIG),echo "$*:";) $(BIN)/python workflow/plan.py $(if $(EACH),--each) --profile slurm $(TARGET) $(if $(CONFIG),--configfile $*)
+
+config: $(READY)
+	@$(BIN)/python -m winnow.config.document $(or $(CONFIG),--default)
 
 bench: $(READY)
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m bench --device $(DEVICE) --threads $(THREADS)

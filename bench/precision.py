@@ -16,11 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
+from winnow.grid import double_win, rare_gems, robust_bert
 
 from bench.common import Run, arguments
 from bench.workflow import ROOT, stage
 from winnow.config.root import load
-from winnow.grid import double_win, rare_gems, robust_bert
 
 SEEDS = (0, 1, 2)
 

@@ -81,7 +81,7 @@ class Adapter:
         prefix = f"export PYTHONPATH={shlex.quote(str(self.base / 'src'))}; "
         prefix += "".join(f"export {n}={shlex.quote(os.environ.get(n, v))}; " for n, v in JOB_ENVIRONMENT.items())
         if not workflow.deployment_settings.deployment_method:
-            prefix += f'export PATH={shlex.quote(os.path.dirname(sys.executable))}:"$PATH"; '
+            prefix += f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
         return prefix
 
     def _settle_default_resources(self, workflow: Any) -> None:

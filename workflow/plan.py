@@ -11,7 +11,6 @@ finished jobs, scaled by work; where a rule has none, from workflow/resources.ya
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 import statistics
 import subprocess
@@ -25,12 +24,17 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
-from winnow.grid.cost import model_of, output_bytes, work  # noqa: E402
-
-from winnow.config.root import SECTIONS, Root, lay_over, load  # noqa: E402
+from winnow.config.root import Root, load_files  # noqa: E402
+from winnow.pipelines.cost import model_of, output_bytes, work  # noqa: E402
 
 REQUESTS = yaml.safe_load((ROOT / "workflow/resources.yaml").read_text())
 ASKED = ("threads", "mem_mb", "runtime", "gpu", "slurm_partition")
+
+
+def row(rule: str) -> dict[str, Any]:
+    """The row of a rule in the table of requests: its own, or that of what it takes over (prune_ticket: prune)."""
+    before, _, after = rule.rpartition("_")
+    return next(REQUESTS[name] for name in (rule, before, after) if name in REQUESTS)
 
 
 def asks(job: Any) -> dict[str, Any]:
@@ -64,7 +68,7 @@ class Costs:
         text, model = getattr(job.params, "config", "{}"), model_of(self.root, job.wildcards)
         place = (text, id(model), getattr(job.wildcards, "mode", ""))
         if place not in self.counted:
-            self.counted[place] = work(json.loads(text), model, job.wildcards)
+            self.counted[place] = work(text, model, job.wildcards)
         return self.counted[place]
 
     def seconds(self, job: Any) -> float:
@@ -76,7 +80,7 @@ class Costs:
         gpus = job.resources.get("gpu", 0)
         rates = REQUESTS["rates"]
         rate = rates["gpu"] * gpus if gpus and self.root.device != "cpu" else rates["cpu"] * job.threads
-        return (REQUESTS[job.rule.name]["seconds"] or 60.0) + tmac / rate
+        return (row(job.rule.name)["seconds"] or 60.0) + tmac / rate
 
     def bytes(self, job: Any) -> float:
         """Expected size of a job's artifacts."""
@@ -141,7 +145,8 @@ def minutes(text: str) -> float:
 
 def show(workflow: Any, each: bool) -> None:
     """Print the plan of a workflow whose jobs are known."""
-    root = load(lay_over(yaml.safe_load((ROOT / "config/config.yaml").read_text()), workflow.config))
+    settings = workflow.config_settings
+    root = load_files(settings.configfiles, settings.config)[0]
     jobs = sorted(workflow.dag.needrun_jobs(), key=lambda j: (j.rule.name, str(j.output[:1])))
     jobs = [j for j in jobs if j.output]  # the targets `all` and the like are no work
     waiting = set(jobs)
@@ -167,9 +172,10 @@ def main() -> None:
 
     each, arguments = "--each" in sys.argv, [a for a in sys.argv[1:] if a != "--each"]
     given = snakemake.cli.get_argument_parser().parse_args(arguments)
-    if given.configfile and not given.targets:
-        sections = {name for path in given.configfile for name in yaml.safe_load(Path(path).read_text())}
-        arguments = [f"results/tables/{s}.csv" for s in SECTIONS if s in sections] + arguments
+    if not given.targets:
+        root, _ = load_files(given.configfile or [], {"check_data": False})
+        arguments = [f"results/tables/{name}.csv" for name in root.sections()] + arguments
+    arguments += ["--config", "check_data=false", *(given.config or [])]  # a plan may be made where the data is not
 
     def summary(self: Any, detailed: bool = False) -> None:
         self._prepare_dag(forceall=False, ignore_incomplete=True, lock_warn_only=True)

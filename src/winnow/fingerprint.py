@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CARRIERS = frozenset(
     f"winnow.{m}"
-    for m in ("stage", "launch", "store", "records", "errors", "fingerprint", "schema", "tables.page", "tables.show")
+    for m in ("stage", "run", "launch", "store", "records", "errors", "fingerprint", "schema", "tables.page", "tables.show")
 )
 DESCRIBED = ("winnow.config", "winnow.pipelines")  # of these modules classes of the configuration do not count
 SPEAKING = ("log", "logging", "warnings")  # their calls say something
@@ -61,7 +61,7 @@ class _Meaning(ast.NodeTransformer):
         node.body = kept or [ast.Pass()]
         return node
 
-    visit_Module = visit_FunctionDef = visit_AsyncFunctionDef = _body
+    visit_Module = visit_FunctionDef = visit_AsyncFunctionDef = _body  # noqa: N815  (names of ast)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST | None:
         configures = self.described and any(isinstance(b, ast.Name) for b in node.bases) and not _has_logic(node)

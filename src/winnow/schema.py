@@ -70,7 +70,7 @@ def _scalars(cls: type[Part], name: str) -> frozenset[type]:
             found |= {type(a) for a in get_args(hint)}
         elif get_origin(hint):
             waiting += [a for a in get_args(hint) if a is not Ellipsis]
-        elif hint in (bool, int, float, str):
+        elif isinstance(hint, type) and hint in (bool, int, float, str):
             found.add(hint)
     return frozenset(found)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from winnow.config.gem_vocabulary import milestones, read_published, translate, with_published
 from winnow.config.rare_gems import RareGems
-from winnow.errors import WinnowError
 from winnow.grid import rare_gems as grid
+
+from winnow.errors import WinnowError
 from winnow.schema import parse
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import ATTACK, DIGITS, ROOT, TRAIN
+from winnow.grid import cost
 
 from winnow.config.parts import Model
 from winnow.config.text import TextModel
-from winnow.grid import cost
 
 RESNET = Model(arch="resnet20")
 TRANSFER = {"data": {**DIGITS, "image_size": None}, "train": TRAIN, "fraction": 1.0, "compute": {}, "seed": 0}

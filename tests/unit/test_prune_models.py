@@ -10,6 +10,7 @@ from torch.nn.utils import prune as torch_prune
 
 import winnow.prune
 from winnow import Ticket, WinnowError
+from winnow.compat import torchvision
 from winnow.config.parts import Model
 from winnow.gems.scores import scorable
 from winnow.prune import grasp, magnitude, random_like, snip, synflow, wanda
@@ -60,7 +61,7 @@ def small_model(**keys):
 
 def test_layers_of_a_vit_are_linear_ones_and_its_convolution_alone_is_little():
     with torch.device("meta"):
-        vit = models._torchvision(Model(arch="torchvision/vit_b_16"), 10)
+        vit = torchvision().models.vit_b_16(num_classes=10)
     conv, linear, both = (Layers(kinds=k).names(vit) for k in (("conv",), ("linear",), ("conv", "linear")))
     assert conv == ["conv_proj.weight"] and set(both) == {*conv, *linear} and "heads.head.weight" not in both
     assert sum(n.endswith("in_proj_weight") for n in linear) == 12 and len(linear) == 12 * 4

@@ -12,12 +12,11 @@ from torch.nn import functional as F
 
 from winnow import Ticket, WinnowError
 from winnow.config.parts import Train
-from winnow.launch import Stopped
 from winnow.prune import erk
 from winnow.prune.layers import Layers
 from winnow.prune.rigl import RigL
+from winnow.run import Run, Stopped
 from winnow.schema import parse
-from winnow.stage import Job
 from winnow.train.loop import Fit, fit
 from winnow.train.optim import make_optimizer
 
@@ -67,7 +66,7 @@ def train(folder, stop_at=None, optimizer="sgd", watch=None):
     model = net()
     solver = make_optimizer(config, model.parameters())
     rigl = RigL(model, solver, start(model), steps=STEPS, every=EVERY, fraction=FRACTION, stop=STOP)
-    job = Job("pretrain", None, {}, {}, device_name="cpu", scratch=folder, checkpoint_seconds=1e9)
+    run = Run("cpu", checkpoints=folder, checkpoint_seconds=1e9)
 
     def step(batch):
         loss = F.cross_entropy(model(batch[0]), batch[1])
@@ -75,7 +74,7 @@ def train(folder, stop_at=None, optimizer="sgd", watch=None):
         return loss.detach()
 
     def after():
-        job.stop_requested = rigl.done == stop_at
+        run.stop_requested = rigl.done == stop_at
         if watch:
             watch(rigl, solver)
 
@@ -84,7 +83,7 @@ def train(folder, stop_at=None, optimizer="sgd", watch=None):
             model=model, optimizer=solver, train=config, batches=Data(), step=step, seed=0,
             before_update=rigl.before_update, after_update=after, extras={"masks": rigl},
         ),
-        job,
+        run,
     )  # fmt: skip
     return model, rigl
 
@@ -187,3 +186,22 @@ def test_a_broken_gradient_is_told():
         parameter.grad = torch.full_like(parameter, float("nan"))
     with pytest.raises(WinnowError, match="is not finite; lower lr"):
         rigl.before_update()
+
+
+def test_weights_that_grew_and_are_zero_still_count_as_active():
+    model = net()
+    rigl = RigL(model, torch.optim.SGD(model.parameters(), 0.1), start(model), steps=100, every=1)
+    rigl.done = 1
+    before = {n: m.clone() for n, m in rigl.masks.items()}
+    for parameter in model.parameters():
+        with torch.no_grad():
+            parameter.zero_()
+        parameter.grad = torch.arange(parameter.numel(), dtype=torch.float64).view(parameter.shape)
+    rigl.before_update()
+    for name, mask in rigl.masks.items():
+        kept = int(before[name].sum())
+        dropped = int(0.15 * (1 + math.cos(math.pi / 75)) * kept)
+        assert int(mask.sum()) == kept
+        active = before[name].reshape(-1).nonzero().squeeze(1)
+        assert mask.reshape(-1)[active[: kept - dropped]].all(), name  # of equal weights the earlier stay
+        assert dropped and mask.reshape(-1)[-dropped:].all(), name  # the steepest grow

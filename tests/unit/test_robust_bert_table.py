@@ -7,9 +7,10 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from winnow.grid.robust_bert import Run
-from winnow.tables.figures import save
 from winnow.tables.robust_bert import table
 from winnow.tables.robust_bert_figure import plot
+
+from winnow.tables.figures import save
 
 
 def test_the_robust_ticket_figure_has_a_column_an_attacker_and_the_same_bytes_twice(tmp_path):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-
 from winnow.config.double_win import Published
 from winnow.grid.double_win import Grid
-from winnow.schema import parse
 from winnow.tables.double_win import table
+
+from winnow.schema import parse
 
 ACCURACIES = {  # ticket: (std_sa, adv_sa, adv_ra) of seeds 0 and 1
     "dense": [(90, 80, 50), (92, 82, 54)],

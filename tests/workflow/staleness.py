@@ -59,23 +59,21 @@ DW, RB, RG = "double_win", "robust_bert", "rare_gems.experiments.0"
 TASK, TEXT = f"{DW}.downstreams.0", f"{RB}.tasks.0"
 EVERY_TRANSFER = {"transfer_std": 8, "transfer_adv": 8, "evaluate": 16, **DW_TABLE}
 GEMS = {
-    "gem_init": 1, "gem_search": 2, "gem_search_inverted": 1, "gem_random": 1, "gem_smart_ratio": 1, "gem_snip": 1,
-    "gem_synflow": 1, "weight_training": 2, "imp_rewind": 2, "gem_finetune": 6, "gem_sanity": 1, **RG_TABLE,
+    "gem_init": 1, "gem_search": 3, "gem_prune": 4, "gem_score": 2, "weight_training": 2, "gem_imp_train": 2,
+    "gem_finetune": 6, "gem_sanity": 1, **RG_TABLE,
 }  # fmt: skip
 IMAGES = {
-    "pretrain": 2, "import_weights": 1, "imp_prune": 4, "imp_train": 2, "one_shot_prune": 1, "random_prune": 1,
-    "export_ticket": 1, "import_ticket": 1, **EVERY_TRANSFER,
+    "pretrain": 2, "import_weights": 1, "prune_ticket": 6, "imp_train": 2, "export_ticket": 1, "import_ticket": 1, **EVERY_TRANSFER,
 }  # fmt: skip
 TEXTS = {
-    "import_text_model": 1, "finetune_text": 2, "search_robust_ticket": 1, "draw_ticket": 1, "random_ticket": 1,
-    "magnitude_ticket": 1, "retrain_ticket": 3, "attack_text": 5, **RB_TABLE,
+    "import_text_model": 1, "finetune_text": 5, "search_robust_ticket": 1, "draw_ticket": 1, "prune_text": 2,
+    "attack_text": 5, **RB_TABLE,
 }  # fmt: skip
 EDITS = [
     Edit(
         "one IMP round more",
         all_of(sets(f"{DW}.imp.rounds", 3), sets(f"{DW}.transfer.rounds", [2, 3])),
-        {"imp_train": 2, "imp_prune": 2, "one_shot_prune": 1, "random_prune": 1, "transfer_std": 4, "transfer_adv": 4,
-         "evaluate": 8, **DW_TABLE},
+        {"imp_train": 2, "prune_ticket": 4, "transfer_std": 4, "transfer_adv": 4, "evaluate": 8, **DW_TABLE},
         new=True,
     ),
     Edit("one IMP round less", all_of(sets(f"{DW}.imp.rounds", 1), sets(f"{DW}.transfer.rounds", [])), DW_TABLE),
@@ -90,25 +88,24 @@ EDITS = [
     Edit("epochs of the standard transfer", sets(f"{TASK}.std.epochs", 2), {"transfer_std": 8, "evaluate": 8, **DW_TABLE}),
     Edit("steps of the evaluation's attack", sets(f"{TASK}.evaluation.attack.steps", 3), {"evaluate": 16, **DW_TABLE}),
     Edit("eps of an adversarial pre-training", sets(f"{DW}.pretrainings.1.attack.eps", 0.11),
-         {"pretrain": 1, "imp_prune": 2, "imp_train": 1, "transfer_std": 2, "transfer_adv": 2, "evaluate": 4, **DW_TABLE},
+         {"pretrain": 1, "prune_ticket": 2, "imp_train": 1, "transfer_std": 2, "transfer_adv": 2, "evaluate": 4, **DW_TABLE},
          within="/fast_adv/"),
     Edit("learning rate of IMP", sets(f"{DW}.imp.train.lr", 0.04),
-         {"imp_train": 2, "imp_prune": 2, "random_prune": 1, "export_ticket": 1, "import_weights": 1, "import_ticket": 1,
+         {"imp_train": 2, "prune_ticket": 3, "export_ticket": 1, "import_weights": 1, "import_ticket": 1,
           "transfer_std": 5, "transfer_adv": 5, "evaluate": 10, **DW_TABLE}),
     Edit("tolerance of a match", sets(f"{DW}.tolerance", 2.0), DW_TABLE),
     Edit("threads of the text pipeline: they are part of what fixes the bytes", sets(f"{RB}.compute.threads", 2), TEXTS),
     Edit("one removed fraction of text tickets more", sets(f"{RB}.removed_fractions", [0.3, 0.6]),
-         {"draw_ticket": 1, "random_ticket": 1, "magnitude_ticket": 1, "retrain_ticket": 3, "attack_text": 3, **RB_TABLE},
+         {"draw_ticket": 1, "prune_text": 2, "finetune_text": 3, "attack_text": 3, **RB_TABLE},
          new=True, within="-60"),
     Edit("fewer methods of text tickets", sets(f"{RB}.methods", ["dense", "robust_ticket"]), RB_TABLE),
     Edit("attacked examples", sets(f"{TEXT}.attacked_examples", 12), {"attack_text": 5, **RB_TABLE}),
     Edit("adversary of the text search", sets(f"{TEXT}.adversary.steps", 1),
-         {"search_robust_ticket": 1, "draw_ticket": 1, "retrain_ticket": 1, "attack_text": 1, **RB_TABLE}),
+         {"search_robust_ticket": 1, "draw_ticket": 1, "finetune_text": 1, "attack_text": 1, **RB_TABLE}),
     Edit("lambda of a gem", sets(f"{RG}.branches.0.search.lmbda", 2e-4),
-         {"gem_search": 1, "gem_search_inverted": 1, "gem_finetune": 1, "gem_sanity": 1, **RG_TABLE}, within="/gem/s0/"),
+         {"gem_search": 2, "gem_finetune": 1, "gem_sanity": 1, **RG_TABLE}, within="/gem/s0/"),
     Edit("one sparsity of gems more", sets(f"{RG}.targets", [30, 10]),
-         {"gem_ticket": 1, "gem_search": 1, "gem_random": 1, "gem_smart_ratio": 1, "gem_snip": 1, "gem_synflow": 1,
-          "gem_finetune": 6, "gem_sanity": 1, **RG_TABLE}, new=True, within="/30."),
+         {"gem_ticket": 1, "gem_search": 1, "gem_prune": 2, "gem_score": 2, "gem_finetune": 6, "gem_sanity": 1, **RG_TABLE}, new=True, within="/30."),
     Edit("epochs of a gem's fine-tuning", sets(f"{RG}.finetune.epochs", 2), {"gem_finetune": 6, "gem_sanity": 1, **RG_TABLE}),
 ]  # fmt: skip
 
@@ -136,6 +133,8 @@ NOTHING = {
     ],
     "places and times": ["fresh clone beside old results", "every file touched", "folder moved"],
     "sources": ["a comment in code", "a docstring", "formatting of code", "a comment in an environment"],
+    "words": ["words of a key's description", "a help text", "an error message", "a log line"],
+    "carriers": ["code of commands, launch, store, records, report and schema"],
 }
 
 
@@ -152,8 +151,10 @@ class SourceEdit:
 SOURCE_EDITS = [
     SourceEdit("code of a stage", ["src/winnow/stages/transfer.py"], EVERY_TRANSFER),
     SourceEdit("code of one pipeline", ["src/winnow/text/hard_concrete.py"],
-               {"search_robust_ticket": 1, "draw_ticket": 1, "retrain_ticket": 1, "attack_text": 1, **RB_TABLE}),
+               {"search_robust_ticket": 1, "draw_ticket": 1, "finetune_text": 1, "attack_text": 1, **RB_TABLE}),
     SourceEdit("code that all stages share", ["src/winnow/artifacts.py"], IMAGES | TEXTS | GEMS),
+    SourceEdit("code of one pruning method", ["src/winnow/prune/snip.py"],
+               {"gem_score": 1, "gem_finetune": 1, **RG_TABLE}),
     SourceEdit("style of the figures", ["src/winnow/tables/figures.py"],
                {"double_win_plots": 1, "robust_bert_plots": 1, "rare_gems_plots": 1}),
     SourceEdit("code of trace, verify and report", [f"src/winnow/{n}.py" for n in ("records", "tables/page", "stages/verify")], {}),

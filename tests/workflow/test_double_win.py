@@ -43,7 +43,7 @@ def test_each_stage_runs_by_hand_as_snakemake_prints_it(finished, tmp_path):
     printed = finished.snakemake("-n", "-p", "--forceall", target)
     lines = [line for line in (printed.stdout + printed.stderr).splitlines() if "python -m winnow.stages" in line]
     commands = [line[line.index("python -m") :] for line in lines]
-    assert [shlex.split(c)[2].rpartition(".")[2] for c in commands] == ["pretrain", "imp_prune", "imp_train"]
+    assert [shlex.split(c)[2].rpartition(".")[2] for c in commands] == ["pretrain", "prune", "train"]
     for command in commands:
         words = shlex.split(command)
         for path in [words[i + 1] for i, w in enumerate(words) if w in ("--out", "--metrics")] + [words[words.index("2>") + 1]]:
@@ -57,7 +57,7 @@ def test_each_stage_runs_by_hand_as_snakemake_prints_it(finished, tmp_path):
 
 
 def test_snakemake_s_own_report_has_the_captions(finished, tmp_path):
-    done = finished.snakemake("--report", str(tmp_path / "report.html"), "double_win")
+    done = finished.snakemake("--report", str(tmp_path / "report.html"), TABLE)
     assert done.returncode == 0, done.stderr[-2000:]
     text = (tmp_path / "report.html").read_text()
     assert "Double-win tickets" in text and "iterative magnitude pruning" in text

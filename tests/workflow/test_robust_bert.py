@@ -10,7 +10,7 @@ import yaml
 from conftest import ROOT
 
 from winnow.config.root import load
-from winnow.grid import robust_bert as grid
+from winnow.pipelines.robust_bert import grid
 
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 PAPER = yaml.safe_load((ROOT / "config/paper/robust_bert.yaml").read_text())
@@ -31,42 +31,15 @@ def test_the_paper_grid_is_the_papers():
     assert len(runs) == 3 * 3 * 5 * (2 + 3 * (4 + 2))
 
 
-def test_every_stage_takes_its_configuration():
-    """What the grid hands to each stage is what the stage's own schema accepts."""
-    import importlib
-
-    from winnow.schema import parse
-
-    for config in (DEFAULT, PAPER):
-        s = section(config)
-        task, seed, attacker = s.tasks[0].name, s.seeds[0], s.attackers[0].name
-        jobs = {
-            "import_text_model": [grid.import_config(s, task)],
-            "finetune_text": [grid.finetune_config(s, task, n, seed) for n in ("dense", "freelb")],
-            "retrain_ticket": [grid.finetune_config(s, task, "random-30", seed)],
-            "search_robust_ticket": [grid.search_config(s, task, seed)],
-            "draw_ticket": [grid.draw_config("30")],
-            "magnitude_ticket": [grid.keep_config("30")],
-            "random_ticket": [grid.keep_config("30", seed)],
-            "attack_text": [grid.attack_config(s, task, attacker, seed)],
-            "robust_bert_table": [grid.table_config(s)],
-            "fetch_attack_assets": [grid.fetch_config(s)],
-        }
-        for stage, configs in jobs.items():
-            for made in configs:
-                parse(importlib.import_module(f"winnow.stages.{stage}").Config, made, stage)
-
-
 def test_training_does_not_see_the_test_split_nor_the_sparsity():
     changed = copy.deepcopy(DEFAULT)
     changed["robust_bert"]["removed_fractions"] = [0.1]
     changed["robust_bert"]["tasks"][0]["data"]["test_examples"] = 50
     changed["robust_bert"]["tasks"][0]["attacked_examples"] = 7
     a, b = section(DEFAULT), section(changed)
-    for build in (grid.import_config,):
-        assert build(a, "embedded") == build(b, "embedded")
-    assert grid.search_config(a, "embedded", 0) == grid.search_config(b, "embedded", 0)
-    assert grid.finetune_config(a, "embedded", "dense", 0) == grid.finetune_config(b, "embedded", "dense", 0)
+    assert grid.import_model(a, "embedded") == grid.import_model(b, "embedded")
+    assert grid.search(a, "embedded", "0") == grid.search(b, "embedded", "0")
+    assert grid.finetune(a, "embedded", "dense", "0") == grid.finetune(b, "embedded", "dense", "0")
 
 
 @pytest.mark.slow

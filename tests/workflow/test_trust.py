@@ -50,7 +50,7 @@ def test_everything_verifies_and_every_table_traces_back(finished, monkeypatch, 
         "import_text_model seed 0",
         "search_robust_ticket seed 0",
         "gem_search seed 0",
-        "imp_rewind seed 0",
+        "train seed 0",
     ):
         assert f"  {stage}  verified" in reached
     assert "not made by winnow" not in reached

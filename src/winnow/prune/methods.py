@@ -20,11 +20,12 @@ class Method:
     arguments with `labels`.
     training: a class (model, optimizer, ticket, *, steps) with before_update(), ticket(), state_dict() and
     load_state_dict().
-    tasks: where the pipelines offer it.
+    tasks: where the pipelines offer it. whole: the count is rounded to a whole number of weights first.
     """
 
     takes: Literal["weights", "ticket", "model", "training"] = "weights"
     draws: bool = False
+    whole: bool = True
     kinds: tuple[Kind, ...] = ("conv", "linear")
     tasks: tuple[Literal["images", "texts"], ...] = ("images", "texts")
 
@@ -34,7 +35,7 @@ METHODS = {
     "lamp": Method(),
     "random_global": Method(draws=True),
     "random_like": Method(takes="ticket", draws=True),
-    "smart_ratio": Method(draws=True),
+    "smart_ratio": Method(draws=True, whole=False),
     "erk": Method(draws=True),
     "snip": Method(takes="model"),
     "grasp": Method(takes="model"),

@@ -57,15 +57,17 @@ def main(job: Job[Prune]) -> None:
     job.write_ticket("out", Ticket(masks), **about)
 
 
-def _count(sized: Any, cfg: Prune) -> int:
+def _count(sized: Any, cfg: Prune) -> float:
     """Weights to keep: round(total * remaining), so that rounding does not add up over rounds."""
-    return round(sum(w.size for w in sized.values()) * (cfg.remaining_percent or 0.0) / 100.0)
+    count = sum(w.size for w in sized.values()) * ((cfg.remaining_percent or 0.0) / 100.0)
+    return round(count) if methods.find(module_of(cfg)).whole else count
 
 
 def _by_model(job: Job[Prune], module: Any) -> Any:
     from winnow.train.device import start
 
     cfg, weights = job.config, job["weights"]
+    batches: list[Any]
     start(cfg.compute, job.run.device, cfg.seed)
     if cfg.text is not None:
         from winnow.text.training import calibration as texts

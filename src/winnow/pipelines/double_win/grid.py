@@ -173,8 +173,8 @@ def prune(section: DoubleWin, seed: str, ticket: str) -> Prune:
     number = int(rest.rpartition("-")[2])
     left = section.imp.schedule()[number - 1]
     method = {"imp": "magnitude", "omp": "magnitude"}.get(kind, kind)
-    drawn = {} if method == "magnitude" else {"seed": int(seed)}
-    looks = {"data": section.source.data, "compute": section.compute} if method not in LIGHT else {}
+    drawn: dict[str, Any] = {} if method == "magnitude" else {"seed": int(seed)}
+    looks: dict[str, Any] = {"data": section.source.data, "compute": section.compute} if method not in LIGHT else {}
     return Prune(method=method, label=kind, remaining_percent=left, round=number, **drawn, **looks)
 
 

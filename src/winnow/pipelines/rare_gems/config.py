@@ -16,7 +16,7 @@ SEARCHED = ("hc_iter", "hc", "ep", "global_ep", "global_ep_iter")
 NAME = "letters, digits, _ and . only: it becomes part of file names"
 
 
-class Imp(ImpSchedule):
+class ImpWithRewinding(ImpSchedule):
     """Iterative magnitude pruning with rewinding, the pruning that gems compete with."""
 
     rounds: int = key("rounds to run", 30, ge=1)
@@ -69,7 +69,7 @@ class ImpBranch(_Branch):
 
     algo: Literal["imp"] = key("iterative magnitude pruning")
     train: Train = key("optimisation of a round")
-    imp: Imp = key("rounds and rewinding")
+    imp: ImpWithRewinding = key("rounds and rewinding")
 
 
 class DenseBranch(_Branch):

@@ -31,6 +31,7 @@ from winnow.pipelines.rare_gems.config import (
     Branch,
     Experiment,
     ImpBranch,
+    PrunedBranch,
     PublishedGem,
     RareGems,
     SearchBranch,
@@ -245,7 +246,7 @@ def search(section: RareGems, experiment: str, branch: str, target: str, kind: s
     """A search; `kind` is search or inverted."""
     e, b = find(section, experiment, branch)
     assert isinstance(b, SearchBranch)
-    options = {name: getattr(b.search, name) for name in type(b.search).model_fields}
+    options: dict[str, Any] = {name: getattr(b.search, name) for name in type(b.search).model_fields}
     chosen = Search(**options, algo=b.algo, target_sparsity=float(target), invert=kind == "inverted")
     return GemSearch(search=chosen, **_training(section, e, b, b.train, seed))
 
@@ -262,10 +263,10 @@ def prune(section: RareGems, experiment: str, branch: str, target: str, seed: st
         number = int(target.removeprefix("round"))
         left = b.imp.schedule()[number - 1]
         return Prune(method="magnitude", label="imp", remaining_percent=left, round=number)
-    options = {"divide_by_square": e.model.arch.startswith("vgg")} if b.algo == "smart_ratio" else {}
-    looks = {"data": e.data, "compute": section.compute} if b.algo not in LIGHT else {}
-    images = {"images": b.images} if b.algo in ("snip", "grasp") else {}
-    drawn = {} if b.algo in ("magnitude", "lamp", "synflow") else {"seed": int(seed)}
+    options: dict[str, Any] = {"divide_by_square": e.model.arch.startswith("vgg")} if b.algo == "smart_ratio" else {}
+    looks: dict[str, Any] = {"data": e.data, "compute": section.compute} if b.algo not in LIGHT else {}
+    images: dict[str, Any] = {"images": b.images} if isinstance(b, PrunedBranch) and b.algo in ("snip", "grasp") else {}
+    drawn: dict[str, Any] = {} if b.algo in ("magnitude", "lamp", "synflow") else {"seed": int(seed)}
     return Prune(method=b.algo, remaining_percent=float(target), options=options, **drawn, **looks, **images)
 
 

@@ -116,7 +116,7 @@ def translate(document: Any, name: str, path: str) -> Experiment:
         raise WinnowError(f"{path}.conv_type: {p.conv_type} does not go with algo {p.algo}; SubnetConv is for searches")
     data, model = _task(p)
     searched = p.algo != "wt"
-    branch = {
+    branch: dict[str, Any] = {
         "name": p.name.replace("-", "_"),
         "algo": p.algo,
         "train": _train(p, p.optimizer, p.lr, p.lr_policy, p.wd),

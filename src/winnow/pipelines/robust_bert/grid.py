@@ -177,8 +177,10 @@ def draw(section: RobustBert, removed_percent: str) -> DrawTicket:
 def prune(section: RobustBert, task: str, kind: str, removed_percent: str, seed: str) -> Prune:
     """A ticket from weights."""
     method = "magnitude" if kind == "imp" else kind
-    drawn = {} if method == "magnitude" else {"seed": int(seed)}
-    looks = {"text": _training_data(named(section.tasks, task).data), "compute": section.compute} if method not in LIGHT else {}
+    drawn: dict[str, Any] = {} if method == "magnitude" else {"seed": int(seed)}
+    looks: dict[str, Any] = (
+        {"text": _training_data(named(section.tasks, task).data), "compute": section.compute} if method not in LIGHT else {}
+    )
     return Prune(method=method, label=kind, remaining_percent=100.0 - float(removed_percent), **drawn, **looks)
 
 
