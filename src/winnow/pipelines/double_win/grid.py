@@ -171,7 +171,7 @@ def prune(section: DoubleWin, seed: str, ticket: str) -> Prune:
     if kind == "random" and section.transfer.random == "per_layer":
         return Prune(method="random", label="random", seed=int(seed))
     number = int(rest.rpartition("-")[2])
-    left = section.imp.schedule()[number - 1]
+    left = section.imp.remaining(number)
     method = {"imp": "magnitude", "omp": "magnitude"}.get(kind, kind)
     keys = settings(method, int(seed), None, data=section.source.data, compute=section.compute)
     return Prune(method=method, label=kind, remaining_percent=left, round=number, **keys)

@@ -261,7 +261,7 @@ def prune(section: RareGems, experiment: str, branch: str, target: str, seed: st
     e, b = find(section, experiment, branch)
     if isinstance(b, ImpBranch):
         number = int(target.removeprefix("round"))
-        left = b.imp.schedule()[number - 1]
+        left = b.imp.remaining(number)
         return Prune(method="magnitude", label="imp", remaining_percent=left, round=number)
     assert isinstance(b, PrunedBranch)
     options = {"divide_by_square": e.model.arch.startswith(("vgg", "tinyvgg"))} if b.algo == "smart_ratio" else {}
