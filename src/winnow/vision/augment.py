@@ -90,7 +90,7 @@ def to_float(images: Tensor) -> Tensor:
 def on_device(array: np.ndarray, device: torch.device) -> Tensor:
     """A copy of a NumPy array on the device; a GPU takes it without the host waiting for what is queued there."""
     tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def resample(images: Tensor, boxes: np.ndarray, limits: np.ndarray, size: int, flips: np.ndarray | None) -> Tensor:
