@@ -4,6 +4,7 @@
 # make plan    what a run would cost before anything is submitted: CONFIG=my.yaml, TARGET=results/tables/... (EACH=1: every job;
 #              several files in CONFIG are a plan each, with `make -j2 -O plan` at the same time)
 # make config  the configuration that CONFIG=my.yaml gives, each key with the file and line that set it
+# make fuzz    2,000 examples of each property of the image readers (the suite takes 200); EXAMPLES=N
 # make bench   measure winnow against the plain libraries, at most 10 minutes; DEVICE=cuda on a GPU (the demo's jobs count if it ran)
 # make check   what pre-commit and the tests check: formatting, lint, types
 VENV ?= .venv
@@ -13,12 +14,13 @@ TARGET ?=
 CONFIG ?=
 EACH ?=
 DEVICE ?= cpu
+EXAMPLES ?= 2000
 THREADS ?= 1
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat requirements/lock.txt pyproject.toml | cksum | cut -d' ' -f1)
 PLANS := $(addprefix plan@,$(or $(CONFIG),default))
 
-.PHONY: demo test bench config plan $(PLANS) check format docs report determinism lock clean
+.PHONY: demo test fuzz bench config plan $(PLANS) check format docs report determinism lock clean
 .DEFAULT_GOAL := demo
 
 # An installed environment is reused; one without its mark (half built, or of older pins) is completed, and made anew if it is broken.
@@ -26,7 +28,7 @@ $(READY):
 	@sh requirements/setup.sh "$(VENV)" && touch "$@"
 
 demo: $(READY)
-	$(BIN)/snakemake --cores $(CORES) --quiet rules host reason
+	@$(BIN)/python -m winnow.warm $(BIN)/snakemake --cores $(CORES) --quiet rules host reason
 	@$(MAKE) --no-print-directory report
 	@$(BIN)/python -m winnow.tables.show results/tables
 	@echo "report: results/report.html"
@@ -41,6 +43,9 @@ determinism: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TARGET)
+
+fuzz: $(READY)
+	WINNOW_FUZZ=$(EXAMPLES) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/unit/test_image_fuzz.py
 
 plan: $(PLANS)
 

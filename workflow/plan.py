@@ -11,7 +11,6 @@ finished jobs, scaled by work; where a rule has none, from workflow/resources.ya
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 import statistics
 import subprocess

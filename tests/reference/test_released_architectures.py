@@ -12,9 +12,10 @@ import torch
 from conftest import shared_folder
 from torch import nn
 
-from winnow import WinnowError
+from winnow import Ticket, WinnowError
 from winnow.config.parts import Model
 from winnow.gems.scores import hard_prunable, scorable
+from winnow.interchange import fit, read_checkpoint, tickets_from_file, write_layout
 from winnow.schema import parse
 from winnow.vision.models import build
 
@@ -87,6 +88,25 @@ def test_outputs_for_fixed_weights(entry, weights):
     assert torch.allclose((out * k).sum(1) / scale, numbers["weighted_sums"] / scale, rtol=0, atol=1e-9 * out.shape[1])
     first = numbers["logits"] if "logits" in numbers else numbers["first12"]
     assert torch.allclose(out[:, : first.shape[1]] / scale[:, None], first / scale[:, None], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "entry", [e for e in entries() if e.id is None or e.id.startswith(("cResNet18", "resnet20-CIFAR10-16"))]
+)
+def test_what_is_exported_has_the_released_names_and_shapes_and_comes_back(entry, tmp_path):
+    model = network(entry).float()
+    state = model.state_dict()
+    shapes = {k: tuple(v.shape) for k, v in state.items()}
+    generator = torch.Generator().manual_seed(0)
+    masks = {n: (torch.rand(shapes[n], generator=generator) < 0.3).numpy() for n in hard_prunable(model)}
+    write_layout(tmp_path / "o.pt", "gem_miner", Ticket(masks), state, entry["arch"])
+    written = read_checkpoint(tmp_path / "o.pt")
+    assert [(k.removesuffix(".flag"), list(v.shape)) for k, v in written.items() if k.endswith(".flag")] == [
+        (name, shape) for name, shape, *_ in entry["layers"]
+    ]
+    again = tickets_from_file(written, "o.pt", shapes).ticket
+    assert set(again.arrays) == set(masks) and all((again.arrays[n] == masks[n]).all() for n in masks)
+    assert all(torch.equal(v, state[k]) for k, v in fit(written, shapes).tensors.items())
 
 
 def test_a_released_network_has_the_stem_and_the_head_of_its_code():

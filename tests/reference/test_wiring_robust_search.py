@@ -14,6 +14,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch.optim.optimizer import register_optimizer_step_pre_hook  # noqa: E402
+
 from winnow.artifacts import read_tensors  # noqa: E402
 from winnow.config.parts import Compute, Train  # noqa: E402
 from winnow.config.text import FreeLB, HardConcrete  # noqa: E402
@@ -23,7 +25,7 @@ from winnow.text import search as search_module  # noqa: E402
 from winnow.text.batches import Encoded, TextBatches  # noqa: E402
 from winnow.text.hard_concrete import l0_term  # noqa: E402
 from winnow.text.models import prunable  # noqa: E402
-from winnow.train import loop, ranks  # noqa: E402
+from winnow.train import ranks  # noqa: E402
 
 
 def searched(log, tensors, patch, **changes):
@@ -59,7 +61,7 @@ def searched(log, tensors, patch, **changes):
                 layer.sampled = False
         return seen.scores
 
-    def log_step(optimizer):
+    def log_step(optimizer, *_):
         values = {n: s.detach().clone().requires_grad_() for n, s in seen.scores.items()}
         regulariser = l0_term(values, hard)
         slopes = torch.autograd.grad(regulariser, list(values.values()))
@@ -72,18 +74,17 @@ def searched(log, tensors, patch, **changes):
                 "gradients": gradients,
             }
         )
-        update(optimizer)
 
     order = [[part.numpy() for part in epoch.split(train.batch_size)] for epoch in tensors["order"]]
     patch.setattr(search_module, "attach", attach_noiseless)
     patch.setattr(TextBatches, "order", lambda self, epoch: order[epoch])
     patch.setattr(ranks, "noise", lambda like, draw: next(starts)[: like.shape[0], : like.shape[1]])
-    update = loop.optimizer_step
-    patch.setattr(loop, "optimizer_step", log_step)
+    hook = register_optimizer_step_pre_hook(log_step)
     history, kept = search_module.search(
         model, prunable(model), {"train": encoded, "val": encoded}, run=Run("cpu"), train=train, masks=hard, adversary=adversary,
         keep_epochs=list(range(1, train.epochs + 1)), compute=Compute(), seed=0,
     )  # fmt: skip
+    hook.remove()
     return SimpleNamespace(history=history, kept=kept, steps=seen.steps, model=model)
 
 

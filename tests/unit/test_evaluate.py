@@ -73,3 +73,23 @@ def test_corruptions_are_read_by_name(tmp_path):
     assert found == {"dark": pytest.approx(100 * 4 / 6), "fog": 100.0} and kept["fog"].right == [4, 2]
     with pytest.raises(WinnowError, match="expected CIFAR-10-C's"):
         corruption_accuracy(Brightness(), tmp_path / "none", DATA, COMPUTE, CPU, 4)
+
+
+def test_corruptions_are_those_of_the_tasks_classes_and_the_four_extra_ones_do_not_count(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 10
+    pictures = np.where((labels % 2 == 0)[:, None, None, None], 0, 200).astype(np.uint8) + rng.integers(
+        0, 20, (40, 8, 8, 3), np.uint8
+    )
+    np.save(tmp_path / "labels.npy", labels)
+    for name in ("fog", "speckle_noise", "gaussian_blur", "spatter", "saturate"):
+        np.save(tmp_path / f"{name}.npy", pictures)
+    task = parse(Data, {"dataset": "npz", "path": "x", "val_images": 1, "classes": [4, 7]})  # dark is class 0, bright class 1
+    assert corruption_accuracy(Brightness(), tmp_path, task, COMPUTE, CPU, 8) == {"fog": 100.0}
+    with pytest.raises(WinnowError, match=r"labels.npy names no image of data.classes \[77\]"):
+        corruption_accuracy(
+            Brightness(), tmp_path, parse(Data, {"dataset": "npz", "val_images": 1, "classes": [77]}), COMPUTE, CPU, 8
+        )
+    np.save(tmp_path / "fog.npy", pictures[:30])
+    with pytest.raises(WinnowError, match=r"fog.npy: 30 images, labels.npy holds 40 labels"):
+        corruption_accuracy(Brightness(), tmp_path, task, COMPUTE, CPU, 8)

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from winnow.config.gems import Search
 from winnow.config.parts import Model
 from winnow.errors import WinnowError
 from winnow.gems import inits, order, pruning, regularizers
@@ -133,6 +134,44 @@ def test_scores_get_the_straight_through_gradient(layout):
     for (name, parameter), gradient in zip(plain.named_parameters(), gradients, strict=True):
         torch.testing.assert_close(found[name], gradient * parameter.detach() * alive[name], rtol=1e-4, atol=1e-6)
     assert names == list(masked)
+
+
+def search_with_exempt_layer(**keys):
+    from winnow.gems.search import GemSearch, start_scores
+
+    model, exempt = small_model(), "layer2.0.conv1.weight"
+    model.never_hard_pruned = frozenset({exempt})
+    config = Search(algo="hc_iter", target_sparsity=25, iter_period=1, **keys)
+    return GemSearch(model, start_scores(model, "unif", 0), config, epochs=3), exempt
+
+
+@pytest.mark.parametrize("prune_type", ["BottomK", "LocalBottomK", "FixThresholding"])
+def test_layers_exempt_from_hard_pruning_stay_and_count_nowhere(prune_type):
+    gem, exempt = search_with_exempt_layer(prune_type=prune_type)
+    counted = [n for n in gem.scored.names if n != exempt]
+    total = sum(math.prod(gem.scored.shapes[n]) for n in counted)
+    start = gem.end_of_epoch(0)
+    assert start["alive_percent"] == 100.0
+    rounded = gem.scored.views(gem.rounded())
+    assert start["remaining_percent"] == pytest.approx(100 * sum(int(rounded[n].sum()) for n in counted) / total)
+    assert int((~rounded[exempt]).sum()) > 0  # its scores round like all others
+    gem.end_of_epoch(1), gem.end_of_epoch(2)
+    gem.close()
+    alive = gem.scored.views(gem.scored.alive)
+    assert bool(alive[exempt].all()) and set(gem.ticket()) == set(counted)
+    kept = sum(int(m.sum()) for m in gem.ticket().values())
+    fixed = sum(int(rounded[n].sum()) for n in counted)
+    assert kept == fixed if prune_type == "FixThresholding" else kept == pytest.approx(0.25 * total, rel=0.02)
+    assert {n.rpartition(".")[0] for n in gem.order()} == set(counted)
+
+
+def test_the_last_rounding_takes_weights_of_exempt_layers_too():
+    gem, exempt = search_with_exempt_layer(unflag_before_finetune=False)
+    for epoch in range(3):
+        gem.end_of_epoch(epoch)
+    expected = (gem.scored.views(gem.scored.scores.detach())[exempt] > 0.5).numpy()
+    gem.close()
+    assert (gem.ticket()[exempt] == expected).all() and set(gem.ticket()) == set(gem.scored.names)
 
 
 def test_model_without_layers_is_refused():

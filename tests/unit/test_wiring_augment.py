@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from winnow.config.parts import Data
-from winnow.vision import augment
+from winnow.vision import geometry
 from winnow.vision.augment import train_batch
 from winnow.vision.batches import Loader
 from winnow.vision.sources import Split
@@ -27,7 +27,7 @@ def coordinates(side: int = SIDE, n: int = N) -> torch.Tensor:
     return torch.stack([rows, columns, torch.ones_like(rows)]).expand(n, -1, -1, -1).contiguous()
 
 
-def geometry(out: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_off(out: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(row shift, column shift, mirrored) of every pad-cropped coordinate image, read off the pixel in the middle."""
     whole = torch.round(out * 255)
     middle = whole.shape[-1] // 2
@@ -38,15 +38,15 @@ def geometry(out: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def test_half_of_the_images_are_mirrored_and_only_when_asked():
-    mirrored = geometry(train_batch(coordinates(), np.arange(N), data(flip=True), 0, 0))[2]
+    mirrored = read_off(train_batch(coordinates(), np.arange(N), data(flip=True), 0, 0))[2]
     assert mirrored.mean() == pytest.approx(0.5, abs=0.03)
     for keys in ({}, {"train_crop": "pad", "crop_padding": 2}):
-        assert not geometry(train_batch(coordinates(), np.arange(N), data(**keys), 0, 0))[2].any()
+        assert not read_off(train_batch(coordinates(), np.arange(N), data(**keys), 0, 0))[2].any()
 
 
 @pytest.mark.parametrize("padding", [1, 2, 3])
 def test_pad_crops_reach_every_shift_alike(padding):
-    rows, columns, mirrored = geometry(
+    rows, columns, mirrored = read_off(
         train_batch(coordinates(), np.arange(N), data(train_crop="pad", crop_padding=padding, flip=True), 0, 0)
     )
     wanted = list(range(-padding, padding + 1))
@@ -94,19 +94,17 @@ def test_epochs_are_in_another_order_and_evaluation_is_in_none():
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (40, 90), (90, 40)])
-def test_resized_crops_are_8_to_100_percent_of_the_area_and_within_the_image(height, width, monkeypatch):
-    """The boxes as they reach the resampling, for images of three shapes."""
-    taken = []
-    resample = augment.resample
-
-    def record(images, boxes, limits, size, flips):
-        taken.append((boxes, flips))
-        return resample(images[:1], boxes[:1], limits[:1], size, flips[:1])
-
-    monkeypatch.setattr(augment, "resample", record)
-    images = torch.zeros(1, 3, height, width, dtype=torch.uint8).expand(N, -1, -1, -1)
-    train_batch(images, np.arange(N), data(train_crop="resized", image_size=16, flip=True), 0, 0)
-    ((boxes, flips),) = taken
+def test_resized_crops_are_8_to_100_percent_of_the_area_and_within_the_image(height, width):
+    settings = data(train_crop="resized", image_size=16, flip=True)
+    drawn = geometry.draws(np.arange(N), 0, 0)
+    boxes = geometry.random_boxes(np.full(N, height), np.full(N, width), drawn)
+    flips = geometry.flips(drawn, settings)
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (8, 3, height, width), dtype=np.uint8))
+    for i, out in enumerate(train_batch(images, np.arange(8), settings, 0, 0)):  # these boxes are what is seen
+        t, b, l_, r = boxes[i, 0], boxes[i, 0] + boxes[i, 2], boxes[i, 1], boxes[i, 1] + boxes[i, 3]
+        crop = images[i : i + 1, :, t:b, l_:r] / 255
+        expected = torch.nn.functional.interpolate(crop, size=(16, 16), mode="bilinear", antialias=True)[0]
+        assert (out - (expected.flip(-1) if flips[i] else expected)).abs().max() < 1.5 / 255
     top, left, h, w = boxes.T
     assert (top >= 0).all() and (left >= 0).all() and (top + h <= height).all() and (left + w <= width).all()
     assert (h >= 1).all() and (w >= 1).all() and flips.mean() == pytest.approx(0.5, abs=0.03)

@@ -203,9 +203,8 @@ def test_a_seed_draws_other_shuffles_and_other_weights(run_stage, tmp_path):
     made = files(tmp_path, "init", "gem.mask")
     init = {"data": DIGITS, "model": FROZEN, "init": {"init": "kaiming_normal"}, "seed": 0}
     assert run_stage("gem_init", init, out=made["init"])[0] == 0
-    assert (
-        run_stage("random_ticket", {"remaining_fraction": 0.3, "seed": 9}, weights=made["init"], out=made["gem.mask"])[0] == 0
-    )
+    ticket = {"method": "random", "remaining_percent": 30, "seed": 9}
+    assert run_stage("prune", ticket, weights=made["init"], out=made["gem.mask"])[0] == 0
     before = []
     for seed in (0, 1):
         train = {"epochs": 1, "batch_size": 48, "lr": 1e-9}

@@ -55,8 +55,8 @@ def start(run_stage, tmp_path, digits):
     frozen = {**MODEL, "classifier": "conv1x1", "bn": "non_affine"}
     config = {"data": NPZ, "model": frozen, "init": {"init": "kaiming_normal"}, "seed": 0}
     assert run_stage("gem_init", config, *root, out=files["init"])[0] == 0
-    ticket = {"remaining_fraction": 0.5, "seed": 0}
-    assert run_stage("random_ticket", ticket, weights=files["init"], out=files["gem.mask"])[0] == 0
+    ticket = {"method": "random", "remaining_percent": 50, "seed": 0}
+    assert run_stage("prune", ticket, weights=files["init"], out=files["gem.mask"])[0] == 0
     return files
 
 
@@ -65,14 +65,14 @@ def job(**extra):
 
 
 SEARCH = {"algo": "hc_iter", "target_sparsity": 30, "iter_period": 2}
+BEST = {"keep": "best", "measure": True}
 STAGES = {
     "pretrain": ({"method": "std", "model": MODEL}, {}, ["out"]),
     "transfer": ({}, {"init": "dense"}, ["best_sa"]),
     "transfer under attack": ({"attack": ATTACK}, {"init": "dense"}, ["best_sa", "best_ra"]),
-    "gem_finetune": ({}, {"init": "init", "mask": "gem.mask"}, ["out"]),
-    "gem_finetune under attack": ({"attack": ATTACK}, {"init": "init", "mask": "gem.mask"}, ["out"]),
-    "weight_training": ({"rewind_iteration": 2}, {"init": "init"}, ["out", "rewind"]),
-    "imp_rewind": ({"rewind": "renda", "remaining_percent": 50}, {"trained": "init"}, ["out", "ticket"]),
+    "train a ticket": (BEST, {"init": "init", "mask": "gem.mask"}, ["out"]),
+    "train a ticket under attack": ({**BEST, "attack": ATTACK}, {"init": "init", "mask": "gem.mask"}, ["out"]),
+    "train dense, to the last epoch": ({"keep": "last", "rewind_iteration": 2}, {"init": "init"}, ["out", "rewind"]),
     "gem_search": ({"search": SEARCH}, {"init": "init"}, ["out", "order"]),
 }
 

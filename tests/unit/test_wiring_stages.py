@@ -35,7 +35,12 @@ def made(run_stage, tmp_path):
     for name, seed in (("a", 1), ("b", 2)):
         config = task(train=ONE, seed=seed, method="std", model=MODEL)
         assert run_stage("pretrain", config, out=files[name], metrics=tmp_path / f"{name}.json")[0] == 0
-        assert run_stage("imp_prune", {"round": 1, "prune_percent": 40}, weights=files[name], out=files[f"{name}.mask"])[0] == 0
+        assert (
+            run_stage(
+                "prune", {"method": "magnitude", "remaining_percent": 60}, weights=files[name], out=files[f"{name}.mask"]
+            )[0]
+            == 0
+        )
     return files
 
 
@@ -50,34 +55,40 @@ def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
 
 def test_imp_trains_the_dense_weights_under_this_round_s_mask(made, run_stage, tmp_path):
     out = tmp_path / "t.safetensors"
-    assert run_stage("imp_train", task(), init=made["a"], mask=made["b.mask"], out=out, metrics=tmp_path / "t.json")[0] == 0
+    config = task(keep="last")
+    assert run_stage("train", config, init=made["a"], mask=made["b.mask"], out=out, metrics=tmp_path / "t.json")[0] == 0
     assert same(read_arrays(out), masked(made["a"], made["b.mask"]))
 
 
-@pytest.mark.parametrize(("rewind", "expected"), [("warm", "b"), ("cold", "b"), ("renda", "a")])
-def test_a_round_ranks_what_was_trained_and_goes_back_to_the_rewinding_point(made, run_stage, tmp_path, rewind, expected):
-    files = {"ticket": tmp_path / "n.mask.safetensors", "out": tmp_path / "n.safetensors", "metrics": tmp_path / "n.json"}
-    back = {} if rewind == "renda" else {"rewind": made["b"]}
-    config = task(rewind=rewind, remaining_percent=30)
-    assert run_stage("imp_rewind", config, trained=made["a"], mask=made["b.mask"], **back, **files)[0] == 0
-    ticket, last = Ticket.load(files["ticket"]), Ticket.load(made["b.mask"])
+def test_a_round_ranks_what_was_trained_among_what_the_last_round_kept(made, run_stage, tmp_path):
+    out = tmp_path / "n.mask.safetensors"
+    config = {"method": "magnitude", "remaining_percent": 30, "round": 2}
+    assert run_stage("prune", config, weights=made["a"], mask=made["b.mask"], out=out)[0] == 0
+    ticket, last = Ticket.load(out), Ticket.load(made["b.mask"])
     assert ticket.is_within(last) and ticket.remaining_percent == pytest.approx(30, abs=0.05)
     trained = read_arrays(made["a"])
     ranked = {n: np.where(last.arrays[n], np.abs(trained[n]), -1) for n in last.arrays}
     lowest = min(ranked[n][m].min() for n, m in ticket.arrays.items() if m.any())
     assert all((ranked[n][~m] <= lowest).all() for n, m in ticket.arrays.items())
-    start = masked(made[expected], files["ticket"])
-    found = read_arrays(files["out"])
+
+
+@pytest.mark.parametrize("measure", [False, True])
+def test_training_that_does_nothing_gives_the_masked_weights_back(made, run_stage, tmp_path, measure):
+    """Batch statistics are measured under the mask, if any are; no weight moves for them."""
+    out = tmp_path / "n.safetensors"
+    config = task(keep="best" if measure else "last", measure=measure)
+    assert run_stage("train", config, init=made["b"], mask=made["a.mask"], out=out, metrics=tmp_path / "n.json")[0] == 0
+    start, found = masked(made["b"], made["a.mask"]), read_arrays(out)
     moved = [n for n in start if not np.allclose(found[n], start[n], atol=1e-6)]
-    assert all("running" in n or "num_batches" in n for n in moved)  # the statistics alone, measured under the mask
+    assert all("running" in n or "num_batches" in n for n in moved) and bool(moved) == measure
 
 
 def test_the_rewinding_point_is_so_many_steps_into_the_training(made, run_stage, tmp_path):
     points = {}
     for iteration in (0, 1, 4):
         files = {k: tmp_path / f"{k}{iteration}.safetensors" for k in ("out", "rewind")}
-        config = task(train={**ONE, "epochs": 2}, rewind_iteration=iteration)
-        assert run_stage("weight_training", config, init=made["a"], **files, metrics=tmp_path / f"{iteration}.json")[0] == 0
+        config = task(train={**ONE, "epochs": 2}, keep="best", rewind_iteration=iteration)
+        assert run_stage("train", config, init=made["a"], **files, metrics=tmp_path / f"{iteration}.json")[0] == 0
         points[iteration] = read_arrays(files["rewind"])
         assert read_arrays(files["out"])["conv1.weight"].std() > 0
     start = read_arrays(made["a"])
@@ -149,21 +160,22 @@ def test_classes_are_renumbered_in_the_order_in_which_they_are_named():
 
 
 SEEDED = {
-    "pretrain": (task(train=STEP, method="std", model=MODEL), {}, ["out"]),
-    "imp_train": (task(train=ONE), {"init": "a", "mask": "a.mask"}, ["out"]),
-    "weight_training": (task(train=ONE), {"init": "a"}, ["out"]),
-    "random_prune": ({}, {"like": "a.mask"}, ["out"]),
-    "random_ticket": ({"remaining_fraction": 0.4}, {"weights": "a"}, ["out"]),
-    "gem_init": ({"data": DIGITS, "model": MODEL, "init": {"init": "kaiming_normal"}}, {}, ["out"]),
+    "pretrain": (task(train=STEP, method="std", model=MODEL), {}),
+    "train a ticket": (task(train=ONE, keep="last"), {"init": "a", "mask": "a.mask"}),
+    "train": (task(train=ONE, keep="best", measure=True), {"init": "a"}),
+    "prune like another": ({"method": "random"}, {"like": "a.mask"}),
+    "prune at random": ({"method": "random", "remaining_percent": 40}, {"weights": "a"}),
+    "prune by snip": ({"method": "snip", "remaining_percent": 40, "images": 10, "data": DIGITS}, {"weights": "a"}),
+    "gem_init": ({"data": DIGITS, "model": MODEL, "init": {"init": "kaiming_normal"}}, {}),
 }
 
 
-@pytest.mark.parametrize("stage", list(SEEDED))
-def test_another_seed_gives_another_result_and_the_same_the_same(made, run_stage, tmp_path, stage):
-    config, inputs, outputs = SEEDED[stage]
+@pytest.mark.parametrize("kind", list(SEEDED))
+def test_another_seed_gives_another_result_and_the_same_the_same(made, run_stage, tmp_path, kind):
+    (config, inputs), stage = SEEDED[kind], kind.split()[0]
     found = []
     for run, seed in enumerate((0, 1, 0)):
-        files = {o: tmp_path / f"{run}-{o}.{'mask.' * (stage.startswith('random'))}safetensors" for o in outputs}
+        files = {"out": tmp_path / f"{run}.{'mask.' * (stage == 'prune')}safetensors"}
         metrics = {"metrics": tmp_path / f"{run}.json"} if "train" in config else {}
         assert run_stage(stage, {**config, "seed": seed}, **{k: made[v] for k, v in inputs.items()}, **files, **metrics)[0] == 0
         found.append(read_arrays(files["out"]))
@@ -176,9 +188,9 @@ def test_the_adversary_of_a_training_is_the_configured_one(made, run_stage, tmp_
     for eps in (None, 0.02, 0.3):
         attack = None if eps is None else {"eps": eps, "step_size": eps, "steps": 2}
         metrics = tmp_path / "m.json"
-        config = task(train=STEP, attack=attack)
+        config = task(train=STEP, attack=attack, keep="last")
         files = {"out": tmp_path / "o.safetensors", "metrics": metrics}
-        assert run_stage("imp_train", config, init=made["a"], mask=made["a.mask"], **files)[0] == 0
+        assert run_stage("train", config, init=made["a"], mask=made["a.mask"], **files)[0] == 0
         found = read_json(metrics)["epochs"][0]
         losses.append(found["loss"])
         assert ("val_ra" in found) == (eps is not None)
@@ -194,7 +206,7 @@ def test_the_store_s_key_knows_the_number_of_processes_and_all_that_decides_the_
         outputs = {"best_sa": Path(out)}
         return entry_of(tmp_path / "store", Job(stage, {"seed": seed}, {"init": Path("w")}, outputs, run=Run("cpu")), processes)
 
-    different = [key(), key(2), key(4), key(stage="imp_train"), key(seed=1), key(out="p"), key(content="others")]
+    different = [key(), key(2), key(4), key(stage="train"), key(seed=1), key(out="p"), key(content="others")]
     assert len(set(different)) == len(different) and key() == different[0]
 
 

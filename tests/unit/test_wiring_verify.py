@@ -11,7 +11,7 @@ import pytest
 
 from winnow.artifacts import sha256_file, write_bytes, write_record, write_tensors
 from winnow.stage import Job
-from winnow.stages import imp_prune, verify
+from winnow.stages import prune, verify
 from winnow.ticket import Ticket
 
 DENSE, TICKET = Path("results/dense.safetensors"), Path("results/tickets/imp-std-1.mask.safetensors")
@@ -26,8 +26,9 @@ def make(config: dict[str, int], figure: float = 50.0, scale: float = 1.0, code:
     write_tensors(job["out"], {"w": values}, about)
     write_bytes(job["rows"], b"method,sa\nimp,1.5\n")
     job.write_metrics("metrics", {"test_sa": figure, "epochs": [{"loss": 1.0}]})
-    arguments = ["--config", json.dumps({"round": 1, "prune_percent": 20 + code / 1000})]  # another record, the same count
-    assert imp_prune.stage.run([*arguments, "--weights", str(DENSE), "--out", str(TICKET)]) == 0
+    config = {"method": "magnitude", "remaining_percent": 80 + code / 1000}  # another record, the same count
+    arguments = ["--config", json.dumps(config)]
+    assert prune.stage.run([*arguments, "--weights", str(DENSE), "--out", str(TICKET)]) == 0
     write_bytes(MODEL / "config.json", b'{"layers": 2}')
     write_tensors(MODEL / "model.safetensors", {"w": values}, {})
     sidecar = {"kind": "text_model", "files": {"config.json": sha256_file(MODEL / "config.json")}, "source": f"version {code}"}

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
-from winnow.grid.double_win import grid_of
 
 from winnow.config import document
+from winnow.config.root import load_files
+from winnow.pipelines.double_win.grid import grid_of
 
 OVERLAYS = sorted([*(ROOT / "config/paper").glob("*.yaml"), *(ROOT / "config/examples").glob("*.yaml")])
 

@@ -59,6 +59,7 @@ def test_double_win_rows_are_the_means_of_their_own_runs(wired):
 def test_robust_bert_rows_are_the_means_of_their_own_attacks(wired):
     rows = pd.read_csv(wired / "results/tables/robust_bert.csv")
     assert len(rows) == 2 * 2 * len(NETWORKS) and (rows["seeds"] == 2).all()
+    chosen: dict[str, list[int]] = {}
     methods = {"robust": "robust_ticket", "random": "random_ticket", "magnitude": "magnitude_ticket"}
     for task, attacker, network in product(("short", "long"), ("fooler", "pwws"), NETWORKS):
         kind, *rest = network.split("-")
@@ -74,11 +75,15 @@ def test_robust_bert_rows_are_the_means_of_their_own_attacks(wired):
         for folder, found in zip(folders, attacks, strict=True):
             lines = [json.loads(line) for line in (wired / f"{folder}.jsonl").read_text().splitlines()]
             examples, whole = (5, 19) if task == "short" else (4, 17)
-            assert [r["index"] for r in lines] == list(range(examples)) and found["test_examples"] == whole
+            assert len(lines) == examples and found["test_examples"] == whole
+            indices = [r["index"] for r in lines]
+            chosen.setdefault(task, indices)
+            assert indices == chosen[task], "every network and attacker meets the same examples"
             right = sum(r["original_prediction"] == r["label"] for r in lines)
             assert found["clean_percent"] == pytest.approx(100 * right / examples)
             share = found["test_accuracy_percent"] * whole / 100
             assert abs(share - round(share)) < 1e-6
+    assert chosen["long"] == list(range(4)) and chosen["short"] != list(range(5))  # the first, and a draw
 
 
 def test_rare_gems_rows_are_the_means_of_their_own_tickets(wired):

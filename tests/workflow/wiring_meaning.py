@@ -155,11 +155,9 @@ def robust_bert(section: Config) -> list[Rule]:
         return Meaning("prune", parents, {"method": "random", "remaining_percent": 100 - int(percent), "seed": int(s)})
 
     def attacked(task: str, s: str, attacker: str, network: str) -> Meaning:
-        attack, examples = (
-            by_name(section["attackers"], attacker)["attack"],
-            by_name(section["tasks"], task)["attacked_examples"],
-        )
-        config = {"data": data(task, "train_examples"), "attack": attack, "examples": examples, "seed": int(s)}
+        t, attack = by_name(section["tasks"], task), by_name(section["attackers"], attacker)["attack"]
+        own = {"examples": t["attacked_examples"], "selection": t.get("attacked_selection", "stratified")}
+        config = {"data": data(task, "train_examples"), "attack": attack, **own, "seed": int(s)}
         return Meaning("attack_text", {"model": model(task, s, network)}, config)
 
     task, base = r"results/robust_bert/tiny_bert/(\w+)", r"results/robust_bert/tiny_bert/(\w+)/s(\d+)"

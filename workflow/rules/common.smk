@@ -16,11 +16,9 @@ from winnow.config.root import targets
 from adapter import Adapter
 
 ADAPTER = Adapter(workflow, config)
-CONFIG = ADAPTER.config
-asked, signed = ADAPTER.asked, ADAPTER.signed
+CONFIG, asked, signed = ADAPTER.config, ADAPTER.asked, ADAPTER.signed
+VISION, TEXT, TABLES = (f"../../envs/{name}.yaml" for name in ("vision", "text", "tables"))
 shell.prefix(ADAPTER.prefix)
-ENVS = "../../envs"
-VISION, TEXT, TABLES = (f"{ENVS}/{name}.yaml" for name in ("vision", "text", "tables"))
 
 
 wildcard_constraints:
@@ -31,13 +29,18 @@ wildcard_constraints:
     ticket=r"[\w.-]+",
 
 
+localrules:
+    prune_ticket,
+    prune_text,
+    gem_prune,
+
+
 # Taken over by the pipelines with `use rule ... as ... with:`, which give inputs, outputs, log, resources and params.
 
 
 rule prune:
     log:
         "results/prune.log",
-    localrule: True
     conda:
         VISION
     shell:

@@ -164,7 +164,8 @@ def resolve(files: Sequence[Path], settings: Mapping[str, Any], sections: Sequen
     for file in files:
         document = layered(Path(file)).over(document)
     if settings:
-        own = dict(settings)
+        words = {"true": True, "false": False, "null": None}  # which Snakemake leaves as text
+        own = {name: words.get(value, value) if isinstance(value, str) else value for name, value in settings.items()}
         document = Document(own, {(id(own), name): "--config" for name in own}).over(document)
     if not any(name in document.values for name in sections):
         document = document.over(read(SHIPPED / "config.yaml"))

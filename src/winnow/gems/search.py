@@ -20,7 +20,7 @@ from winnow.errors import WinnowError
 from winnow.gems import pruning
 from winnow.gems.inits import draw_scores, generator
 from winnow.gems.regularizers import add_gradient, penalty
-from winnow.gems.scores import ScoredWeights, scorable
+from winnow.gems.scores import ScoredWeights, hard_prunable, scorable
 from winnow.run import Run
 from winnow.train import ranks
 from winnow.train.device import autocast
@@ -36,17 +36,25 @@ def start_scores(model: nn.Module, score_init: str, *seed: object) -> dict[str, 
 
 
 class GemSearch:
-    """The state of one search, and the hooks that the training loop calls. Lives in the checkpoint beside the model."""
+    """The state of one search, and the hooks that the training loop calls. Lives in the checkpoint beside the model.
+
+    Weights that have scores but are not `hard_prunable` (projections of some released networks) stay in every hard prune and
+    count in no percentage; they are part of the ticket only when its last rounding takes some of them.
+    """
 
     def __init__(self, model: nn.Module, scores: Mapping[str, Tensor], config: Search, epochs: int):
         self.model, self.config, self.epochs = model, config, epochs
         self.popup = "ep" in config.algo.split("_")  # ranked by |score|, not confined to [0,1]
         self.iterative = config.algo in ITERATIVE
         self.scored = ScoredWeights(model, scores)
-        self.total = self.scored.scores.numel()
+        prunable = set(hard_prunable(model))
+        sizes = torch.tensor(self.scored.sizes)
+        self.prunable = torch.tensor([n in prunable for n in self.scored.names]).repeat_interleave(sizes)
+        self.prunable = self.prunable.to(self.scored.scores.device)
+        self.total = int(self.prunable.sum())
         self.finished = self.collapsed = False
         self.prunes = 0
-        self.level = torch.zeros(self.total, dtype=torch.int16, device=self.scored.scores.device)
+        self.level = torch.zeros(self.scored.scores.numel(), dtype=torch.int16, device=self.scored.scores.device)
         self.score_at = torch.zeros_like(self.scored.weights)
         self.fraction = 0.0
         if self.iterative:
@@ -123,8 +131,8 @@ class GemSearch:
         if self.iterative and epoch > 0 and epoch % self.config.iter_period == 0:
             record["prune_threshold"] = self._prune()
         self.fold()
-        record["remaining_percent"] = 100.0 * int(self.rounded().sum()) / self.total
-        record["alive_percent"] = 100.0 * int(self.scored.alive.sum()) / self.total
+        record["remaining_percent"] = 100.0 * int((self.rounded() & self.prunable).sum()) / self.total
+        record["alive_percent"] = 100.0 * int((self.scored.alive & self.prunable).sum()) / self.total
         if self.config.regularization:
             sum_ = penalty(self.config.regularization, self.scored.scores.detach(), self.scored.weights)
             record["reg_loss"] = self.config.lmbda * float(sum_)
@@ -133,7 +141,7 @@ class GemSearch:
     @torch.no_grad()
     def _prune(self) -> float:
         """One hard prune. If nothing would be left to compute with, straight to the target, and the search ends."""
-        scores, alive = self.scored.scores.detach(), self.scored.alive
+        scores, alive = self.scored.scores.detach(), self.scored.alive & self.prunable
         rank = scores.abs() if self.popup else scores
         rank = -rank if self.config.invert else rank
         if self.config.prune_type == "FixThresholding":
@@ -146,7 +154,7 @@ class GemSearch:
         if not bool(active.any()):
             self.collapsed = self.finished = True
             kept = pruning.keep_top(rank, min(self.target_count, int(alive.sum())), alive)
-        self._drop(kept, rank)
+        self._drop(kept | (self.scored.alive & ~self.prunable), rank)
         if self.config.rewind_score:
             self.scored.scores.data.copy_(self.scored.start_scores)
         return threshold
@@ -178,7 +186,12 @@ class GemSearch:
 
     def ticket(self) -> dict[str, Any]:
         """Bool arrays by weight name: what is left (after `close`, the search's ticket)."""
-        return self.scored.arrays(self.scored.alive)
+        return {n: m for n, m in self.scored.arrays(self.scored.alive).items() if n in self._masked()}
+
+    def _masked(self) -> set[str]:
+        """Names of the layers that the ticket masks: the hard-prunable ones, and others that have lost a weight."""
+        counted, alive = self.scored.views(self.prunable), self.scored.views(self.scored.alive)
+        return {n for n in self.scored.names if bool(counted[n].any()) or not bool(alive[n].all())}
 
     @torch.no_grad()
     def order(self) -> dict[str, Any]:
@@ -186,8 +199,10 @@ class GemSearch:
         alive = self.scored.alive
         level = torch.where(alive, torch.full_like(self.level, self.prunes + 1), self.level)
         score = torch.where(alive, self.scored.scores.detach(), self.score_at)
+        masked = self._masked()
         levels, scores = self.scored.arrays(level), self.scored.arrays(score)
-        return {**{f"{n}.level": v for n, v in levels.items()}, **{f"{n}.score": v for n, v in scores.items()}}
+        ordered = {f"{n}.level": v for n, v in levels.items() if n in masked}
+        return {**ordered, **{f"{n}.score": v for n, v in scores.items() if n in masked}}
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""

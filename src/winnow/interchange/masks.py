@@ -131,13 +131,18 @@ def _gem_miner(
     as only those of edge-popup do, and then ep or global_ep has to be said.
     """
     layers = [name.removesuffix(".weight") for name in flags]
-    scores = {f"{n}.weight": state[f"{n}.scores"].abs() for n in layers if f"{n}.scores" in state}
+    scores = {f"{n}.weight": state[f"{n}.scores"] for n in layers if f"{n}.scores" in state}
     weights = {f"{n}.weight": state[f"{n}.weight"] for n in layers if f"{n}.weight" in state}
     if rule == "auto":
         rule = _guess(flags, state, layers, weights, what)
     needed = {"flags": flags, "weights": weights}.get(rule, scores)
     if lacking := [n for n in flags if n not in needed]:
         raise WinnowError(f"{what}: {lacking[0].removesuffix('.weight')} has no {'weight' if rule == 'weights' else 'scores'}")
+    for name, values in needed.items():
+        if values.shape != flags[name].shape:
+            raise WinnowError(f"{what}: {name}: flag {tuple(flags[name].shape)} and {tuple(values.shape)} are of two shapes")
+        if values.isnan().any():
+            raise WinnowError(f"{what}: {name} holds NaN; the run that wrote it diverged")
     if rule in ("ep", "global_ep"):
         if remaining_percent is None:
             raise WinnowError(f"{what}: holds scores, not masks; say remaining_percent, the percentage that {rule} keeps")
@@ -174,7 +179,7 @@ def _guess(
 
 def _popup(scores: Mapping[str, Tensor], remaining: float, every_layer: bool) -> dict[str, np.ndarray]:
     """Edge-popup's masks: n - int((1 - k) n) of each layer, or all but ceil((1 - k) n) of the layers together."""
-    arrays = {n: v.float().numpy() for n, v in scores.items()}
+    arrays = {n: v.abs().float().numpy() for n, v in scores.items()}
     if not every_layer:
         total = sum(a.size for a in arrays.values())
         return keep_largest(arrays, total - ceil((1 - remaining) * total))

@@ -21,7 +21,7 @@ def main(job: Job[GemInit]) -> None:
 
     from winnow.errors import WinnowError
     from winnow.gems.inits import initialise
-    from winnow.gems.scores import scorable
+    from winnow.gems.scores import hard_prunable, scorable
     from winnow.rng import seed_of
     from winnow.vision import models, sources
 
@@ -38,7 +38,7 @@ def main(job: Job[GemInit]) -> None:
         model, spec = models.build(cfg.model, num_classes), models.spec(cfg.model, num_classes)
         scale = cfg.init.target_sparsity / 100.0 if cfg.init.scale_fan else 1.0
         initialise(model, scorable(model), cfg.init.init, scale, cfg.seed)
-    job.write_weights("out", model.state_dict(), model=spec, prunable=scorable(model))
+    job.write_weights("out", model.state_dict(), model=spec, prunable=hard_prunable(model))
 
 
 if __name__ == "__main__":

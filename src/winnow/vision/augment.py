@@ -6,7 +6,6 @@ batch is, in floats, as two matrix products with filters that are made there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,13 +63,10 @@ def shrunk(images: Tensor, height: int, width: int) -> Tensor:
     return resized if images.dim() == 4 else resized[0]
 
 
-def from_pixels(pictures: Sequence[Pixels], size: tuple[int, int], order: Iterable[int] | None = None) -> Tensor:
-    """Pictures (H,W,3) of any sizes as one uint8 batch (B,*size,3), each resized to `size`; read in `order`, if it matters."""
-    batch = torch.empty((len(pictures), *size, 3), dtype=torch.uint8)
-    for i in range(len(pictures)) if order is None else order:
-        picture = torch.from_numpy(np.require(pictures[i], requirements=["C", "W"])).permute(2, 0, 1)
-        batch[i].copy_(shrunk(picture, *size).permute(1, 2, 0))
-    return batch
+def pixels_of(picture: Pixels, size: tuple[int, int], mirror: bool = False) -> Tensor:
+    """A picture (H,W,3) resized to `size`, and mirrored afterwards if so asked: uint8 (*size,3)."""
+    resized = shrunk(torch.from_numpy(np.require(picture, requirements=["C", "W"])).permute(2, 0, 1), *size)
+    return (resized.flip(-1) if mirror else resized).permute(1, 2, 0)
 
 
 def moved(images: Tensor, drawn: geometry.Floats, data: Data) -> Tensor:

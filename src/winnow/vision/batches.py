@@ -13,7 +13,7 @@ from winnow.config.parts import Data
 from winnow.errors import WinnowError
 from winnow.rng import numpy_generator
 from winnow.vision import geometry
-from winnow.vision.augment import eval_batch, mirrored, moved, on_device, resample, to_float, train_batch
+from winnow.vision.augment import eval_batch, moved, on_device, resample, to_float, train_batch
 from winnow.vision.files import FileFeed, read_image
 from winnow.vision.packed import Cut, Packed, PackedFeed
 from winnow.vision.sources import Split
@@ -99,11 +99,8 @@ class Loader:
             flips = geometry.flips(drawn, self.data) if drawn is not None and self.data.train_crop == "resized" else None
             x = resample(x, cut.boxes, cut.limits, self._size(cut), flips)
             return moved(x, drawn, self.data) if drawn is not None and flips is None else x
-        if drawn is None:
-            return to_float(x)
-        if self.data.train_crop == "resized":
-            return to_float(mirrored(x, geometry.flips(drawn, self.data)))
-        return to_float(moved(x, drawn, self.data))
+        crops_are_done = drawn is None or self.data.train_crop == "resized"
+        return to_float(x if crops_are_done or drawn is None else moved(x, drawn, self.data))
 
     def _size(self, cut: Cut) -> int:
         return self.data.image_size or int(cut.images.shape[2])

@@ -6,7 +6,9 @@ not grow with their number. Archives are read where they are, never unpacked.
 
 from __future__ import annotations
 
+import hashlib
 import lzma
+import os
 import tarfile
 import zipfile
 import zlib
@@ -16,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
+from winnow.artifacts import sha256_text
 from winnow.errors import WinnowError
-from winnow.vision.folders import HELD_OUT, layout, splits, walk
+from winnow.vision.folders import HELD_OUT, Layout, layout, splits, walk
 from winnow.vision.images import is_image
 
 Streamed = tuple[int, str, bytes | Path]  # number of the item, its name, its bytes or the file that holds them
@@ -25,20 +28,34 @@ Streamed = tuple[int, str, bytes | Path]  # number of the item, its name, its by
 
 @dataclass(frozen=True)
 class Encoded:
-    """Images of one source: class names, (split, class number) of every item, `train` before `test`, and their stream.
+    """Images of one source: class names, class numbers of each split, and their stream; `train`'s images are numbered first.
 
-    stream(wanted) yields the items whose numbers `wanted` accepts, in the order in which the source gives them best.
+    identity: sha256 of what there is (names, order, classes, not contents). stream(wanted) yields the items whose numbers
+    `wanted` accepts, in the order in which the source gives them best.
     """
 
     names: list[str]
-    items: list[tuple[str, int]]
-    item_names: list[str]
+    labels: dict[str, np.ndarray]
+    identity: str
     stream: Callable[[Callable[[int], bool]], Iterator[Streamed]]
 
     def rows(self, split: str) -> range:
         """Numbers of the items of a split."""
-        train = sum(s == "train" for s, _ in self.items)
-        return range(train) if split == "train" else range(train, len(self.items))
+        train = len(self.labels["train"])
+        return range(train) if split == "train" else range(train, train + len(self.labels["test"]))
+
+
+def _laid_out(found: Layout) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Paths of all images as bytes, train first, and the class numbers of each split: a few arrays, however many there are."""
+    parts = {split: found.images(split) for split in ("train", "test")}
+    paths = np.array([os.fsencode(path) for part in parts.values() for path, _ in part])
+    return paths, {split: np.array([label for _, label in part], dtype=np.int64) for split, part in parts.items()}
+
+
+def _identity(names: list[str], labels: dict[str, np.ndarray], *contents: np.ndarray) -> str:
+    return sha256_text(
+        *names, *(hashlib.sha256(np.ascontiguousarray(a).data).hexdigest() for a in (*labels.values(), *contents))
+    )
 
 
 def find(source: Path) -> Encoded:
@@ -52,14 +69,14 @@ def _folder(source: Path) -> Encoded:
     inner = [p for p in source.iterdir() if p.is_dir() and not p.name.startswith(".")]
     base = inner[0] if len(inner) == 1 and inner[0].name != "train" and (inner[0] / "train").is_dir() else source
     found = layout(splits(walk(base)), base)
-    images = [(s, label, path) for s in ("train", "test") for path, label in found.images(s)]
+    paths, labels = _laid_out(found)
 
     def stream(wanted: Callable[[int], bool]) -> Iterator[Streamed]:
-        for number, (_, _, path) in enumerate(images):
-            if wanted(number):
-                yield number, str(base / path), base / path
+        for number in filter(wanted, range(len(paths))):
+            path = base / os.fsdecode(paths[number])
+            yield number, str(path), path
 
-    return Encoded(found.names, [(s, y) for s, y, _ in images], [p for _, _, p in images], stream)
+    return Encoded(found.names, labels, _identity(found.names, labels, paths), stream)
 
 
 def _tar(source: Path) -> Encoded:
@@ -75,14 +92,23 @@ def _tar(source: Path) -> Encoded:
         if member.isfile():
             places[path] = member.offset_data  # of a name that comes twice, the last one counts, as when it is unpacked
     found = layout(splits(entries, anywhere=True), source)
-    images = [(s, label, path) for s in ("train", "test") for path, label in found.images(s)]
-    numbers = {places[path]: number for number, (_, _, path) in enumerate(images)}
+    paths, labels = _laid_out(found)
+    offsets = np.array([places[os.fsdecode(path)] for path in paths])
+    order = np.argsort(offsets)
+    sorted_offsets = offsets[order]
+    del places, entries
+
+    def number_at(offset: int) -> int | None:
+        at = int(np.searchsorted(sorted_offsets, offset))
+        return int(order[at]) if at < len(order) and sorted_offsets[at] == offset else None
 
     def stream(wanted: Callable[[int], bool]) -> Iterator[Streamed]:
-        for member, data in _contents(source, lambda offset: offset in numbers and wanted(numbers[offset])):
-            yield numbers[member.offset_data], f"{source}: {member.name}", data
+        for member, data in _contents(source, lambda at: (number := number_at(at)) is not None and wanted(number)):
+            number = number_at(member.offset_data)
+            assert number is not None
+            yield number, f"{source}: {member.name}", data
 
-    return Encoded(found.names, [(s, y) for s, y, _ in images], [p for _, _, p in images], stream)
+    return Encoded(found.names, labels, _identity(found.names, labels, paths), stream)
 
 
 def _members(source: Path) -> Iterator[tarfile.TarInfo]:
@@ -123,10 +149,10 @@ def _jpeg_arrays(source: Path) -> Encoded:
             raise WinnowError(f"{source}: {split}: uint8 bytes, N labels and N+1 offsets expected")
         if offsets[0] < 0 or offsets[-1] > len(data) or (np.diff(offsets.astype(np.int64)) < 0).any():
             raise WinnowError(f"{source}: {split}: offsets must rise within the {len(data)} bytes")
-    labels = {split: [str(y) for y in part[2]] for split, part in parts.items()}
-    names = sorted({*labels["train"], *labels["test"]}, key=lambda n: (not n.isdecimal(), int(n) if n.isdecimal() else 0, n))
+    said = {split: [str(y) for y in part[2]] for split, part in parts.items()}
+    names = sorted({*said["train"], *said["test"]}, key=lambda n: (not n.isdecimal(), int(n) if n.isdecimal() else 0, n))
     number_of = {name: number for number, name in enumerate(names)}
-    items = [(split, number_of[y]) for split in parts for y in labels[split]]
+    labels = {split: np.array([number_of[y] for y in part], dtype=np.int64) for split, part in said.items()}
     first = {"train": 0, "test": len(labels["train"])}
 
     def stream(wanted: Callable[[int], bool]) -> Iterator[Streamed]:
@@ -135,4 +161,4 @@ def _jpeg_arrays(source: Path) -> Encoded:
                 if wanted(first[split] + i):
                     yield first[split] + i, f"{source}: {split} image {i}", data[offsets[i] : offsets[i + 1]].tobytes()
 
-    return Encoded(names, items, [f"{split}/{i}" for split in parts for i in range(len(labels[split]))], stream)
+    return Encoded(names, labels, _identity(names, labels, *(part[0] for part in parts.values())), stream)

@@ -18,7 +18,7 @@ from torch import Tensor
 from winnow.config.parts import Data
 from winnow.errors import WinnowError
 from winnow.vision import geometry, images
-from winnow.vision.augment import Pixels, from_pixels
+from winnow.vision.augment import Pixels, pixels_of
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -43,9 +43,13 @@ class _Files(torch.utils.data.Dataset[Tensor | _Refused]):
 
     def __getitem__(self, part: Part) -> Tensor | _Refused:
         epoch, numbers = part
-        drawn = None if epoch is None or self.data.train_crop != "resized" else geometry.draws(numbers, self.seed, epoch)
         try:
-            pictures = [self._picture(n, None if drawn is None else drawn[[k]]) for k, n in enumerate(numbers.tolist())]
+            if epoch is None or self.data.train_crop != "resized":
+                pictures = [self._seen(number) for number in numbers.tolist()]
+            else:
+                drawn = geometry.draws(numbers, self.seed, epoch)
+                flips = geometry.flips(drawn, self.data).tolist()
+                pictures = [self._cropped(n, drawn[[k]], flips[k]) for k, n in enumerate(numbers.tolist())]
         except WinnowError as error:
             return _Refused(str(error))
         if len({p.shape for p in pictures}) > 1:
@@ -55,36 +59,42 @@ class _Files(torch.utils.data.Dataset[Tensor | _Refused]):
             )
         return torch.stack(pictures)
 
-    def _picture(self, number: int, drawn: geometry.Floats | None) -> Tensor:
-        """Image `number` as (S,S,3)."""
+    def _cropped(self, number: int, drawn: geometry.Floats, mirror: bool) -> Tensor:
+        """A random crop of image `number`, (S,S,3)."""
         path = self.paths[number]
-        with images.opened(path, os.fsdecode(path)) as image:
-            if drawn is not None:
-                box = geometry.random_boxes(image.height, image.width, drawn)[0]
-                size = self.data.image_size or image.width
-                top, left, height, width = _reduced(image, box, size)
-                crop = images.as_rgb(image, os.fsdecode(path)).crop((left, top, left + width, top + height))
-                return from_pixels([np.array(crop)], (size, size))[0]
+        where = os.fsdecode(path)
+        with images.opened(path, where) as image:
+            box = geometry.random_boxes(image.height, image.width, drawn)[0].tolist()
+            size = self.data.image_size or image.width
+            top, left, height, width = _reduced(image, box, size)
+            pixels: Pixels = np.array(images.as_rgb(image, where).crop((left, top, left + width, top + height)))
+        return pixels_of(pixels, (size, size), mirror)
+
+    def _seen(self, number: int) -> Tensor:
+        """Image `number` as at test time, (S,S,3)."""
+        path = self.paths[number]
+        where = os.fsdecode(path)
+        with images.opened(path, where) as image:
             view = geometry.test_view(image.height, image.width, self.data)
             if view is not None:
-                _reduced(image, np.array([0, 0, image.height, image.width]), max(view.height, view.width))
-            pixels: Pixels = np.array(images.as_rgb(image, os.fsdecode(path)))
+                _reduced(image, [0, 0, image.height, image.width], max(view.height, view.width))
+            pixels: Pixels = np.array(images.as_rgb(image, where))
         if view is None:
             return torch.from_numpy(pixels)
-        resized = from_pixels([pixels], (view.height, view.width))[0]
+        resized = pixels_of(pixels, (view.height, view.width))
         return resized[view.top : view.top + view.size, view.left : view.left + view.size]
 
 
-def _reduced(image: ImageFile, box: np.ndarray, size: int) -> tuple[int, int, int, int]:
+def _reduced(image: ImageFile, box: list[int], size: int) -> list[int]:
     """Let a JPEG be decoded at a fraction of its size where `size` pixels of `box` allow it; the box in its new pixels."""
     height, width = image.height, image.width
-    for part in (8, 4, 2):
-        if image.format == "JPEG" and min(box[2:]) >= GAP * part * size:
-            image.draft(None, (width // part, height // part))
-            break
-    scale = np.array([image.height / height, image.width / width] * 2)
-    top, left, tall, wide = np.rint(box * scale).astype(int).tolist()
-    return top, left, max(1, tall), max(1, wide)
+    part = next((p for p in (8, 4, 2) if min(box[2:]) >= GAP * p * size), None)
+    if part is None or image.format != "JPEG":
+        return box
+    image.draft(None, (width // part, height // part))
+    down, across = image.height / height, image.width / width
+    top, left, tall, wide = (round(value * scale) for value, scale in zip(box, (down, across, down, across), strict=True))
+    return [top, left, max(1, tall), max(1, wide)]
 
 
 class _Turn:

@@ -21,7 +21,7 @@ def pack(source: Path, out: Path, image_size: int | None) -> dict[str, int]:
     """
     found = find(source)
     arrays = _decoded(found, source, image_size)
-    labels = {s: np.array([found.items[i][1] for i in found.rows(s)], dtype=np.int64) for s in ("train", "test")}
+    labels = found.labels
     with atomic_path(out) as temporary, temporary.open("wb") as f:
         np.savez(
             f,

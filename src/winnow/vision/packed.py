@@ -20,7 +20,7 @@ from torch import Tensor
 from winnow.config.parts import Data
 from winnow.errors import WinnowError
 from winnow.vision import geometry
-from winnow.vision.augment import Pixels, from_pixels
+from winnow.vision.augment import Pixels, pixels_of
 
 RECORD, FORMAT = "pack.json", 1
 T = TypeVar("T")
@@ -85,7 +85,10 @@ def open_split(folder: Path, split: str) -> tuple[Packed, np.ndarray]:
 
 @dataclass(frozen=True)
 class Cut:
-    """A batch on its way to the device: uint8 (B,H,W,3), of whose images `boxes` (B or 1, 4) are still to be resized, or None."""
+    """A batch on its way to the device: uint8 (B,H,W,3), of whose images `boxes` (B or 1, 4) are still to be resized, or None.
+
+    Random crops that are resized already are mirrored too.
+    """
 
     images: Tensor
     boxes: np.ndarray | None = None
@@ -108,11 +111,16 @@ class PackedFeed:
         pictures = [self.source.picture(n) for n in part.tolist()]
         if epoch is not None and self.data.train_crop == "resized":
             heights, widths = self.source.sizes[part].T
-            boxes = geometry.random_boxes(heights, widths, geometry.draws(part, self.seed, epoch))
+            drawn = geometry.draws(part, self.seed, epoch)
+            boxes = geometry.random_boxes(heights, widths, drawn)
             size = self.data.image_size or int(widths[0])
             crops = [p[t : t + h, w0 : w0 + w] for p, (t, w0, h, w) in zip(pictures, boxes.tolist(), strict=True)]
             if self.resized:
-                return Cut(from_pixels(crops, (size, size), order))
+                flips = geometry.flips(drawn, self.data).tolist()
+                batch = torch.empty((len(part), size, size, 3), dtype=torch.uint8)
+                for i in order:
+                    batch[i] = pixels_of(crops[i], (size, size), flips[i])
+                return Cut(batch)
             inside = np.column_stack([np.zeros((len(boxes), 2), np.int64), boxes[:, 2:]])
             return Cut(_side_by_side(crops, order), inside, inside)
         views = [geometry.test_view(h, w, self.data) for h, w in self.source.sizes[part].tolist()]
@@ -126,7 +134,7 @@ class PackedFeed:
             batch = torch.empty((len(pictures), size, size, 3), dtype=torch.uint8)
             for i in order:
                 view = views[i] or geometry.TestView(size, size, 0, 0, size)
-                whole = from_pixels([pictures[i]], (view.height, view.width))[0]
+                whole = pixels_of(pictures[i], (view.height, view.width))
                 batch[i] = whole[view.top : view.top + size, view.left : view.left + size]
             return Cut(batch)
         sizes = [p.shape[:2] for p in pictures]

@@ -23,7 +23,7 @@ import numpy as np
 from winnow.artifacts import sha256_file, sha256_text
 from winnow.errors import WinnowError
 from winnow.vision import images
-from winnow.vision.augment import from_pixels
+from winnow.vision.augment import pixels_of
 from winnow.vision.encoded import Encoded, Streamed, find
 from winnow.vision.packed import FORMAT, RECORD
 
@@ -56,9 +56,7 @@ def pack(source: Path, out: Path, resize: Resize, processes: int = 1) -> dict[st
     WinnowError for a source that is no set, an image that cannot be decoded, a full disk, or another set at `out`.
     """
     found = find(source)
-    key = sha256_text(
-        repr(resize), *found.names, *(f"{s} {y} {n}" for (s, y), n in zip(found.items, found.item_names, strict=True))
-    )
+    key = sha256_text(repr(resize), found.identity)
     counts = {f"{s}_images": len(found.rows(s)) for s in SPLITS} | {"classes": len(found.names)}
     if out.exists():
         if (out / RECORD).is_file() and json.loads((out / RECORD).read_text()).get("key") == key:
@@ -100,7 +98,7 @@ def check(folder: Path) -> None:
 def _laid_out(found: Encoded, partial: Path, resize: Resize, run: Run) -> dict[str, np.ndarray]:
     """Index of each split (see `winnow.vision.packed`), its pixel file made and its checksums at zero; kept from an earlier run."""
     if not all((partial / f"{s}_digests.npy").is_file() for s in SPLITS):
-        sizes = np.empty((len(found.items), 2), np.int64)
+        sizes = np.empty((sum(map(len, found.labels.values())), 2), np.int64)
         if resize.image_size is not None:
             sizes[:] = resize.image_size
         else:
@@ -112,7 +110,7 @@ def _laid_out(found: Encoded, partial: Path, resize: Resize, run: Run) -> dict[s
             index[:, 1:3] = sizes[rows.start : rows.stop]
             lengths = 3 * index[:, 1] * index[:, 2]
             index[:, 0] = np.cumsum(lengths) - lengths
-            index[:, 3] = [found.items[i][1] for i in rows]
+            index[:, 3] = found.labels[split]
             np.save(partial / f"{split}_index.npy", index)
             _make_pixels(partial / f"{split}.npy", int(lengths.sum()))
             _save(partial / f"{split}_digests.npy", np.zeros(len(rows), np.uint64))
@@ -172,7 +170,7 @@ def _write(chunk: list[tuple[Any, ...]], _: None) -> list[int]:
     found = []
     for _number, name, data, path, offset, size in chunk:
         pixels = images.read(io.BytesIO(data) if isinstance(data, bytes) else data, name)
-        stored = from_pixels([pixels], size)[0].numpy() if pixels.shape[:2] != size else np.ascontiguousarray(pixels)
+        stored = np.ascontiguousarray(pixels_of(pixels, size).numpy())
         handle = os.open(path, os.O_WRONLY)
         try:
             os.pwrite(handle, stored.data, offset)
