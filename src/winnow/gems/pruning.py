@@ -61,6 +61,18 @@ def keep_top(scores: Tensor, count: int, among: Tensor | None = None) -> Tensor:
     return kept
 
 
+def above_smallest(values: Tensor, removed: float) -> tuple[Tensor, float]:
+    """What global edge-popup keeps of a flat tensor: all strictly above its ceil(removed * n)-th smallest value, and that value.
+
+    `removed` is a fraction of the n values; those that tie with the threshold go too (Rare Gems, appendix on baselines).
+    """
+    count = math.ceil(removed * values.numel())
+    if count == 0:
+        return torch.ones_like(values, dtype=torch.bool), float("-inf")
+    threshold = torch.sort(values).values[count - 1] if values.is_cuda else torch.kthvalue(values, count).values
+    return values > threshold, float(threshold)
+
+
 def edge_popup_count(size: int, remaining: float) -> int:
     """Weights of `size` that edge-popup keeps at density `remaining`: the lowest int((1 - k) * size) go (Ramanujan et al., 2020)."""
     return size - int((1.0 - remaining) * size)

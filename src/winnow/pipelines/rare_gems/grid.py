@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from winnow.config.gems import ITERATIVE, Search, WeightInit
+from winnow.config.gems import ITERATIVE, NESTED, Search, WeightInit
 from winnow.config.jobs import ImportWeights, TrainWeights
 from winnow.config.parts import Train
 from winnow.config.pruning import FOR_IMAGES, LIGHT, Prune, settings
@@ -200,7 +200,7 @@ def ticket_path(section: RareGems, experiment: str, branch: str, seed: object, t
 
 def search_target(experiment: Experiment, branch: Branch, target: str) -> str:
     """The target of the search that gives the ticket for `target`: the branch's lowest when one search serves all."""
-    return f"{min(targets_of(experiment, branch)):g}" if branch.algo in ITERATIVE else target
+    return f"{min(targets_of(experiment, branch)):g}" if branch.algo in NESTED else target
 
 
 def inverted_path(section: RareGems, experiment: str, branch: str, seed: object, target: str) -> str | None:
