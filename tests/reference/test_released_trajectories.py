@@ -62,9 +62,7 @@ def gem(request, shared):
     weights = {k.removeprefix("init."): v for k, v in data.items() if k.startswith("init.") and k.endswith(".weight")}
     assert not model.load_state_dict(weights, strict=False).unexpected_keys
     started = read_tensors(folder / "ep_start.safetensors") if "ep" in config["algo"] else data
-    scores = {
-        k.split(".", 1)[1].replace(".scores", ".weight"): v.double() for k, v in started.items() if k.endswith(".scores")
-    }
+    scores = {k.split(".", 1)[1].replace(".scores", ".weight"): v.double() for k, v in started.items() if k.endswith(".scores")}
     scale = torch.tensor(config.get("input_scale_per_channel", [1.0] * 3), dtype=torch.float64).view(3, 1, 1)
     train_x, test_x = (data[k].double() * scale for k in ("train_x", "test_x"))
     seen = SimpleNamespace(log=log, expected=expected, losses=[], masks=[], model=model, test_x=test_x, name=name)
@@ -236,7 +234,9 @@ def test_adversarial_training(shared, monkeypatch, mode):
     compared = 0
     for i, state in enumerate(seen.states):
         image = seen.images[i]
-        assert [float(image.sum()), float(image.abs().sum())] == pytest.approx(expected["adversarial_checksums"][i][:2], rel=1e-10)
+        assert [float(image.sum()), float(image.abs().sum())] == pytest.approx(
+            expected["adversarial_checksums"][i][:2], rel=1e-10
+        )
         for name, value in state.items():
             if (theirs := tensors.get(f"{mode}.step{i}.{name}")) is not None:
                 torch.testing.assert_close(value, theirs, rtol=1e-9, atol=1e-9)

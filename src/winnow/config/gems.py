@@ -24,12 +24,21 @@ ITERATIVE = ("hc_iter", "global_ep_iter")  # remove more every iter_period epoch
 NESTED = ("hc_iter",)  # what is removed stays so: one run holds the tickets of all sparsities
 
 
+def prune_count(epochs: int, iter_period: int) -> int:
+    """Number of prunes in a search of `epochs`: one after each epoch e > 0 (0-based) that iter_period divides."""
+    return (epochs - 1) // iter_period
+
+
 class WeightInit(Part):
     """Initialisation of the weights that stay frozen during the search."""
 
     init: InitName = key("distribution of the weights", "signed_constant")
-    scale_fan: bool = key("multiply the fans by the fraction that shall remain", False)
-    target_sparsity: float = key("percentage of the weights that shall REMAIN; read when scale_fan is set", 100.0, gt=0, le=100)
+    scale_fan: bool = key("multiply the fans by target_sparsity / 100", False)
+    target_sparsity: float = key(
+        "read when scale_fan is set: percentage of the weights that shall REMAIN (released files: 100 (1 - prune_rate))",
+        100.0,
+        gt=0,
+    )
 
 
 class SearchOptions(Part):

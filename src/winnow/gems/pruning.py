@@ -8,10 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-
-def prune_count(epochs: int, iter_period: int) -> int:
-    """Number of hard prunes in a search of `epochs`: one after each epoch e > 0 (0-based) that iter_period divides."""
-    return (epochs - 1) // iter_period
+from winnow.config.gems import prune_count
 
 
 def prune_fraction(target_percent: float, epochs: int, iter_period: int) -> float:

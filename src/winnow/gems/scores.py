@@ -63,7 +63,9 @@ class ScoredWeights:
         self.alive = torch.ones(total, dtype=torch.bool, device=like.device)
         self.gate = like.new_empty(total)
         self.counted_names = hard_prunable(model)
-        self.counted = torch.cat([self.alive.new_full((s,), n in self.counted_names) for n, s in zip(self.names, self.sizes, strict=True)])
+        self.counted = torch.cat(
+            [self.alive.new_full((s,), n in self.counted_names) for n, s in zip(self.names, self.sizes, strict=True)]
+        )
         with torch.no_grad():
             for name, view in self.views(self.weights).items():
                 view.copy_(parameters[name])

@@ -191,7 +191,8 @@ class GemSearch:
                 f"{self.config.algo}: every score ended below {self.config.quantize_threshold:g}, no weight is left; "
                 f"lower lmbda ({self.config.lmbda:g})"
             )
-        self._drop(mask.clone(), scores.abs() if self.popup else scores)
+        rank = scores.abs() if self.popup else scores
+        self._drop(mask.clone(), -rank if self.config.invert else rank)
         if self.popup:
             self.fold()
 

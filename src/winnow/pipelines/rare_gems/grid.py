@@ -9,7 +9,7 @@
                                                    /sanity/<target>.json
                                                    /imp/round<k>.{json,safetensors}      round 0 is dense
 
-A target is the percentage that remains. An <init> is spelled `signed_constant`, `signed_constant-fan5` (fans scaled for
+A target is the percentage that remains. An <init> is spelled `signed_constant`, `signed_constant-fan5.0` (fans scaled for
 5 %) or `from-<branch>` (that branch's pre-trained weights).
 """
 
@@ -180,7 +180,7 @@ def init_name(experiment: Experiment, branch: Branch) -> str:
     if branch.weights is not None or branch.imported is not None:
         return f"from-{branch.name}"
     init = branch.init or experiment.init
-    return f"{init.init}-fan{init.target_sparsity:g}" if init.scale_fan else init.init
+    return f"{init.init}-fan{init.target_sparsity!r}" if init.scale_fan else init.init
 
 
 def init_path(section: RareGems, experiment: str, branch: str, seed: object) -> str:
