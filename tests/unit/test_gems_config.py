@@ -204,4 +204,4 @@ def test_paper_section_has_every_row():
     gems = {b.targets[0]: b.search.lmbda for b in by_name["resnet20_cifar10"].branches if b.algo == "hc_iter"}
     assert gems == {0.59: 1e-4, 1.44: 1e-4, 3.72: 3e-5}
     imp = next(b for b in by_name["vgg16_cifar10"].branches if b.name == "imp_warm")
-    assert (imp.imp.rewind_iteration, imp.imp.rounds, imp.imp.prune_percent, imp.train.epochs) == (2000, 30, 20.0, 160)
+    assert (imp.imp.rewind_iteration, imp.imp.rounds, imp.imp.prune_percent, imp.train.epochs) == (2000, 30, 20.0, 200)
