@@ -192,7 +192,10 @@ def transfer(section: DoubleWin, dataset: str, fraction_percent: str, mode: str,
     task: Downstream = named(section.downstreams, dataset)
     fraction = next(f for f in task.fractions if percent(f) == fraction_percent)
     train, attack = (task.std, None) if mode == "std" else (task.adv, task.attack)
-    return Transfer(data=task.data, fraction=fraction, train=train, attack=attack, compute=section.compute, seed=int(seed))
+    return Transfer(
+        data=task.data, fraction=fraction, train=train, attack=attack, normalisation=task.normalisation, compute=section.compute,
+        selection_attack=task.selection_attack if attack else None, seed=int(seed),
+    )  # fmt: skip
 
 
 def evaluate(section: DoubleWin, dataset: str, seed: str) -> Evaluate:
