@@ -64,7 +64,7 @@ def _count(sized: Any, cfg: Prune) -> float:
 
 
 def _by_model(job: Job[Prune], module: Any) -> Any:
-    from winnow.train.device import start
+    from winnow.train.device import explained, start
 
     cfg, weights = job.config, job["weights"]
     batches: list[Any]
@@ -80,7 +80,8 @@ def _by_model(job: Job[Prune], module: Any) -> Any:
     else:
         raise WinnowError(f"config: {cfg.method} runs the model, so it needs the task (data or text)")
     arrays = prunable_arrays(weights)
-    return module.masks(model, list(arrays), _count(arrays, cfg), batches, **cfg.options)
+    with explained(f"set images to less than {cfg.images}"):
+        return module.masks(model, list(arrays), _count(arrays, cfg), batches, **cfg.options)
 
 
 if __name__ == "__main__":

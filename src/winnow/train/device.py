@@ -35,15 +35,23 @@ def configure(compute: Compute, device: torch.device) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(compute.deterministic)
         torch.backends.cudnn.benchmark = not compute.deterministic
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+        # else a pass over every new tensor; nothing here reads one unwritten
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.allow_tf32 = compute.precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = compute.precision == "tf32"
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Within: a kernel that has no deterministic form (a VGG's pooling on a GPU) ends in the line that says what to do."""
+def explained(smaller: str) -> Iterator[None]:
+    """Within: what a user can mend ends in one line. `smaller`: the key to change when the memory of the GPU is too small.
+
+    The other is a kernel that has no deterministic form (a VGG's pooling on a GPU).
+    """
     try:
         yield
+    except torch.OutOfMemoryError as error:
+        told = " ".join(str(error).split(". ")[:2])
+        raise WinnowError(f"{told}; {smaller}") from None
     except RuntimeError as error:
         if "deterministic" not in str(error) or not torch.are_deterministic_algorithms_enabled():
             raise
