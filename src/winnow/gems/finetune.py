@@ -72,10 +72,11 @@ def recalibrate(model: nn.Module, loader: Loader) -> None:
     momenta = [m.momentum for m in layers]
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # cumulative mean
     model.train()
     with explained("set train.batch_size lower"):
-        for x, _ in loader.epoch(0):
+        for number, (x, _) in enumerate(loader.epoch(0), 1):
+            for layer in layers:
+                layer.momentum = 1.0 / number  # the cumulative mean; None would have each layer ask the device for its count
             model(x)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum

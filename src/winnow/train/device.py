@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 
 from winnow.config.parts import Compute
@@ -39,6 +40,12 @@ def configure(compute: Compute, device: torch.device) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.allow_tf32 = compute.precision == "tf32"
     torch.backends.cudnn.allow_tf32 = compute.precision == "tf32"
+
+
+def on_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A copy of a NumPy array on the device; a GPU takes it without the host waiting for what is queued there."""
+    tensor = torch.from_numpy(array)
+    return tensor.to(device) if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 @contextmanager

@@ -90,7 +90,7 @@ def robust_accuracy(
             torch.manual_seed(seed_of(seed, "evaluate", batch, restart))
             adversarial = perturb(model, x, y, attack)
             with torch.no_grad():
-                robust = model(adversarial).argmax(1) == y
+                robust = (model(adversarial).argmax(1) == y).nonzero().squeeze(1)
             x, y = x[robust], y[robust]
         return len(y)
 
