@@ -62,7 +62,10 @@ def branch(**changes):
         (branch(search={"unflag_before_finetune": False}, targets=[20, 5]), "make a branch for each"),
         (branch(name="a/b"), "must be letters, digits"),
         (branch(imported={"file": "x.pth"}), "imported and imported_classes go together"),
-        (section(branches=[{"name": "i", "algo": "imp", "train": TRAIN, "imp": {}, "sanity": True}]), r"branches\[0\]\.sanity: unknown key"),
+        (
+            section(branches=[{"name": "i", "algo": "imp", "train": TRAIN, "imp": {}, "sanity": True}]),
+            r"branches\[0\]\.sanity: unknown key",
+        ),
         (
             section(branches=[{"name": "i", "algo": "imp", "train": TRAIN, "imp": {"remaining_percents": [5, 20]}}]),
             "must fall from round to round",

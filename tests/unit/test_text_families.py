@@ -70,8 +70,8 @@ def run(name, folder, config, **files):
     return importlib.import_module(f"winnow.stages.{name}").stage.run(arguments)
 
 
-def bring_in(folder, model, out="in", **data):
-    config = {"model": {"source": "pretrained", "path": str(model)}, "data": {**DATA, **data}, "seed": 0}
+def bring_in(folder, model, out="in", prefix=None, **data):
+    config = {"model": {"source": "pretrained", "path": str(model), "prefix": prefix}, "data": {**DATA, **data}, "seed": 0}
     return run("import_text_model", folder, config, out=folder / out / "model.safetensors")
 
 
@@ -125,7 +125,7 @@ def test_the_adversary_starts_from_the_outputs_for_the_words(kind):
 
 
 @pytest.mark.parametrize("prefix", ["module.bert.", "model.bert.", "encoder_model.", "", "_orig_mod.module.net.bert."])
-def test_names_behind_any_prefix_are_found(tmp_path, prefix):
+def test_names_behind_a_prefix_are_refused_until_it_is_said(tmp_path, prefix, capsys):
     source = saved(tmp_path / "hf", *model_of("bert"))
     given = read_tensors(source / "model.safetensors")
     renamed = {prefix + n.removeprefix("bert."): v for n, v in given.items() if n.startswith("bert.")}
@@ -134,7 +134,10 @@ def test_names_behind_any_prefix_are_found(tmp_path, prefix):
     renamed = {n: v for n, v in renamed.items() if not n.endswith(("LayerNorm.weight", "LayerNorm.bias"))}
     (source / "model.safetensors").unlink()
     torch.save({"state_dict": renamed}, source / "pytorch_model.bin")
-    assert bring_in(tmp_path, source) == 0
+    if prefix:
+        assert bring_in(tmp_path, source) == 2
+        assert f"set model.prefix: {prefix!r}" in capsys.readouterr().err
+    assert bring_in(tmp_path, source, prefix=prefix or None) == 0
     taken = read_tensors(tmp_path / "in/model.safetensors")
     assert all(torch.equal(taken[n], v) for n, v in given.items() if n.startswith("bert."))
 
@@ -151,8 +154,18 @@ def test_what_a_language_model_lacks_is_drawn_from_the_seed_and_said(tmp_path, k
     assert bool(pooler) == (kind in ("bert", "albert"))
     said = capsys.readouterr().err
     assert all(n in said for n in pooler)
-    scales = [v for n, v in one.items() if v.dim() == 1 and n.endswith("norm.weight")]
-    assert all((v - 1).abs().max() < 0.5 for v in scales)  # a drawn layer norm is no noise about 0
+
+
+@pytest.mark.parametrize("kind", ["modernbert", "bert", "roberta"])
+def test_a_bare_encoder_gets_a_head_from_the_seed(tmp_path, kind, capsys):
+    source = saved(tmp_path / "hf", *model_of(kind, ""))
+    assert bring_in(tmp_path, source) == 0
+    given, taken = read_tensors(source / "model.safetensors"), read_tensors(tmp_path / "in/model.safetensors")
+    base = load_classifier(tmp_path / "in")[0].base_model_prefix
+    assert all(torch.equal(taken[f"{base}.{n}"], v) for n, v in given.items() if f"{base}.{n}" in taken)
+    if kind == "modernbert":  # its head is pre-trained, where the file has it
+        assert (taken["head.norm.weight"] == 1).all() and taken["head.dense.weight"].std() < 0.1
+        assert "holds no head.dense.weight, head.norm.weight: drawn from seed 0" in capsys.readouterr().err
 
 
 def test_a_tokenizer_that_pads_with_another_token_is_refused(tmp_path, capsys):

@@ -45,7 +45,13 @@ def main(job: Job[ImportTextModel]) -> None:
         folder = pretrained_folder(cfg.model.path, job.run.data_root)
         job.read("pretrained", pretrained_files(folder) if folder else [])
         model, tokenizer = load_pretrained(
-            cfg.model.path, cfg.data.classes, cfg.data.max_length, job.run.data_root, job.run.download, cfg.seed
+            cfg.model.path,
+            cfg.data.classes,
+            cfg.data.max_length,
+            job.run.data_root,
+            job.run.download,
+            cfg.seed,
+            cfg.model.prefix,
         )
     models.reset_head(model, cfg.seed)
     models.save_classifier(job["out"], model, tokenizer, job.provenance(job["out"]))

@@ -29,7 +29,7 @@ _OTHER_FRAMEWORKS = ("tf_model.h5", "flax_model.msgpack", "model.onnx", "adapter
 
 
 def load_pretrained(
-    path: str, classes: int, max_length: int, data_root: Path, download: bool, seed: int
+    path: str, classes: int, max_length: int, data_root: Path, download: bool, seed: int, prefix: str | None = None
 ) -> tuple[nn.Module, Any]:
     """A sequence classifier on a pre-trained encoder: a folder (as given, or below `data_root`) or a hub name.
 
@@ -50,7 +50,7 @@ def load_pretrained(
         model = kind._from_config(config, attn_implementation=compat.attention(kind), dtype=torch.float32)
     except Exception as error:  # sizes that do not fit each other, each architecture in its own words
         raise _unusable(folder, "config.json", error) from None
-    drawn = fill(model, state, folder, classes)
+    drawn = fill(model, state, folder, classes, prefix)
     draw(model, drawn, seed)
     if drawn:
         log.warning("%s holds no %s: drawn from seed %d", folder, ", ".join(drawn), seed)
@@ -126,8 +126,8 @@ def _modern(name: str) -> str:
     return name
 
 
-def fill(model: Any, state: Mapping[str, Tensor], folder: Path, classes: int) -> list[str]:
-    """Copy `state` into `model`, whatever prefix its names have; returns the parameters that it lacks (pooler and head).
+def fill(model: Any, state: Mapping[str, Tensor], folder: Path, classes: int, said: str | None = None) -> list[str]:
+    """Copy `state` into `model`; returns the parameters that it lacks (pooler and head). Names may stand behind the prefix `said`.
 
     WinnowError when a tensor of the encoder is missing, left over, of another shape or not finite, and when the head in the
     file was trained for another number of classes.
@@ -139,8 +139,11 @@ def fill(model: Any, state: Mapping[str, Tensor], folder: Path, classes: int) ->
     needed = [n for n in encoder if not n.startswith("pooler.")]
     prefix = _prefix(state, needed, folder, base)
     outer = prefix.removesuffix(base)
-    if prefix not in (base, ""):
-        log.info("%s: names in the weights start with %r, read as %r", folder, prefix, base)
+    if prefix not in (base, "", said):
+        raise WinnowError(
+            f"{folder}: names in the weights start with {prefix!r} instead of {base!r} (saved from a wrapper?); if this is the "
+            f"encoder, set model.prefix: {prefix!r}"
+        )
     named = {base + n: state[prefix + n] for n in encoder if prefix + n in state}
     left = {k.removeprefix(prefix) for k in state if k.startswith(prefix)} - set(encoder) if prefix else set()
     buffers = {n.removeprefix(base) for n, _ in model.named_buffers()}
