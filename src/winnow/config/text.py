@@ -57,6 +57,11 @@ class LanguageModel(Part):
     sentences: int = key("embedded task: unlabelled sentences to draw; other tasks give their training texts", ge=1)
     train: Train = key("optimisation")
 
+    def check(self) -> None:
+        """Its mean is over masked words, which micro-batches share out unevenly."""
+        if self.train.micro_batch is not None:
+            raise ValueError("train.micro_batch: masked words are averaged over the whole batch; lower batch_size instead")
+
 
 class TextModel(Part):
     """The pre-trained model: a Hugging Face encoder, or a tiny BERT."""

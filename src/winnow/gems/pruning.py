@@ -49,13 +49,14 @@ def keep_top(scores: Tensor, count: int, among: Tensor | None = None) -> Tensor:
     if count >= values.numel():
         return torch.ones_like(values, dtype=torch.bool)
     place = values.numel() - count
-    threshold = torch.sort(values).values[place] if values.is_cuda else torch.kthvalue(values, place + 1).values
+    on_cpu = values.device.type == "cpu"
+    threshold = torch.kthvalue(values, place + 1).values if on_cpu else torch.sort(values).values[place]
     kept = values > threshold
-    missing = count - int(kept.sum())
-    if missing:
-        ties = (values == threshold).nonzero().squeeze(1)[:missing]
-        kept[ties] = True
-    return kept
+    missing = count - kept.sum()  # read on the CPU alone: reading it on a GPU would wait for all work that is queued
+    if on_cpu and not missing:
+        return kept
+    tied = values == threshold
+    return kept | (tied & (tied.cumsum(0) <= missing))
 
 
 def above_smallest(values: Tensor, removed: float) -> tuple[Tensor, float]:

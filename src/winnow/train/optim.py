@@ -12,17 +12,25 @@ from winnow.config.parts import Train
 
 
 def make_optimizer(config: Train, parameters: Iterable[Any]) -> torch.optim.Optimizer:
-    """SGD, Adam (weight decay in the gradient) or AdamW (decoupled) over parameters or parameter groups."""
+    """SGD, Adam (weight decay in the gradient) or AdamW (decoupled) over parameters or parameter groups; on a GPU in one kernel."""
+    parameters = list(parameters)
+    fused = _on_cuda(parameters) or None  # None: torch's own choice
     if config.optimizer == "sgd":
         return torch.optim.SGD(
             parameters,
+            fused=fused,
             lr=config.lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             nesterov=config.nesterov and config.momentum > 0,
         )
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    return kind(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+
+
+def _on_cuda(parameters: list[Any]) -> bool:
+    tensors = [t for p in parameters for t in (p["params"] if isinstance(p, dict) else [p])]
+    return bool(tensors) and all(t.is_cuda for t in tensors)
 
 
 def lr_factor(config: Train, step: int, steps_per_epoch: int) -> float:

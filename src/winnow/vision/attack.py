@@ -37,11 +37,10 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 def check_pixels(x: Tensor) -> None:
     """WinnowError unless all values lie in [0,1]: an attack would clip them there, and measure other images. Waits for the device."""
-    low, high = x.aminmax() if x.numel() else (0.0, 1.0)
-    if not (float(low) >= 0 and float(high) <= 1):
+    low, high = torch.stack(x.aminmax()).cpu().tolist() if x.numel() else (0.0, 1.0)
+    if not (low >= 0 and high <= 1):
         raise WinnowError(
-            f"attack: images must lie in [0,1], these run from {float(low):.4g} to {float(high):.4g}; leave the normalisation to "
-            "the model"
+            f"attack: images must lie in [0,1], these run from {low:.4g} to {high:.4g}; leave the normalisation to the model"
         )
 
 

@@ -53,6 +53,12 @@ def place(model: nn.Module, compute: Compute, device: torch.device) -> nn.Module
     return model
 
 
+def training_loaders(splits: tuple[sources.Split, ...], data: Data, train: Train, seed: int, run: Run) -> tuple[Loader, ...]:
+    """Loaders of the training split, and of those that are evaluated: in pieces of at most `micro_batch` images, for memory."""
+    sizes = [train.batch_size, *[min(train.batch_size, train.micro_batch or train.batch_size)] * (len(splits) - 1)]
+    return tuple(Loader(s, data, n, run.device, seed, run.workers) for s, n in zip(splits, sizes, strict=True))
+
+
 @dataclass
 class Best:
     """Keeps the state with the highest value of each watched metric (the earliest on ties)."""
