@@ -1,5 +1,11 @@
 """winnow finds, transfers and attacks lottery tickets (sparse subnetworks)."""
 
+import os
+import sys
+
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and sys.path[:1] == [os.getcwd()]:  # noqa: PTH109
+    del sys.path[0]  # `python -m winnow...` imports nothing from the folder it stands in: a numpy.py may lie there
+
 from winnow.errors import WinnowError
 from winnow.ticket import Ticket
 
