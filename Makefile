@@ -28,7 +28,7 @@ $(READY):
 	@sh requirements/setup.sh "$(VENV)" && touch "$@"
 
 demo: $(READY)
-	$(BIN)/snakemake --cores $(CORES) --quiet rules host reason
+	@$(BIN)/python -m winnow.warm $(BIN)/snakemake --cores $(CORES) --quiet rules host reason
 	@$(MAKE) --no-print-directory report
 	@$(BIN)/python -m winnow.tables.show results/tables
 	@echo "report: results/report.html"

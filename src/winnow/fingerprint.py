@@ -20,7 +20,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CARRIERS = frozenset(
     f"winnow.{m}"
-    for m in ("stage", "run", "launch", "store", "records", "errors", "fingerprint", "schema", "tables.page", "tables.show")
+    for m in (
+        "stage",
+        "run",
+        "launch",
+        "warm",
+        "store",
+        "records",
+        "errors",
+        "fingerprint",
+        "schema",
+        "tables.page",
+        "tables.show",
+    )
 )
 DESCRIBED = ("winnow.config", "winnow.pipelines")  # of these modules classes of the configuration do not count
 SPEAKING = ("log", "logging", "warnings")  # their calls say something

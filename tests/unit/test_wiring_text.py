@@ -109,12 +109,12 @@ def test_fine_tuning_is_against_the_adversary_only_when_there_is_one(bert):
     assert found["strong"][0] > found["plain"][0] + 0.003
 
 
-def searched(bert, seed=0, **masks):
+def searched(bert, seed=0, data=None, **masks):
     model = bert()
     adversary = FreeLB(steps=2, step_size=0.1, init_magnitude=0.05)
     train = Train(epochs=2, batch_size=16, optimizer="adamw", lr=0.1)
     return search(
-        model, prunable(model), DATA, run=Run("cpu"), train=train, masks=HardConcrete(**masks), adversary=adversary,
+        model, prunable(model), data or DATA, run=Run("cpu"), train=train, masks=HardConcrete(**masks), adversary=adversary,
         keep_epochs=[1, 2], compute=Compute(), seed=seed,
     )  # fmt: skip
 
@@ -132,3 +132,10 @@ def test_scores_depend_on_the_seed_and_each_kept_epoch_is_its_own(bert):
     (_, one), (_, same), (_, other) = searched(bert), searched(bert), searched(bert, seed=1)
     assert set(one) == {1, 2} and all(torch.equal(one[2][n], same[2][n]) for n in one[2])
     assert all(not torch.equal(one[2][n], other[2][n]) and not torch.equal(one[1][n], one[2][n]) for n in one[2])
+
+
+def test_masks_dropout_and_starts_depend_on_the_seed_too_and_not_the_order_alone(bert):
+    """Of examples that are all alike every order is the same."""
+    alike = Encoded([np.array([2, 9, 5, 3])] * 16, [np.zeros(4, dtype=np.int64)] * 16, np.ones(16, dtype=np.int64), 0)
+    one, other = (searched(bert, seed, data={"train": alike, "val": alike})[1][2] for seed in (0, 1))
+    assert all(not torch.equal(one[n], other[n]) for n in one)

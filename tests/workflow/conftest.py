@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,15 +48,17 @@ class Workflow:
             file.write(config if isinstance(config, str) else yaml.safe_dump(config or self.config))
         return {"snakefile": str(snakefile or self.snakefile), "directory": str(self.folder), "configfile": file.name}
 
-    def snakemake(self, *arguments: str, config: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
-        """snakemake with these arguments."""
+    def snakemake(
+        self, *arguments: str, config: dict[str, Any] | None = None, before: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """snakemake with these arguments, through the command `before`."""
         options = [f"--{name}={value}" for name, value in self.request(config).items()]
-        command = [sys.executable, "-m", "snakemake", *arguments, *options]
+        command = [*before, sys.executable, "-m", "snakemake", *arguments, *options]
         return subprocess.run(command, capture_output=True, text=True, cwd=self.folder, env=self.environment)
 
     def run(self, *targets: str) -> None:
-        """Run to the end or fail with the log."""
-        done = self.snakemake("--cores", "2", *targets)
+        """Run to the end or fail with the log; stages are forks of a warm process, as in `make demo`."""
+        done = self.snakemake("--cores", "2", *targets, before=[sys.executable, "-m", "winnow.warm"])
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
 
     def outputs(self, *arguments: str, config: dict[str, Any] | None = None) -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -100,7 +101,8 @@ def made_up(wired, tmp_path_factory) -> Path:
     assert len(commands) == 3
     (folder / "results/tables").mkdir()
     script = [sys.executable, str(Path(__file__).with_name("in_process.py"))]
-    done = subprocess.run(script, input=json.dumps(commands), capture_output=True, text=True, cwd=folder)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(script, input=json.dumps(commands), capture_output=True, text=True, cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder / "results/tables"
 

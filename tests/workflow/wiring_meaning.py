@@ -48,8 +48,8 @@ def double_win(section: Config) -> list[Rule]:
 
     source_task = {"data": source["data"]}
 
-    def remaining(k: str) -> float:
-        return 100 * (1 - imp["prune_percent"] / 100) ** int(k)
+    def cut(k: str) -> Config:
+        return {"remaining_percent": 100 * (1 - imp["prune_percent"] / 100) ** int(k), "round": int(k)}
 
     def ticket(p: str, s: str, regime: str, k: str) -> Meaning:
         c, last = chain(p, s), int(k) - 1
@@ -57,22 +57,22 @@ def double_win(section: Config) -> list[Rule]:
         if last:
             parents = {"weights": f"{c}/trained/imp-{regime}-{last}.safetensors"}
             parents["mask"] = f"{c}/tickets/imp-{regime}-{last}.mask.safetensors"
-        return Meaning("prune", parents, {"method": "magnitude", "remaining_percent": remaining(k), "round": int(k)})
+        return Meaning("prune", parents, {"method": "magnitude", "label": "imp", **cut(k)})
 
     def trained(p: str, s: str, regime: str, k: str) -> Meaning:
         c = chain(p, s)
         attack = imp["attack"] if regime == "adv" else NONE
         parents = {"init": f"{c}/dense.safetensors", "mask": f"{c}/tickets/imp-{regime}-{k}.mask.safetensors"}
-        own = {"train": imp["train"], "attack": attack, "keep": "last"}
-        return Meaning("train", parents, {**source_task, **own, "seed": int(s)})
+        own = {"keep": "last", "measure": False, "rewind_iteration": 0}
+        return Meaning("train", parents, {**source_task, "train": imp["train"], "attack": attack, "seed": int(s), **own})
 
     def omp(p: str, s: str, k: str) -> Meaning:
-        weights = {"weights": f"{chain(p, s)}/dense.safetensors"}
-        return Meaning("prune", weights, {"method": "magnitude", "remaining_percent": remaining(k), "round": int(k)})
+        own = {"method": "magnitude", "label": "omp"}
+        return Meaning("prune", {"weights": f"{chain(p, s)}/dense.safetensors"}, {**own, **cut(k)})
 
     def random(p: str, s: str, regime: str, k: str) -> Meaning:
-        like = {"like": f"{chain(p, s)}/tickets/imp-{regime}-{k}.mask.safetensors"}
-        return Meaning("prune", like, {"method": "random", "remaining_percent": NONE, "seed": int(s)})
+        parents = {"like": f"{chain(p, s)}/tickets/imp-{regime}-{k}.mask.safetensors"}
+        return Meaning("prune", parents, {"method": "random", "remaining_percent": NONE, "seed": int(s)})
 
     def exported(p: str, s: str, t: str) -> Meaning:
         c = chain(p, s)
@@ -147,19 +147,17 @@ def robust_bert(section: Config) -> list[Rule]:
         return Meaning("draw_ticket", parents, {"removed_fraction": int(percent) / 100})
 
     def magnitude(task: str, s: str, percent: str) -> Meaning:
-        config = {"method": "magnitude", "remaining_percent": 100 - int(percent)}
-        return Meaning("prune", {"weights": model(task, s, "dense")}, config)
+        own = {"method": "magnitude", "remaining_percent": 100 - int(percent)}
+        return Meaning("prune", {"weights": model(task, s, "dense")}, own)
 
     def random(task: str, s: str, percent: str) -> Meaning:
         parents = {"weights": folder(task, "pretrained/winnow.json")}
         return Meaning("prune", parents, {"method": "random", "remaining_percent": 100 - int(percent), "seed": int(s)})
 
     def attacked(task: str, s: str, attacker: str, network: str) -> Meaning:
-        attack, examples = (
-            by_name(section["attackers"], attacker)["attack"],
-            by_name(section["tasks"], task)["attacked_examples"],
-        )
-        config = {"data": data(task, "train_examples"), "attack": attack, "examples": examples, "seed": int(s)}
+        t, attack = by_name(section["tasks"], task), by_name(section["attackers"], attacker)["attack"]
+        own = {"examples": t["attacked_examples"], "selection": t.get("attacked_selection", "stratified")}
+        config = {"data": data(task, "train_examples"), "attack": attack, **own, "seed": int(s)}
         return Meaning("attack_text", {"model": model(task, s, network)}, config)
 
     task, base = r"results/robust_bert/tiny_bert/(\w+)", r"results/robust_bert/tiny_bert/(\w+)/s(\d+)"
@@ -220,40 +218,49 @@ def rare_gems(section: Config) -> list[Rule]:
     def tuned(e: str, b: str, s: str, target: str) -> Meaning:
         experiment, branch = find(e, b)
         train = branch.get("finetune", experiment["finetune"])
-        parents = {"init": init(e, b, s), "mask": mask(e, b, s, target)}
-        return Meaning("train", parents, {**training(e, b, s, train), "keep": "best", "measure": True})
+        config = {**training(e, b, s, train), "keep": "best", "measure": True}
+        return Meaning("train", {"init": init(e, b, s), "mask": mask(e, b, s, target)}, config)
 
     def checked(e: str, b: str, s: str, target: str) -> Meaning:
         meaning = tuned(e, b, s, target)
+        config = {k: v for k, v in meaning.config.items() if k not in ("keep", "measure")}
         if b == "gem":
             meaning.parents["inverted"] = f"{folder(e, b, s)}/inverted/15.order.safetensors"
-        config = {k: v for k, v in meaning.config.items() if k not in ("keep", "measure")}
-        return Meaning("gem_sanity", meaning.parents, {**config, "checks": ["reinit", "shuffle"]})
+        return Meaning(
+            "gem_sanity", meaning.parents, {**config, "target_sparsity": int(target), "checks": ["reinit", "shuffle"]}
+        )
 
     def baseline(e: str, b: str, s: str, kind: str, target: str) -> Meaning:
         experiment, branch = find(e, b)
-        config: Config = {"method": kind, "remaining_percent": int(target)}
-        if kind != "synflow":
-            config["seed"] = int(s)
+        config: Config = {"method": kind, "remaining_percent": int(target), "seed": 0 if kind == "synflow" else int(s)}
         if kind in ("snip", "grasp"):
             config |= {"images": branch["images"], "data": experiment["data"]}
         return Meaning("prune", {"weights": init(e, b, s)}, config)
 
-    def imp(e: str, b: str, s: str, k: str, kind: str | None) -> Meaning:
+    def imp(e: str, b: str, s: str, k: str) -> Meaning:
         _, branch = find(e, b)
-        options, own, last = branch.get("imp", {}), f"{folder(e, b, s)}/imp", int(k) - 1
-        config = {**training(e, b, s, branch["train"]), "keep": "best", "measure": True}
+        options, own = branch.get("imp", {}), f"{folder(e, b, s)}/imp"
+        config = training(e, b, s, branch["train"])
         if k == "0":
             iteration = options.get("rewind_iteration", 0) if options.get("rewind") == "warm" else 0
-            return Meaning("train", {"init": init(e, b, s)}, {**config, "rewind_iteration": iteration})
-        if kind == ".mask":
-            parents = {"weights": f"{own}/round{last}.safetensors"}
-            if last:
-                parents["mask"] = f"{own}/round{last}.mask.safetensors"
-            config = {"method": "magnitude", "remaining_percent": options["remaining_percents"][last], "round": int(k)}
-            return Meaning("prune", parents, config)
-        back = {"warm": f"{own}/round0-rewind.safetensors", "cold": init(e, b, s), "renda": f"{own}/round{last}.safetensors"}
-        return Meaning("train", {"init": back[options["rewind"]], "mask": f"{own}/round{k}.mask.safetensors"}, config)
+            config |= {"keep": "best", "measure": True, "rewind_iteration": iteration}
+            return Meaning("train", {"init": init(e, b, s)}, config)
+        start = {
+            "warm": f"{own}/round0-rewind.safetensors",
+            "cold": init(e, b, s),
+            "renda": f"{own}/round{int(k) - 1}.safetensors",
+        }
+        parents = {"init": start[options["rewind"]], "mask": f"{own}/round{k}.mask.safetensors"}
+        return Meaning("train", parents, {**config, "keep": "best", "measure": True, "rewind_iteration": 0})
+
+    def imp_cut(e: str, b: str, s: str, k: str) -> Meaning:
+        _, branch = find(e, b)
+        own, last = f"{folder(e, b, s)}/imp", int(k) - 1
+        parents = {"weights": f"{own}/round{last}.safetensors"}
+        if last:
+            parents["mask"] = f"{own}/round{last}.mask.safetensors"
+        left = branch["imp"]["remaining_percents"][last]
+        return Meaning("prune", parents, {"method": "magnitude", "label": "imp", "round": int(k), "remaining_percent": left})
 
     base = r"results/rare_gems/(\w+)/(\w+)/s(\d+)"
     file = r"(?:\.mask\.safetensors|\.order\.safetensors|\.json|\.levels/[\w.]+)"
@@ -264,7 +271,8 @@ def rare_gems(section: Config) -> list[Rule]:
         (rf"{base}/tuned/(\d+)\.(?:safetensors|json)", tuned),
         (rf"{base}/sanity/(\d+)\.json", checked),
         (rf"{base}/(random|smart_ratio|snip|grasp|synflow)/(\d+)\.mask\.safetensors", baseline),
-        (rf"{base}/imp/round(\d)(-rewind|\.mask)?\.(?:safetensors|json)", imp),
+        (rf"{base}/imp/round(\d)\.mask\.safetensors", imp_cut),
+        (rf"{base}/imp/round(\d)(?:-rewind)?\.(?:safetensors|json)", imp),
     ]
 
 

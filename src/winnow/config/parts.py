@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from winnow.schema import Part, key
 
+
+def expand(path: str) -> str:
+    """`path` with ~ and $VARIABLES replaced; ValueError for a variable that is not set."""
+    made = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111  (Path would drop a last slash)
+    if missing := re.search(r"\$\{?(\w+)|^~\w*", made):
+        raise ValueError(f"{path}: {missing[0]} stands for nothing here; set it, or write the path out")
+    return made
+
+
+FilePath = Annotated[str, AfterValidator(expand)]
 Count = Annotated[int, Field(ge=0)]
 Ordinal = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -64,7 +76,7 @@ class Data(Part):
     """One image classification task."""
 
     dataset: Literal["digits", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "npz", "packed"] = key("which loader")
-    path: str | None = key("imagefolder, packed, npz: folder or file below data_root", None)
+    path: FilePath | None = key("imagefolder, packed, npz: folder or file below data_root", None)
     classes: list[Count] | None = key("keep these labels only, renumbered 0.. in this order", None)
     image_size: int | None = key("side of the square images that the model sees; null: as stored", None, ge=4)
     train_crop: Literal["none", "pad", "resized"] = key(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from winnow.config.parts import Compute, Data, Percent
 from winnow.config.text import TextData
-from winnow.prune.methods import METHODS
+from winnow.prune.methods import METHODS, Method
 from winnow.schema import Part, key
 
 RANDOM = "random"  # over all layers together, or by layer like another ticket
@@ -14,6 +14,20 @@ _ONE_CUT = {RANDOM if n == "random_global" else n: m for n, m in METHODS.items()
 LIGHT = tuple(n for n, m in _ONE_CUT.items() if m.takes == "weights")  # seconds of NumPy, where snakemake runs
 FOR_IMAGES = tuple(n for n, m in _ONE_CUT.items() if "images" in m.tasks)
 FOR_TEXTS = tuple(n for n, m in _ONE_CUT.items() if "texts" in m.tasks)
+
+
+def entry(name: str) -> Method:
+    """What a method needs, by the name that configurations use."""
+    return METHODS["random_global" if name == RANDOM else name]
+
+
+def settings(name: str, seed: int, images: int | None, **task: Any) -> dict[str, Any]:
+    """The keys of `Prune` that a method reads: its seed where it draws, the task and its examples where it looks at them."""
+    method = entry(name)
+    looks = method.takes == "model"
+    found: dict[str, Any] = {"seed": seed} if method.draws or (looks and method.examples) else {}
+    found |= task if looks else {}
+    return found | ({"images": images} if images is not None and looks and method.examples else {})
 
 
 class Prune(Part):

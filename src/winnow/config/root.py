@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from winnow.config.files import Document, resolve
+from winnow.config.parts import FilePath
 from winnow.pipelines import NAMES, grid
 from winnow.pipelines.double_win.config import DoubleWin
 from winnow.pipelines.rare_gems.config import RareGems
@@ -17,15 +18,15 @@ from winnow.schema import Part, key, parse
 class Root(Part):
     """A configuration file: what `--configfile` names, or config/config.yaml."""
 
-    data_root: str = key("folder with the datasets", "data")
+    data_root: FilePath = key("folder with the datasets", "data")
     download: bool = key("allow downloads of datasets and models", False)
     check_data: bool = key("refuse a run whose local data is not there; false: plan it all the same", True)
     device: str = key("auto, cpu, cuda or cuda:N", "auto")
     gpus: int = key("GPUs of a training job on a cluster, all of one node", 1, ge=1)
     gpu_model: str | None = key("kind of GPU to ask a cluster for, as it spells them (a100); null: any", None)
     workers: int = key("data loading processes for data that is read from files", 2, ge=0)
-    scratch: str = key("folder for checkpoints; on a cluster, one that all nodes see", ".winnow/scratch")
-    store: str | None = key("folder of finished artifacts that several working folders share; null: none", None)
+    scratch: FilePath = key("folder for checkpoints; on a cluster, one that all nodes see", ".winnow/scratch")
+    store: FilePath | None = key("folder of finished artifacts that several working folders share; null: none", None)
     checkpoint_seconds: float = key("time between checkpoints, in seconds", 60.0, gt=0)
     log_level: Literal["debug", "info", "warning", "error"] = key("what the logs hold", "info")
     double_win: DoubleWin | None = key("the double-win pipeline", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from winnow.config.parts import Train
+from winnow.config.parts import FilePath, Train
 from winnow.schema import Part, key
 
 
@@ -15,8 +15,8 @@ class TextData(Part):
         "embedded: generated sentiment sentences; glue, imdb, ag_news: through `datasets`; file: local tables"
     )
     task: str | None = key("glue: task name, e.g. sst2, qnli, qqp, mnli", None)
-    train_path: str | None = key("file: table below data_root, .tsv .csv .jsonl .json .parquet, also .gz", None)
-    test_path: str | None = key("file: table with the examples to report on", None)
+    train_path: FilePath | None = key("file: table below data_root, .tsv .csv .jsonl .json .parquet, also .gz", None)
+    test_path: FilePath | None = key("file: table with the examples to report on", None)
     text_column: str = key("file: column with the (first) text", "sentence")
     pair_column: str | None = key("file: column with the second text of a pair", None)
     label_column: str = key("file: column with the label, 0, 1, ... or class names; one numbering for both tables", "label")
@@ -59,7 +59,9 @@ class TextModel(Part):
     """The pre-trained model: a Hugging Face encoder, or a tiny BERT."""
 
     source: Literal["tiny", "pretrained"] = key("tiny: built from the keys below; pretrained: folder or hub name")
-    path: str | None = key("pretrained: a folder (absolute, or below data_root), or a hub name such as bert-base-uncased", None)
+    path: FilePath | None = key(
+        "pretrained: a folder (absolute, or below data_root), or a hub name such as bert-base-uncased", None
+    )
     prefix: str | None = key(
         "pretrained: what stands before the encoder's names in the weights, when a wrapper saved them (`module.bert.`); null: nothing",
         None,

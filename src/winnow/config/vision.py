@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from winnow.config.parts import Attack
+from winnow.config.parts import Attack, FilePath
 from winnow.schema import Part, key
 
 
@@ -25,14 +25,14 @@ class Evaluation(Part):
     attack: Attack = key("PGD for robust accuracy (RA)")
     autoattack: AutoAttack | None = key("AutoAttack on the adversarially trained models; null: not run", None)
     l2_attack: Attack | None = key("an unseen attack: PGD in l2 on the adversarially trained models; null: not run", None)
-    corruptions: str | None = key("CIFAR-10-C folder below data_root for corruption accuracy; null: not run", None)
+    corruptions: FilePath | None = key("CIFAR-10-C folder below data_root for corruption accuracy; null: not run", None)
     batch_size: int = key("images per evaluation batch", 256, ge=1)
 
 
 class WeightsSource(Part):
     """Pre-trained weights from outside. Exactly one of file, torchvision and hub is set."""
 
-    file: str | None = key("a .pth, .pth.tar, .pt or .safetensors file", None)
+    file: FilePath | None = key("a .pth, .pth.tar, .pt or .safetensors file", None)
     torchvision: str | None = key("weights by torchvision's name, e.g. ResNet50_Weights.IMAGENET1K_V2", None)
     hub: str | None = key("Hugging Face hub id and file, as owner/name:file.safetensors", None)
     entry: str | None = key(

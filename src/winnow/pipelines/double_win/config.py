@@ -6,7 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from winnow.config.parts import Attack, Compute, Count, Data, Fraction, Model, Ordinal, Train, check_names, check_seeds
+from winnow.config.parts import (
+    Attack,
+    Compute,
+    Count,
+    Data,
+    FilePath,
+    Fraction,
+    Model,
+    Ordinal,
+    Train,
+    check_names,
+    check_seeds,
+)
 from winnow.config.pruning import FOR_IMAGES, ImpSchedule
 from winnow.config.vision import Evaluation, WeightsSource
 from winnow.schema import Part, key
@@ -89,7 +101,9 @@ class ExtraTicket(Part):
 
     name: str = key(f"column `method`; {NAME}")
     pretraining: str = key("the pre-training whose weights it masks")
-    file: str = key("path of the .pth.tar, .pth or .safetensors file; a path below results/ is built first. {seed} is replaced")
+    file: FilePath = key(
+        "path of the .pth.tar, .pth or .safetensors file; a path below results/ is built first. {seed} is replaced"
+    )
 
 
 class Tickets(Part):

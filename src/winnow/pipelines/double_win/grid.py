@@ -18,7 +18,7 @@ from itertools import product
 from typing import Any
 
 from winnow.config.jobs import ExportTicket, ImportTicket, ImportWeights, TrainWeights
-from winnow.config.pruning import FOR_IMAGES, LIGHT, Prune
+from winnow.config.pruning import FOR_IMAGES, LIGHT, Prune, settings
 from winnow.pipelines import named, percent
 from winnow.pipelines.double_win.config import BUILT_IN, DoubleWin, Downstream, Published
 from winnow.pipelines.double_win.jobs import Evaluate, Pretrain, Transfer
@@ -173,9 +173,8 @@ def prune(section: DoubleWin, seed: str, ticket: str) -> Prune:
     number = int(rest.rpartition("-")[2])
     left = section.imp.schedule()[number - 1]
     method = {"imp": "magnitude", "omp": "magnitude"}.get(kind, kind)
-    drawn: dict[str, Any] = {} if method == "magnitude" else {"seed": int(seed)}
-    looks: dict[str, Any] = {"data": section.source.data, "compute": section.compute} if method not in LIGHT else {}
-    return Prune(method=method, label=kind, remaining_percent=left, round=number, **drawn, **looks)
+    keys = settings(method, int(seed), None, data=section.source.data, compute=section.compute)
+    return Prune(method=method, label=kind, remaining_percent=left, round=number, **keys)
 
 
 def export(section: DoubleWin) -> ExportTicket:

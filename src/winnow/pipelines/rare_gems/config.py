@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from winnow.config.gems import ITERATIVE, SearchOptions, WeightInit
-from winnow.config.parts import Attack, Compute, Count, Data, Model, Percent, Train, check_names, check_seeds
+from winnow.config.parts import Attack, Compute, Count, Data, FilePath, Model, Percent, Train, check_names, check_seeds
 from winnow.config.pruning import FOR_IMAGES, ImpSchedule
 from winnow.config.vision import WeightsSource
 from winnow.schema import Part, key
@@ -30,7 +30,7 @@ class _Branch(Part):
     name: str = key(f"names its folder; {NAME}")
     targets: list[Percent] | None = key("percentages that REMAIN; null: the experiment's", None)
     init: WeightInit | None = key("initialisation of the weights; null: the experiment's", None)
-    weights: str | None = key("start from this weights artifact of winnow instead (warm gems); {seed} is replaced", None)
+    weights: FilePath | None = key("start from this weights artifact of winnow instead (warm gems); {seed} is replaced", None)
     imported: WeightsSource | None = key("start from pre-trained weights from outside instead", None)
     imported_classes: int | None = key("for imported: classes of the head in the file", None, ge=1)
     attack: Attack | None = key("adversary of search and fine-tuning (robust gems)", None)
@@ -132,7 +132,9 @@ class RareGems(Part):
     seeds: list[Count] = key("one run of everything each; table rows are means over them")
     compute: Compute = key("numerical settings of every stage", factory=Compute)
     experiments: list[Experiment] = key("architectures and tasks", factory=list)
-    from_files: list[str] = key("released configurations in the paper's own YAML keys; each adds an experiment", factory=list)
+    from_files: list[FilePath] = key(
+        "released configurations in the paper's own YAML keys; each adds an experiment", factory=list
+    )
     checks: list[Literal["reinit", "shuffle", "invert"]] = key(
         "sanity checks of the branches that ask for them", factory=lambda: ["reinit", "shuffle", "invert"]
     )

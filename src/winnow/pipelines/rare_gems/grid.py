@@ -24,7 +24,7 @@ from typing import Any
 from winnow.config.gems import ITERATIVE, Search, WeightInit
 from winnow.config.jobs import ImportWeights, TrainWeights
 from winnow.config.parts import Train
-from winnow.config.pruning import FOR_IMAGES, LIGHT, Prune
+from winnow.config.pruning import FOR_IMAGES, LIGHT, Prune, settings
 from winnow.pipelines import named
 from winnow.pipelines.rare_gems.config import (
     SEARCHED,
@@ -263,11 +263,10 @@ def prune(section: RareGems, experiment: str, branch: str, target: str, seed: st
         number = int(target.removeprefix("round"))
         left = b.imp.schedule()[number - 1]
         return Prune(method="magnitude", label="imp", remaining_percent=left, round=number)
-    options: dict[str, Any] = {"divide_by_square": e.model.arch.startswith("vgg")} if b.algo == "smart_ratio" else {}
-    looks: dict[str, Any] = {"data": e.data, "compute": section.compute} if b.algo not in LIGHT else {}
-    images: dict[str, Any] = {"images": b.images} if isinstance(b, PrunedBranch) and b.algo in ("snip", "grasp") else {}
-    drawn: dict[str, Any] = {} if b.algo in ("magnitude", "lamp", "synflow") else {"seed": int(seed)}
-    return Prune(method=b.algo, remaining_percent=float(target), options=options, **drawn, **looks, **images)
+    assert isinstance(b, PrunedBranch)
+    options = {"divide_by_square": e.model.arch.startswith(("vgg", "tinyvgg"))} if b.algo == "smart_ratio" else {}
+    keys = settings(b.algo, int(seed), b.images, data=e.data, compute=section.compute)
+    return Prune(method=b.algo, remaining_percent=float(target), options=options, **keys)
 
 
 def finetune(section: RareGems, experiment: str, branch: str, seed: str) -> TrainWeights:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from winnow.config.parts import Compute, Count, Ordinal, Train, check_names, check_seeds
+from winnow.config.parts import Compute, Count, FilePath, Ordinal, Train, check_names, check_seeds
 from winnow.config.pruning import FOR_TEXTS
 from winnow.config.text import FreeLB, HardConcrete, TextAttack, TextData, TextModel
 from winnow.errors import nearest
@@ -56,12 +56,12 @@ class Attacker(Part):
 class Assets(Part):
     """Files and folders that attackers need; each is given only to the attackers that ask for it."""
 
-    neighbours: str | None = key("neighbour list, JSON of word -> words, also .gz", None)
-    counter_fitted: str | None = key("folder of the counter-fitted embedding", None)
-    masked_lm: str | None = key("folder of a masked language model", None)
-    encoder: str | None = key("folder of a Hugging Face sentence encoder", None)
-    use: str | None = key("TF-Hub cache with the Universal Sentence Encoder", None)
-    nltk: str | None = key("NLTK data folder", None)
+    neighbours: FilePath | None = key("neighbour list, JSON of word -> words, also .gz", None)
+    counter_fitted: FilePath | None = key("folder of the counter-fitted embedding", None)
+    masked_lm: FilePath | None = key("folder of a masked language model", None)
+    encoder: FilePath | None = key("folder of a Hugging Face sentence encoder", None)
+    use: FilePath | None = key("TF-Hub cache with the Universal Sentence Encoder", None)
+    nltk: FilePath | None = key("NLTK data folder", None)
 
 
 class RobustBert(Part):

@@ -19,7 +19,7 @@ from itertools import product
 from typing import Any
 
 from winnow.config.parts import Compute
-from winnow.config.pruning import FOR_TEXTS, LIGHT, Prune
+from winnow.config.pruning import FOR_TEXTS, LIGHT, Prune, settings
 from winnow.config.text import TextAttack, TextData
 from winnow.pipelines import named, percent
 from winnow.pipelines.robust_bert.config import RobustBert, Task
@@ -177,11 +177,9 @@ def draw(section: RobustBert, removed_percent: str) -> DrawTicket:
 def prune(section: RobustBert, task: str, kind: str, removed_percent: str, seed: str) -> Prune:
     """A ticket from weights."""
     method = "magnitude" if kind == "imp" else kind
-    drawn: dict[str, Any] = {} if method == "magnitude" else {"seed": int(seed)}
-    looks: dict[str, Any] = (
-        {"text": _training_data(named(section.tasks, task).data), "compute": section.compute} if method not in LIGHT else {}
-    )
-    return Prune(method=method, label=kind, remaining_percent=100.0 - float(removed_percent), **drawn, **looks)
+    text = _training_data(named(section.tasks, task).data)
+    keys = settings(method, int(seed), None, text=text, compute=_uncompiled(section))
+    return Prune(method=method, label=kind, remaining_percent=100.0 - float(removed_percent), **keys)
 
 
 def pruned(section: RobustBert, wildcards: Any) -> dict[str, str | list[str]]:
