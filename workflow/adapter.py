@@ -22,7 +22,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.resources import Resource
 
 from winnow.artifacts import sha256_text
-from winnow.config.pruning import module_of
+from winnow.config.pruning import modules_of
 from winnow.config.root import Root, load, load_files, run_arguments
 from winnow.errors import WinnowError
 from winnow.fingerprint import closure, module_hash, stamps
@@ -153,8 +153,9 @@ class Adapter:
 
     @staticmethod
     def method_stamp(config: Any) -> str:
-        """The code of the pruning method that a job runs, and of what it imports."""
-        return ", ".join(f"{m} {module_hash(m)}" for m in closure(f"winnow.prune.{module_of(config)}"))
+        """The code of the pruning method that a job runs, and of what it imports beyond the stage."""
+        own = set(closure("winnow.stages.prune"))
+        return ", ".join(f"{m} {module_hash(m)}" for m in closure(modules_of(config)) if m not in own)
 
     def _memory(self, rule: str, workers: int) -> Callable[..., int]:
         """Host memory of a rule in MB, from workflow/resources.yaml; it grows with every attempt."""

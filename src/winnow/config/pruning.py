@@ -54,6 +54,19 @@ def module_of(config: Prune) -> str:
     return "random_like" if config.remaining_percent is None else "random_global"
 
 
+def loader_of(config: Prune) -> str | None:
+    """The module that gives the model and the examples to a method that runs the model; None for the others."""
+    entry = METHODS.get(module_of(config))
+    if entry is None or entry.takes != "model":
+        return None
+    return "winnow.vision.training" if config.text is None else "winnow.text.training"
+
+
+def modules_of(config: Prune) -> list[str]:
+    """What a job imports by name, beyond what the stage itself imports: a cut by magnitude does not depend on training code."""
+    return [f"winnow.prune.{module_of(config)}", *([loader] if (loader := loader_of(config)) else [])]
+
+
 class ImpSchedule(Part):
     """Iterative magnitude pruning: what goes in a round, which weights are ranked, what the next round starts from."""
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from winnow.config.parts import Attack, Compute, Data, Train
 from winnow.run import Run
 from winnow.ticket import Ticket
-from winnow.train.device import autocast
+from winnow.train.device import autocast, start
 from winnow.train.loop import Fit, fit
 from winnow.train.masking import enforce
 from winnow.train.optim import make_optimizer
@@ -120,6 +120,7 @@ def train_classifier(
 
 def calibration(weights: Path, data: Data, images: int, seed: int, compute: Compute, run: Run) -> tuple[nn.Module, list[Batch]]:
     """The model of a weights artifact on the run's device, and one batch: the first images of the shuffled training split."""
+    start(compute, run.device, seed)
     sets = sources.load(data, run.data_root, run.download)
     model = place(models.load_pretrained(weights)[0], compute.having(compile=False), run.device)
     return model, [next(iter(Loader(sets.train, data, images, run.device, seed, run.workers).epoch(0)))]
