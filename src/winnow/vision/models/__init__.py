@@ -98,6 +98,8 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None
             f"{what} does not fit the model: {'; '.join(problems[:8])}"
             + (f" and {len(problems) - 8} more" if len(problems) > 8 else "")
         )
+    if broken := next((k for k, v in state.items() if not torch.isfinite(v).all()), None):
+        raise WinnowError(f"{what}: {broken} holds values that are not finite; the training that made them diverged")
     model.load_state_dict(dict(state), strict=True)
 
 
