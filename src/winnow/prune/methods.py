@@ -37,6 +37,7 @@ METHODS = {
     "random_global": Method(draws=True),
     "random_like": Method(takes="ticket", draws=True),
     "smart_ratio": Method(draws=True, whole=False),
+    "erk": Method(draws=True),
     "snip": Method(takes="model"),
     "grasp": Method(takes="model"),
     "synflow": Method(takes="model", examples=False, tasks=("images",)),
