@@ -1,4 +1,4 @@
-"""The staleness matrix as data: each edit of a finished project, and exactly what reruns. ARCHITECTURE.md shows the same rows."""
+"""The staleness matrix as data: each edit of a finished project, and exactly what reruns. docs/staleness.md shows the same rows."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ SOURCE_EDITS = [
 
 
 def table() -> str:
-    """The matrix in Markdown, as ARCHITECTURE.md shows it."""
+    """The matrix in Markdown, as docs/staleness.md shows it."""
 
     def shown(jobs: dict[str, int]) -> str:
         whole = {"all jobs": IMAGES | TEXTS | GEMS, "all jobs of the text pipeline": TEXTS, "all jobs of double_win": IMAGES,

@@ -168,5 +168,5 @@ def test_the_larger_grid_is_finished_before_it_shrinks(answers):
     assert answers["grown"].jobs == {}
 
 
-def test_architecture_shows_this_matrix():
-    assert table() in (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), f"put this there:\n{table()}"
+def test_the_page_shows_this_matrix():
+    assert table() in (ROOT / "docs/staleness.md").read_text(encoding="utf-8"), f"put this there:\n{table()}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from winnow.config.parts import Compute, Data, Percent
 from winnow.config.text import TextData
-from winnow.prune.methods import METHODS
+from winnow.prune.methods import METHODS, Method
 from winnow.schema import Part, key
 
 RANDOM = "random"  # over all layers together, or by layer like another ticket
@@ -14,6 +14,20 @@ _ONE_CUT = {RANDOM if n == "random_global" else n: m for n, m in METHODS.items()
 LIGHT = tuple(n for n, m in _ONE_CUT.items() if m.takes == "weights")  # seconds of NumPy, where snakemake runs
 FOR_IMAGES = tuple(n for n, m in _ONE_CUT.items() if "images" in m.tasks)
 FOR_TEXTS = tuple(n for n, m in _ONE_CUT.items() if "texts" in m.tasks)
+
+
+def entry(name: str) -> Method:
+    """What a method needs, by the name that configurations use."""
+    return METHODS["random_global" if name == RANDOM else name]
+
+
+def settings(name: str, seed: int, images: int | None, **task: Any) -> dict[str, Any]:
+    """The keys of `Prune` that a method reads: its seed where it draws, the task and its examples where it looks at them."""
+    method = entry(name)
+    looks = method.takes == "model"
+    found: dict[str, Any] = {"seed": seed} if method.draws or (looks and method.examples) else {}
+    found |= task if looks else {}
+    return found | ({"images": images} if images is not None and looks and method.examples else {})
 
 
 class Prune(Part):
@@ -66,11 +80,18 @@ class ImpSchedule(Part):
     rewind_iteration: int = key("optimisation step that warm rewinds to", 1000, ge=0)
     ranked: Literal["last", "best"] = key("rank the weights of the last epoch, or of the best held-out accuracy")
 
+    def remaining(self, number: int) -> float:
+        """Percentage that remains after round `number`, from 1. ValueError for a round that remaining_percents does not have."""
+        if self.remaining_percents is None:
+            return 100.0 * (1.0 - self.prune_percent / 100.0) ** number
+        if number > len(self.remaining_percents):
+            raise ValueError(f"round {number}: remaining_percents has {len(self.remaining_percents)} rounds")
+        return self.remaining_percents[number - 1]
+
     def schedule(self) -> list[float]:
-        """Percentage that remains after each round."""
-        if self.remaining_percents is not None:
-            return self.remaining_percents
-        return [100.0 * (1.0 - self.prune_percent / 100.0) ** k for k in range(1, self.rounds + 1)]
+        """Percentage that remains after each round that is run."""
+        rounds = self.rounds if self.remaining_percents is None else len(self.remaining_percents)
+        return [self.remaining(k) for k in range(1, rounds + 1)]
 
     def check(self) -> None:
         """The schedule falls."""

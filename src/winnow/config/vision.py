@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from winnow.config.parts import Attack, FilePath
+from winnow.config.parts import Attack, FilePath, Positive
 from winnow.schema import Part, key
 
 
@@ -27,6 +27,13 @@ class Evaluation(Part):
     l2_attack: Attack | None = key("an unseen attack: PGD in l2 on the adversarially trained models; null: not run", None)
     corruptions: FilePath | None = key("CIFAR-10-C folder below data_root for corruption accuracy; null: not run", None)
     batch_size: int = key("images per evaluation batch", 256, ge=1)
+
+
+class Normalisation(Part):
+    """The statistics by which a model normalises its input, images in [0,1]."""
+
+    mean: list[float] = key("per-channel mean")
+    std: list[Positive] = key("per-channel standard deviation")
 
 
 class WeightsSource(Part):

@@ -20,12 +20,13 @@ class Method:
     arguments with `labels`.
     training: a class (model, optimizer, ticket, *, steps) with before_update(), ticket(), state_dict() and
     load_state_dict().
-    tasks: where the pipelines offer it. whole: the count is rounded to a whole number of weights first.
+    tasks: where the pipelines offer it. whole: the count is rounded to a whole number of weights first. examples: what takes a model looks at examples, not at their shape alone.
     """
 
     takes: Literal["weights", "ticket", "model", "training"] = "weights"
     draws: bool = False
     whole: bool = True
+    examples: bool = True
     kinds: tuple[Kind, ...] = ("conv", "linear")
     tasks: tuple[Literal["images", "texts"], ...] = ("images", "texts")
 
@@ -39,7 +40,7 @@ METHODS = {
     "erk": Method(draws=True),
     "snip": Method(takes="model"),
     "grasp": Method(takes="model"),
-    "synflow": Method(takes="model", tasks=("images",)),
+    "synflow": Method(takes="model", examples=False, tasks=("images",)),
     "wanda": Method(takes="model", kinds=("linear",), tasks=("texts",)),
     "rigl": Method(takes="training"),
 }

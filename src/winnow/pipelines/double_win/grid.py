@@ -18,7 +18,7 @@ from itertools import product
 from typing import Any
 
 from winnow.config.jobs import ExportTicket, ImportTicket, ImportWeights, TrainWeights
-from winnow.config.pruning import FOR_IMAGES, LIGHT, Prune
+from winnow.config.pruning import FOR_IMAGES, LIGHT, Prune, settings
 from winnow.pipelines import named, percent
 from winnow.pipelines.double_win.config import BUILT_IN, DoubleWin, Downstream, Published
 from winnow.pipelines.double_win.jobs import Evaluate, Pretrain, Transfer
@@ -171,11 +171,10 @@ def prune(section: DoubleWin, seed: str, ticket: str) -> Prune:
     if kind == "random" and section.transfer.random == "per_layer":
         return Prune(method="random", label="random", seed=int(seed))
     number = int(rest.rpartition("-")[2])
-    left = section.imp.schedule()[number - 1]
+    left = section.imp.remaining(number)
     method = {"imp": "magnitude", "omp": "magnitude"}.get(kind, kind)
-    drawn: dict[str, Any] = {} if method == "magnitude" else {"seed": int(seed)}
-    looks: dict[str, Any] = {"data": section.source.data, "compute": section.compute} if method not in LIGHT else {}
-    return Prune(method=method, label=kind, remaining_percent=left, round=number, **drawn, **looks)
+    keys = settings(method, int(seed), None, data=section.source.data, compute=section.compute)
+    return Prune(method=method, label=kind, remaining_percent=left, round=number, **keys)
 
 
 def export(section: DoubleWin) -> ExportTicket:
@@ -193,7 +192,10 @@ def transfer(section: DoubleWin, dataset: str, fraction_percent: str, mode: str,
     task: Downstream = named(section.downstreams, dataset)
     fraction = next(f for f in task.fractions if percent(f) == fraction_percent)
     train, attack = (task.std, None) if mode == "std" else (task.adv, task.attack)
-    return Transfer(data=task.data, fraction=fraction, train=train, attack=attack, compute=section.compute, seed=int(seed))
+    return Transfer(
+        data=task.data, fraction=fraction, train=train, attack=attack, normalisation=task.normalisation, compute=section.compute,
+        selection_attack=task.selection_attack if attack else None, seed=int(seed),
+    )  # fmt: skip
 
 
 def evaluate(section: DoubleWin, dataset: str, seed: str) -> Evaluate:

@@ -19,7 +19,7 @@ from itertools import product
 from typing import Any
 
 from winnow.config.parts import Compute
-from winnow.config.pruning import FOR_TEXTS, LIGHT, Prune
+from winnow.config.pruning import FOR_TEXTS, LIGHT, Prune, settings
 from winnow.config.text import TextAttack, TextData
 from winnow.pipelines import named, percent
 from winnow.pipelines.robust_bert.config import RobustBert, Task
@@ -165,6 +165,7 @@ def search(section: RobustBert, task: str, seed: str) -> SearchRobustTicket:
     t: Task = named(section.tasks, task)
     return SearchRobustTicket(
         data=_training_data(t.data), train=t.search, masks=t.masks, adversary=t.adversary, keep_epochs=t.search_epochs,
+        frozen=t.search_frozen,
         compute=_uncompiled(section), seed=int(seed),
     )  # fmt: skip
 
@@ -177,11 +178,9 @@ def draw(section: RobustBert, removed_percent: str) -> DrawTicket:
 def prune(section: RobustBert, task: str, kind: str, removed_percent: str, seed: str) -> Prune:
     """A ticket from weights."""
     method = "magnitude" if kind == "imp" else kind
-    drawn: dict[str, Any] = {} if method == "magnitude" else {"seed": int(seed)}
-    looks: dict[str, Any] = (
-        {"text": _training_data(named(section.tasks, task).data), "compute": section.compute} if method not in LIGHT else {}
-    )
-    return Prune(method=method, label=kind, remaining_percent=100.0 - float(removed_percent), **drawn, **looks)
+    text = _training_data(named(section.tasks, task).data)
+    keys = settings(method, int(seed), None, text=text, compute=_uncompiled(section))
+    return Prune(method=method, label=kind, remaining_percent=100.0 - float(removed_percent), **keys)
 
 
 def pruned(section: RobustBert, wildcards: Any) -> dict[str, str | list[str]]:
