@@ -62,7 +62,7 @@ def test_work_grows_as_the_configuration_does():
 
 def test_autoattack_counts_where_it_runs():
     pgd = {"eps": 0.1, "steps": 10, "restarts": 2}
-    evaluation = {"attack": pgd, "l2_attack": None, "autoattack": {"attacks": ["apgd-ce"], "images": None}}
+    evaluation = {"attack": pgd, "l2_attack": pgd}
     config = {"data": TRANSFER["data"], "evaluation": evaluation}
     passes = {mode: cost.work(config, RESNET, SimpleNamespace(mode=mode)) for mode in ("std", "adv")}
     assert passes["adv"] / passes["std"] == pytest.approx((41 + 0.4 * 200) / 41)

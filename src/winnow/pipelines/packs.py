@@ -31,7 +31,9 @@ def members(root: Root) -> Iterator[tuple[str, list[Job]]]:
     if root.rare_gems is not None:
         for cell in rg.grid_of(root.rare_gems).cells():
             if cell.algo not in ("imp", "wt"):
-                tuned = job("gem_finetune", experiment=cell.experiment, branch=cell.branch, seed=cell.seed, target=f"{cell.target:g}")
+                tuned = job(
+                    "gem_finetune", experiment=cell.experiment, branch=cell.branch, seed=cell.seed, target=f"{cell.target:g}"
+                )
                 yield f"gem_{cell.experiment}_{cell.branch}_{cell.seed}", [tuned]
     if root.robust_bert is not None:
         yield from _robust_bert(rb.grid_of(root.robust_bert))
@@ -43,10 +45,9 @@ def _double_win(grid: dw.Grid) -> Iterator[tuple[str, list[Job]]]:
             "source": run.source, "pretraining": run.pretraining, "seed": run.seed, "dataset": run.dataset, "percent": run.percent,
             "ticket": run.ticket, "mode": run.mode, "run_seed": run.run_seed,
         }  # fmt: skip
-        yield (
-            f"pair_{run.source}_{run.pretraining}_{run.seed}_{run.ticket}",
-            [job(f"transfer_{run.mode}", **names), job("evaluate", **names)],
-        )
+        measured = ["evaluate", "autoattack"] if grid.autoattacked(run) else ["evaluate"]
+        jobs = [job(rule, **names) for rule in (f"transfer_{run.mode}", *measured)]
+        yield f"pair_{run.source}_{run.pretraining}_{run.seed}_{run.ticket}", jobs
 
 
 def _robust_bert(grid: rb.Grid) -> Iterator[tuple[str, list[Job]]]:
@@ -59,7 +60,9 @@ def _robust_bert(grid: rb.Grid) -> Iterator[tuple[str, list[Job]]]:
         yield f"text_{model}_{task}_{seed}_{network}", jobs
 
 
-def packed(found: Iterable[tuple[str, list[Job]]], minutes: Callable[[Job], float], most: int, longest: float) -> dict[Job, str]:
+def packed(
+    found: Iterable[tuple[str, list[Job]]], minutes: Callable[[Job], float], most: int, longest: float
+) -> dict[Job, str]:
     """The pack of each job: at most `most` members of one ticket in a row, of at most `longest` minutes together.
 
     A member that is longer by itself is a pack by itself.
