@@ -23,11 +23,11 @@ from snakemake.iocontainers import Wildcards
 from snakemake.resources import Resource
 
 from winnow.artifacts import sha256_text
-from winnow.config.pruning import module_of
+from winnow.config.pruning import modules_of
 from winnow.config.root import Root, load, load_files, run_arguments
 from winnow.errors import WinnowError
 from winnow.fingerprint import closure, module_hash, stamps
-from winnow.launch import JOB_ENVIRONMENT
+from winnow.launch import JOB_ENVIRONMENT, SAFE_PATH
 from winnow.pipelines import packs
 from winnow.pipelines.cost import model_of, parameters, work
 from winnow.schema import Part, canonical_json
@@ -81,8 +81,12 @@ class Adapter:
             raise WorkflowError(str(error)) from None
 
     def _prefix(self, workflow: Any) -> str:
-        """Jobs find winnow without installing it, and the Python that runs Snakemake, unless an environment is deployed for them."""
+        """Jobs find winnow without installing it, and the Python that runs Snakemake, unless an environment is deployed for them.
+
+        They import nothing from the working folder, where a numpy.py or an argparse.py of the user's, or of a stranger's, may lie.
+        """
         prefix = f"export PYTHONPATH={shlex.quote(str(self.base / 'src'))}; "
+        prefix += f"export {SAFE_PATH}=1; "
         prefix += "".join(f"export {n}={shlex.quote(os.environ.get(n, v))}; " for n, v in JOB_ENVIRONMENT.items())
         if not workflow.deployment_settings.deployment_method:
             prefix += f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
@@ -179,8 +183,9 @@ class Adapter:
 
     @staticmethod
     def method_stamp(config: Any) -> str:
-        """The code of the pruning method that a job runs, and of what it imports."""
-        return ", ".join(f"{m} {module_hash(m)}" for m in closure(f"winnow.prune.{module_of(config)}"))
+        """The code of the pruning method that a job runs, and of what it imports beyond the stage."""
+        own = set(closure("winnow.stages.prune"))
+        return ", ".join(f"{m} {module_hash(m)}" for m in closure(modules_of(config)) if m not in own)
 
     def _memory(self, rule: str, workers: int) -> Callable[..., int]:
         """Host memory of a rule in MB, from workflow/resources.yaml; it grows with every attempt."""

@@ -109,10 +109,10 @@ def made(tmp_path_factory: pytest.TempPathFactory, dense: Path) -> Callable[[str
 
     def case(stage: str) -> Case:
         vision = {"data": DIGITS, "train": TRAIN | {"epochs": 3}, "attack": ATTACK, "compute": {}, "seed": 0}
-        if stage == "imp_train":
-            mask = make("imp_prune", {"round": 1, "prune_percent": 60}, "round1", weights=dense)
+        if stage == "train":
+            mask = make("prune", {"method": "magnitude", "remaining_percent": 40}, "round1", weights=dense)
             outputs: dict[str, Any] = {"out": "weights", "metrics": "metrics.json"}
-            return Case(stage, vision, {"init": dense, "mask": mask}, outputs, 5, "resumed at step {}")
+            return Case(stage, vision | {"keep": "last"}, {"init": dense, "mask": mask}, outputs, 5, "resumed at step {}")
         if stage == "transfer":
             outputs = {"best-sa": "best_sa", "best-ra": "best_ra", "metrics": "metrics.json"}
             return Case(stage, vision, {"init": dense}, outputs, 5, "resumed at step {}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from winnow.config.double_win import Published
-from winnow.grid.double_win import Grid
-from winnow.tables.double_win import table
 
+from winnow.pipelines.double_win.config import Published
+from winnow.pipelines.double_win.grid import Grid
+from winnow.pipelines.double_win.table import table
 from winnow.schema import parse
 
 ACCURACIES = {  # ticket: (std_sa, adv_sa, adv_ra) of seeds 0 and 1

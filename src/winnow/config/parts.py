@@ -58,6 +58,7 @@ class Train(Part):
     schedule: Literal["constant", "multistep", "cosine", "linear"] = key("learning rate after warm-up", "constant")
     milestones: list[Count] = key("epochs at which multistep multiplies the rate by gamma", factory=list)
     gamma: float = key("factor of multistep", 0.1, gt=0)
+    schedule_epochs: int | None = key("epochs over which cosine falls to 0; null: epochs", None, ge=1)
     warmup_fraction: float = key("fraction of all steps over which the rate rises linearly from 0", 0.0, ge=0, lt=1)
     clip_norm: float | None = key("clip the gradient's global l2 norm", None, gt=0)
     label_smoothing: float = key("label smoothing of the cross-entropy", 0.0, ge=0, lt=1)
@@ -72,6 +73,10 @@ class Attack(Part):
     steps: int = key("number of steps", ge=1)
     random_start: bool = key("start at a uniform point of the ball", True)
     restarts: int = key("independent starts; an example counts as robust when it withstands all", 1, ge=1)
+    batch_statistics: bool = key(
+        "in training, attack the network as it trains: statistics of the batch, and running statistics that every step of the "
+        "attack moves (Double-win's code); false: the network in evaluation mode, as it is measured", False,
+    )  # fmt: skip
     backend: Literal["winnow", "advertorch"] = key("winnow's batched PGD, or advertorch as the reference", "winnow")
 
     def check(self) -> None:

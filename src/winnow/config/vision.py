@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from winnow.config.parts import Attack, FilePath
+from winnow.config.parts import Attack, FilePath, Positive
 from winnow.schema import Part, key
 
 
@@ -41,6 +41,13 @@ class TaskEvaluation(Evaluation):
     """What is measured on the test split of a downstream task, and of which networks."""
 
     autoattack: ChosenAutoAttack | None = key("AutoAttack on the adversarially trained models; null: not run", None)
+
+
+class Normalisation(Part):
+    """The statistics by which a model normalises its input, images in [0,1]."""
+
+    mean: list[float] = key("per-channel mean")
+    std: list[Positive] = key("per-channel standard deviation")
 
 
 class WeightsSource(Part):

@@ -8,10 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-
-def prune_count(epochs: int, iter_period: int) -> int:
-    """Number of hard prunes in a search of `epochs`: one after each epoch e > 0 (0-based) that iter_period divides."""
-    return (epochs - 1) // iter_period
+from winnow.config.gems import prune_count
 
 
 def prune_fraction(target_percent: float, epochs: int, iter_period: int) -> float:
@@ -60,6 +57,18 @@ def keep_top(scores: Tensor, count: int, among: Tensor | None = None) -> Tensor:
         return kept
     tied = values == threshold
     return kept | (tied & (tied.cumsum(0) <= missing))
+
+
+def above_smallest(values: Tensor, removed: float) -> tuple[Tensor, float]:
+    """What global edge-popup keeps of a flat tensor: all strictly above its ceil(removed * n)-th smallest value, and that value.
+
+    `removed` is a fraction of the n values; those that tie with the threshold go too (Rare Gems, appendix on baselines).
+    """
+    count = math.ceil(removed * values.numel())
+    if count == 0:
+        return torch.ones_like(values, dtype=torch.bool), float("-inf")
+    threshold = torch.sort(values).values[count - 1] if values.is_cuda else torch.kthvalue(values, count).values
+    return values > threshold, float(threshold)
 
 
 def edge_popup_count(size: int, remaining: float) -> int:

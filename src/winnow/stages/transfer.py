@@ -33,7 +33,7 @@ def main(job: Job[Transfer]) -> None:
     device = start(cfg.compute, job.run.device, seed_of(cfg.seed, "head"))
     sets = sources.load(cfg.data, job.run.data_root, job.run.download)
     subset = sources.fraction(sets.train, cfg.fraction, cfg.seed)
-    model, spec = models.load_pretrained(job["init"], sets.num_classes)
+    model, spec = models.load_pretrained(job["init"], sets.num_classes, cfg.normalisation)
     place(model, cfg.compute, device)
     ticket = Ticket.load(job["mask"]) if job.inputs["mask"] else None
     train, val = training_loaders((subset, sets.val), cfg.data, cfg.train, cfg.seed, job.run)
@@ -41,6 +41,7 @@ def main(job: Job[Transfer]) -> None:
     history, best = train_classifier(
         model, train, val,
         train=cfg.train, compute=cfg.compute, seed=cfg.seed, attack=cfg.attack, ticket=ticket, watch=watch, run=job.run,
+        selection_attack=cfg.selection_attack,
     )  # fmt: skip
     for metric in watch:
         job.write_weights(metric.replace("val", "best"), best.states[metric], model=spec, selected_by=metric)

@@ -64,6 +64,7 @@ class Fit:
     before_update() may change gradients (masks, regularisers), after_update() parameters (clamps);
     after_epoch(epoch) -> metrics of that epoch (0-based), e.g. validation accuracies. finished() ends the run before the next
     epoch; it must follow from checkpointed state. max_steps ends it after that many steps. `extras` are checkpointed too.
+    `accumulating`: parameters that are not stepped; their gradients are never set to zero and count in the norm that is clipped.
     """
 
     model: nn.Module
@@ -78,6 +79,7 @@ class Fit:
     finished: Callable[[], bool] | None = None
     max_steps: int | None = None
     extras: Mapping[str, Stateful] = field(default_factory=dict)
+    accumulating: Sequence[Tensor] = ()
     history: list[dict[str, Any]] = field(default_factory=list)
     global_step: int = 0
     epoch_loss: float | Tensor = 0.0  # sum over the epoch's steps so far; stays on the device
@@ -102,6 +104,7 @@ def _fit(plan: Fit, run: Run) -> list[dict[str, Any]]:
         group["base_lr"] = rate
     run.record_processes(ranks.size())
     trainable = [p for group in plan.optimizer.param_groups for p in group["params"]]
+    trainable += plan.accumulating
     for epoch in range(len(plan.history), plan.train.epochs):
         first, sizes = plan.global_step - epoch * per_epoch, plan.batches.sizes(epoch)
         if first == 0 and plan.finished is not None and plan.finished():

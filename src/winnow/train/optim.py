@@ -36,7 +36,8 @@ def _on_cuda(parameters: list[Any]) -> bool:
 def lr_factor(config: Train, step: int, steps_per_epoch: int) -> float:
     """Factor on the peak rate at optimisation step `step` (0-based).
 
-    constant, multistep and cosine move at epoch boundaries (as the papers' schedulers do, cosine with T_max = epochs);
+    constant, multistep and cosine move at epoch boundaries (as the papers' schedulers do, cosine with T_max = epochs,
+    or schedule_epochs);
     linear decays every step to 0 at the end (as BERT's fine-tuning does). Warm-up is linear over the first steps.
     """
     total = max(1, config.epochs * steps_per_epoch)
@@ -50,7 +51,7 @@ def lr_factor(config: Train, step: int, steps_per_epoch: int) -> float:
     epoch = step // steps_per_epoch
     if config.schedule == "multistep":
         return config.gamma ** sum(epoch >= m for m in config.milestones)
-    return 0.5 * (1.0 + math.cos(math.pi * epoch / max(1, config.epochs)))
+    return 0.5 * (1.0 + math.cos(math.pi * epoch / max(1, config.schedule_epochs or config.epochs)))
 
 
 def decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -1,13 +1,14 @@
 """Gradient attacks in pixel space, batched on the device.
 
 The attacked model gets images in [0,1] and normalises inside, so `eps` means what the papers mean. Attacks run with the
-model in evaluation mode (batch statistics frozen) and take gradients of the image only: no parameter gradient is computed.
+model in evaluation mode (batch statistics frozen), unless adversarial training asks for `batch_statistics`, and take gradients
+of the image only: no parameter gradient is computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -108,9 +109,10 @@ def advertorch_pgd(model: Any, x: Tensor, y: Tensor, attack: Attack) -> Tensor:
 def perturb(model: nn.Module, x: Tensor, y: Tensor, attack: Attack) -> Tensor:
     """Adversarial images by the configured back end, the model in evaluation mode meanwhile.
 
-    x in [0,1], as a Loader makes it; not checked, for that would wait for the device at every training step.
+    A model that trains is attacked as it is when the attack asks for `batch_statistics`: each forward pass of the attack uses the
+    statistics of its batch, and moves the running ones. x in [0,1], as a Loader makes it; not checked, for that would wait for the device at every training step.
     """
-    with evaluation_mode(model):
+    with nullcontext() if attack.batch_statistics and model.training else evaluation_mode(model):
         if attack.backend == "advertorch":
             return advertorch_pgd(model, x, y, attack)
         return _ascent(model, x, y, attack).detach()

@@ -20,7 +20,7 @@ from winnow.config.parts import (
     check_seeds,
 )
 from winnow.config.pruning import FOR_IMAGES, ImpSchedule
-from winnow.config.vision import TaskEvaluation, WeightsSource
+from winnow.config.vision import Normalisation, TaskEvaluation, WeightsSource
 from winnow.schema import Part, key
 
 BUILT_IN = ("dense", "imp", "omp", "random")
@@ -130,6 +130,8 @@ class Downstream(Part):
     std: Train = key("standard transfer")
     adv: Train = key("adversarial transfer")
     attack: Attack = key("adversary of adversarial transfer")
+    selection_attack: Attack | None = key("attack of the validation RA that selects the best weights; null: `attack`", None)
+    normalisation: Normalisation | None = key("statistics of the input in transfer; null: those of the pre-trained model", None)
     evaluation: TaskEvaluation = key("what is measured on the test split")
 
     def check(self) -> None:

@@ -194,7 +194,7 @@ def prune(section: DoubleWin, seed: str, ticket: str) -> Prune:
     if kind == "random" and section.transfer.random == "per_layer":
         return Prune(method="random", label="random", seed=int(seed))
     number = int(rest.rpartition("-")[2])
-    left = section.imp.schedule()[number - 1]
+    left = section.imp.remaining(number)
     method = {"imp": "magnitude", "omp": "magnitude"}.get(kind, kind)
     keys = settings(method, int(seed), None, data=section.source.data, compute=section.compute)
     return Prune(method=method, label=kind, remaining_percent=left, round=number, **keys)
@@ -215,7 +215,10 @@ def transfer(section: DoubleWin, dataset: str, fraction_percent: str, mode: str,
     task: Downstream = named(section.downstreams, dataset)
     fraction = next(f for f in task.fractions if percent(f) == fraction_percent)
     train, attack = (task.std, None) if mode == "std" else (task.adv, task.attack)
-    return Transfer(data=task.data, fraction=fraction, train=train, attack=attack, compute=section.compute, seed=int(seed))
+    return Transfer(
+        data=task.data, fraction=fraction, train=train, attack=attack, normalisation=task.normalisation, compute=section.compute,
+        selection_attack=task.selection_attack if attack else None, seed=int(seed),
+    )  # fmt: skip
 
 
 def evaluate(section: DoubleWin, dataset: str, seed: str) -> Evaluate:
