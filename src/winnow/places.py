@@ -96,7 +96,7 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def sweep(path: Path) -> None:
-    """Remove the temporaries beside (or, of a folder, in) `path` that runs which were killed have left: XX
+    """Remove the temporaries beside (or, of a folder, in) `path` that runs which were killed have left: this user's, seconds
     old, and locked by nobody."""
     beside = [p for p in _inside(path.parent) if p.name.startswith(f".{path.name}.") and p.suffix == ".tmp"]
     for found in beside + [p for p in _inside(path) if p.name.startswith(".") and p.suffix == ".tmp"]:
