@@ -23,6 +23,7 @@ from snakemake.iocontainers import Wildcards
 from snakemake.resources import Resource
 
 from winnow.artifacts import sha256_text
+from winnow.config.notices import notices
 from winnow.config.pruning import modules_of
 from winnow.config.root import Root, load, load_files, run_arguments
 from winnow.errors import WinnowError
@@ -61,6 +62,9 @@ class Adapter:
         with (self.base / "workflow/resources.yaml").open() as stream:
             self.requests = yaml.safe_load(stream)
         self.config = self._configuration(workflow, config)
+        if not workflow.remote_exec:  # a cluster's jobs read the same configuration
+            for notice in notices(self.config):
+                print(f"note: {notice}", file=sys.stderr)
         self.run = run_arguments(self.config)
         self.known: dict[str, Asked] = {}
         self.prefix = self._prefix(workflow)
