@@ -23,6 +23,7 @@ from snakemake.iocontainers import Wildcards
 from snakemake.resources import Resource
 
 from winnow.artifacts import sha256_text
+from winnow.config.notices import notices
 from winnow.config.pruning import modules_of
 from winnow.config.root import Root, load, load_files, run_arguments
 from winnow.errors import WinnowError
@@ -61,6 +62,9 @@ class Adapter:
         with (self.base / "workflow/resources.yaml").open() as stream:
             self.requests = yaml.safe_load(stream)
         self.config = self._configuration(workflow, config)
+        if not workflow.remote_exec:  # a cluster's jobs read the same configuration
+            for notice in notices(self.config):
+                print(f"note: {notice}", file=sys.stderr)
         self.run = run_arguments(self.config)
         self.known: dict[str, Asked] = {}
         self.prefix = self._prefix(workflow)
@@ -139,15 +143,15 @@ class Adapter:
         self.known[rule] = Asked(own, resources, params)
         return self.known[rule]
 
-    def pack(self, workflow: Any) -> None:
-        """Where the profile says `group-components: [packed=N]`: let up to N members of a ticket share a SLURM job.
+    def pack(self, workflow: Any) -> dict[packs.Job, str]:
+        """Where the profile says `group-components: [packed=N]`: let up to N members of a ticket share a SLURM job; returns which.
 
         The group of a job is a function here and no text in the rules: how many fit depends on their run times. A pack is not tried
         again by itself, for Snakemake would repeat what had finished too: run the same command again.
         """
         most = workflow.group_settings.group_components.get(PACKED, 0)
         if not most or workflow.remote_exec:  # within a SLURM job the members are jobs like any
-            return
+            return {}
 
         def minutes(job: packs.Job) -> int:
             rule, values = job
@@ -161,6 +165,7 @@ class Adapter:
             rule.restart_times = 0
         for group in set(found.values()):
             workflow.parent_groupids[group] = PACKED
+        return found
 
     def _untracked(self) -> Callable[..., str]:
         """The arguments that change no result: Snakemake does not compare params whose function takes `input`."""
