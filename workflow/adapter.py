@@ -127,13 +127,14 @@ class Adapter:
         if module == "prune":  # each method is a file, and has a stamp of its own
             stamp["method"] = signed(lambda wildcards: self.method_stamp(made(*[wildcards[n] for n in names])))
         resources: dict[str, Any] = {
-            "mem_mb": self._memory(rule, self.config.workers if loads else 0),
+            "mem_mb": self._memory(rule, self.config.workers if loads else 0, max(1, gpus)),
             "runtime": self._runtime(rule, config),
         }
         if gpus:
             model = {"gpu_model": self.config.gpu_model} if self.config.gpu_model else {}
             resources = {**model, "nodes": 1, "gpu": gpus, **resources}
-        own = threads if threads is not None else section.compute.threads if gpus else 1
+            stamp["processes"] = self._processes  # sums in another order are other bytes
+        own = threads if threads is not None else section.compute.threads * gpus if gpus else 1
         named = {"stage": module} if rule in ("table", "plots") else {}  # their shell line takes it
         params = {"config": config, **stamp, "run": self._untracked(), **named, **more}
         self.known[rule] = Asked(own, resources, params)
@@ -164,14 +165,20 @@ class Adapter:
         return found
 
     def _untracked(self) -> Callable[..., str]:
-        """The arguments that change no result: Snakemake does not compare params whose function takes `input`."""
+        """The arguments that change no result: Snakemake does not compare params whose function takes `input`. The number of
+        processes is among them, but counts as a param of its own."""
 
         @signed
         def run(wildcards: Any, input: Any, resources: Any) -> str:
-            gpus = resources.get("gpu", 0)  # a job that gets several starts as many processes, which share its batches
-            return f"{self.run} --processes {gpus}" if isinstance(gpus, int) and gpus > 1 else self.run
+            return " ".join([self.run, *filter(None, [self._processes(wildcards, resources)])])
 
         return run
+
+    @staticmethod
+    def _processes(wildcards: Any, resources: Any) -> str:
+        """A job that gets several GPUs starts as many processes, which share its batches."""
+        gpus = resources.get("gpu", 0)
+        return f"--processes {gpus}" if isinstance(gpus, int) and gpus > 1 else ""
 
     def stamp(self, stage: str, env: str) -> dict[str, Any]:
         """Code and environment of a stage, both without comments, as params: a rule is stale when one changes, and Snakemake's
@@ -187,14 +194,14 @@ class Adapter:
         own = set(closure("winnow.stages.prune"))
         return ", ".join(f"{m} {module_hash(m)}" for m in closure(modules_of(config)) if m not in own)
 
-    def _memory(self, rule: str, workers: int) -> Callable[..., int]:
-        """Host memory of a rule in MB, from workflow/resources.yaml; it grows with every attempt."""
+    def _memory(self, rule: str, workers: int, processes: int) -> Callable[..., int]:
+        """Host memory of a rule in MB, from workflow/resources.yaml, for each of its processes; it grows with every attempt."""
         base = self.requests[rule]["mem_mb"] + self.requests["worker_mb"] * workers
 
         @signed
         def asked(wildcards: Any, attempt: int) -> int:
             model = model_of(self.config, wildcards)
-            return attempt * (base + math.ceil(parameters(model) * self.requests["weight_bytes"] / 1e6 if model else 0))
+            return attempt * processes * (base + math.ceil(parameters(model) * self.requests["weight_bytes"] / 1e6 if model else 0))
 
         return asked
 

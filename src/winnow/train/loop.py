@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from winnow.config.parts import Train
 from winnow.errors import WinnowError
+from winnow.guard import beat
 from winnow.run import Run, Stopped
 from winnow.train import ranks
 from winnow.train.checkpoint import Checkpoints
@@ -120,6 +121,7 @@ def _fit(plan: Fit, run: Run) -> list[dict[str, Any]]:
             if plan.global_step == plan.max_steps:
                 break
             _one_step(plan, batch, examples, trainable)
+            beat()
             examples_done += examples
             stop = ranks.any_of(run.stop_requested)
             wait = 1 if plan.global_step % per_epoch == 0 else 10  # what comes after an epoch may take long
