@@ -133,7 +133,8 @@ class Adapter:
         if gpus:
             model = {"gpu_model": self.config.gpu_model} if self.config.gpu_model else {}
             resources = {**model, "nodes": 1, "gpu": gpus, **resources}
-            stamp["processes"] = self._processes  # sums in another order are other bytes
+            if gpus > 1:  # sums in another order are other bytes; Snakemake would not compare what is read from `resources`
+                stamp["processes"] = gpus
         own = threads if threads is not None else section.compute.threads * gpus if gpus else 1
         named = {"stage": module} if rule in ("table", "plots") else {}  # their shell line takes it
         params = {"config": config, **stamp, "run": self._untracked(), **named, **more}
@@ -201,7 +202,11 @@ class Adapter:
         @signed
         def asked(wildcards: Any, attempt: int) -> int:
             model = model_of(self.config, wildcards)
-            return attempt * processes * (base + math.ceil(parameters(model) * self.requests["weight_bytes"] / 1e6 if model else 0))
+            return (
+                attempt
+                * processes
+                * (base + math.ceil(parameters(model) * self.requests["weight_bytes"] / 1e6 if model else 0))
+            )
 
         return asked
 

@@ -266,6 +266,7 @@ class Stage(Generic[C]):
                 check_replaceable(path.parent)
             places.sweep(path.parent if path.name == MODEL_FILE else path)
         also = tuple(self.also(config)) if self.also else ()
+        launch.share_compiled(args["scratch"])
         job = Job(self.name, config, files["inputs"], files["outputs"], store=args["store"], also=also)
         job.run = Run(
             launch.device_name(args["device"]),

@@ -21,7 +21,7 @@ from winnow.config.parts import Train
 from winnow.errors import WinnowError
 from winnow.guard import beat
 from winnow.run import Run, Stopped
-from winnow.train import ranks
+from winnow.train import compiling, ranks
 from winnow.train.checkpoint import Checkpoints
 from winnow.train.device import explained
 from winnow.train.optim import lr_factor
@@ -142,6 +142,7 @@ def _fit(plan: Fit, run: Run) -> list[dict[str, Any]]:
         shown = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items() if k != "epoch")
         rate = (per_epoch - first) / max(1e-9, time.monotonic() - begun)
         log.info("epoch %d/%d  %s  (%.1f steps/s)", epoch + 1, plan.train.epochs, shown, rate)
+        compiling.report(plan.model)
         stop = ranks.any_of(run.stop_requested)
         if stop or checkpoints.due(run.checkpoint_seconds):
             _save(plan, run, checkpoints)
