@@ -56,8 +56,8 @@ class Adapter:
 
     signed = staticmethod(signed)
 
-    def __init__(self, workflow: Any, config: dict[str, Any]):
-        self.base = Path(workflow.basedir)
+    def __init__(self, workflow: Any, config: dict[str, Any], base: Path):
+        self.base = base
         with (self.base / "workflow/resources.yaml").open() as stream:
             self.requests = yaml.safe_load(stream)
         self.config = self._configuration(workflow, config)
@@ -158,7 +158,7 @@ class Adapter:
 
         found = packs.packed(packs.members(self.config), minutes, most, self.requests["longest"])
         for name in {rule for rule, _ in found}:
-            rule = workflow.get_rule(name)
+            rule = workflow.get_rule(workflow.modifier.modify_rulename(name))
             rule.group = signed(lambda wildcards, name=name: found.get(packs.job(name, **wildcards)))
             rule.restart_times = 0
         for group in set(found.values()):

@@ -30,6 +30,10 @@ class Root(Part):
     workers: int = key("data loading processes for data that is read from files", 2, ge=0)
     scratch: FilePath = key("folder for checkpoints; on a cluster, one that all nodes see", ".winnow/scratch")
     store: FilePath | None = key("folder of finished artifacts that several working folders share; null: none", None)
+    container: str | None = key(
+        "image in which jobs run under --sdm apptainer, besides the environments of --sdm conda: a .sif file or docker://... "
+        "(requirements/Dockerfile builds one); null: none", None,
+    )  # fmt: skip
     checkpoint_seconds: float = key("time between checkpoints, in seconds", 60.0, gt=0)
     silent_minutes: float | None = key(
         "a stage that has finished no step, batch or example for so many minutes saves its state and ends, to be tried again; above the "
