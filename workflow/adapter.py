@@ -141,14 +141,30 @@ class Adapter:
         self.known[rule] = Asked(own, resources, params)
         return self.known[rule]
 
-    def pack(self, workflow: Any) -> dict[packs.Job, str]:
-        """Where the profile says `group-components: [packed=N]`: let up to N members of a ticket share a SLURM job; returns which.
+    def pack(self, workflow: Any) -> None:
+        """Where the profile says `group-components: [packed=N]`: let up to N members of a ticket share a SLURM job.
 
-        The group of a job is a function here and no text in the rules: how many fit depends on their run times. A pack is not tried
-        again by itself, for Snakemake would repeat what had finished too: run the same command again.
+        The group of a job is a function here and no text in the rules: how many fit depends on their run times. It is asked when jobs
+        are known, for Snakemake learns its group settings after it has read the rules. A pack is not tried again by itself, for
+        Snakemake would repeat what had finished too: run the same command again.
         """
+        rules = {name: workflow.get_rule(workflow.modifier.modify_rulename(name)) for name in packs.rules(self.config)}
+
+        @cache
+        def found() -> dict[packs.Job, str]:
+            made = self.packed(workflow)
+            workflow.parent_groupids.update(dict.fromkeys(made.values(), PACKED))
+            for rule in rules.values() if made else ():
+                rule.restart_times = 0
+            return made
+
+        for name, rule in rules.items():
+            rule.group = signed(lambda wildcards, name=name: found().get(packs.job(name, **wildcards)))
+
+    def packed(self, workflow: Any) -> dict[packs.Job, str]:
+        """The pack of each job that shares a SLURM job; none within a SLURM job, where its members are jobs like any."""
         most = workflow.group_settings.group_components.get(PACKED, 0)
-        if not most or workflow.remote_exec:  # within a SLURM job the members are jobs like any
+        if not most or workflow.remote_exec:
             return {}
 
         def minutes(job: packs.Job) -> int:
@@ -156,14 +172,7 @@ class Adapter:
             asked = self.known[rule if rule in self.known else rule.rpartition("_")[0]]
             return asked.resources["runtime"](Wildcards(fromdict=dict(values)), attempt=1)
 
-        found = packs.packed(packs.members(self.config), minutes, most, self.requests["longest"])
-        for name in {rule for rule, _ in found}:
-            rule = workflow.get_rule(workflow.modifier.modify_rulename(name))
-            rule.group = signed(lambda wildcards, name=name: found.get(packs.job(name, **wildcards)))
-            rule.restart_times = 0
-        for group in set(found.values()):
-            workflow.parent_groupids[group] = PACKED
-        return found
+        return packs.packed(packs.members(self.config), minutes, most, self.requests["longest"])
 
     def _untracked(self) -> Callable[..., str]:
         """The arguments that change no result: Snakemake does not compare params whose function takes `input`. The number of
