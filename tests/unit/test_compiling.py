@@ -74,5 +74,5 @@ def test_only_what_trains_is_compiled():
 
 
 def test_sensitivity_scores_refuse_to_be_compiled():
-    with pytest.raises(WinnowError, match="compute.compile: pruning runs uncompiled"):
+    with pytest.raises(WinnowError, match=r"compute.compile: pruning runs uncompiled"):
         parse(Prune, {"method": "grasp", "remaining_percent": 10, "compute": {"compile": True}})
