@@ -17,6 +17,11 @@ report: "workflow/report/workflow.rst"
 include: "workflow/rules/common.smk"
 
 
+if CONFIG.container:
+
+    container: CONFIG.container
+
+
 for name in CONFIG.sections():
 
     include: f"workflow/rules/{name}.smk"

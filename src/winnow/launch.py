@@ -39,6 +39,11 @@ def rank() -> int:
     return int(os.environ["RANK"]) if launched() else 0
 
 
+def share_compiled(scratch: Path) -> None:
+    """What torch.compile makes lies in the scratch folder: one job compiles, the others of the grid find it there."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(scratch.absolute() / "compiled"))
+
+
 def device_name(name: str) -> str:
     """The device of this process: of several on GPUs, each takes the one of its number."""
     return f"cuda:{os.environ['LOCAL_RANK']}" if launched() and name in ("cuda", "auto") and _gpus() else name

@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from winnow.config.parts import Train
 from winnow.errors import WinnowError
+from winnow.guard import beat
 from winnow.run import Run, Stopped
-from winnow.train import ranks
+from winnow.train import compiling, ranks
 from winnow.train.checkpoint import Checkpoints
 from winnow.train.device import explained
 from winnow.train.optim import lr_factor
@@ -120,6 +121,7 @@ def _fit(plan: Fit, run: Run) -> list[dict[str, Any]]:
             if plan.global_step == plan.max_steps:
                 break
             _one_step(plan, batch, examples, trainable)
+            beat()
             examples_done += examples
             stop = ranks.any_of(run.stop_requested)
             wait = 1 if plan.global_step % per_epoch == 0 else 10  # what comes after an epoch may take long
@@ -140,6 +142,7 @@ def _fit(plan: Fit, run: Run) -> list[dict[str, Any]]:
         shown = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items() if k != "epoch")
         rate = (per_epoch - first) / max(1e-9, time.monotonic() - begun)
         log.info("epoch %d/%d  %s  (%.1f steps/s)", epoch + 1, plan.train.epochs, shown, rate)
+        compiling.report(plan.model)
         stop = ranks.any_of(run.stop_requested)
         if stop or checkpoints.due(run.checkpoint_seconds):
             _save(plan, run, checkpoints)
