@@ -80,11 +80,18 @@ class ImpSchedule(Part):
     rewind_iteration: int = key("optimisation step that warm rewinds to", 1000, ge=0)
     ranked: Literal["last", "best"] = key("rank the weights of the last epoch, or of the best held-out accuracy")
 
+    def remaining(self, number: int) -> float:
+        """Percentage that remains after round `number`, from 1. ValueError for a round that remaining_percents does not have."""
+        if self.remaining_percents is None:
+            return 100.0 * (1.0 - self.prune_percent / 100.0) ** number
+        if number > len(self.remaining_percents):
+            raise ValueError(f"round {number}: remaining_percents has {len(self.remaining_percents)} rounds")
+        return self.remaining_percents[number - 1]
+
     def schedule(self) -> list[float]:
-        """Percentage that remains after each round."""
-        if self.remaining_percents is not None:
-            return self.remaining_percents
-        return [100.0 * (1.0 - self.prune_percent / 100.0) ** k for k in range(1, self.rounds + 1)]
+        """Percentage that remains after each round that is run."""
+        rounds = self.rounds if self.remaining_percents is None else len(self.remaining_percents)
+        return [self.remaining(k) for k in range(1, rounds + 1)]
 
     def check(self) -> None:
         """The schedule falls."""

@@ -72,7 +72,9 @@ def _by_model(job: Job[Prune], module: Any) -> Any:
     load = import_module(str(loader_of(cfg))).calibration  # by name: what prunes without it does not depend on training code
     model, batches = load(weights, data, cfg.images, cfg.seed, cfg.compute, job.run)
     arrays = prunable_arrays(weights)
-    return module.masks(model, list(arrays), _count(arrays, cfg), batches, **cfg.options)
+    explained = import_module("winnow.train.device").explained
+    with explained(f"set images to less than {cfg.images}"):
+        return module.masks(model, list(arrays), _count(arrays, cfg), batches, **cfg.options)
 
 
 if __name__ == "__main__":
