@@ -25,18 +25,22 @@ install() {
 torch=$(grep '^torch==' requirements/lock.txt)
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --dry-run --ignore-installed --no-deps --report "$venv/torch.json" \
     "$torch" 2>>"$venv/pip.log" || true
+# pip would prefer the index's file, whose address holds a hash, to one on disk that was put there to be used (a CPU build)
 own=$("$venv/bin/python" -c '
 import json, sys
 (item,) = json.load(open(sys.argv[1]))["install"]
 info = item["download_info"]
-digest = info["archive_info"]["hashes"]["sha256"]
-print(info["url"] if info["url"].startswith("file:") and digest not in open("requirements/hashes.txt").read() else "")
+known = "sha256:" + info["archive_info"]["hashes"]["sha256"] in open("requirements/hashes.txt").read()
+print(("known " if known else "unknown ") + info["url"] if info["url"].startswith("file:") else "")
 ' "$venv/torch.json" 2>/dev/null || true)
 echo "installing the locked packages into $venv, each checked against its sha256 (about 2 GB, minutes)"
-if [ -n "$own" ]; then
-    echo "$torch comes from $own, whose sha256 is not in requirements/hashes.txt: installed without that check"
-    install --no-deps "$torch"
-fi
+case $own in
+    "known "*) install --no-deps "$torch" ;;
+    "unknown "*)
+        echo "$torch comes from ${own#unknown }, whose sha256 is not in requirements/hashes.txt: installed without that check"
+        install --no-deps "$torch"
+        ;;
+esac
 install --require-hashes --no-deps -r requirements/hashes.txt
 install -r requirements/lock.txt # the CUDA packages that this torch pins, if any; all else is there
 install --no-deps --no-build-isolation -e .
