@@ -68,6 +68,7 @@ class Adapter:
         self.run = run_arguments(self.config)
         self.known: dict[str, Asked] = {}
         self.prefix = self._prefix(workflow)
+        os.environ[SAFE_PATH] = "1"  # on a cluster a job is `python -m snakemake` in the working folder
         self._settle_default_resources(workflow)
         # The jobs of a paper's grid are a million objects that live to the end: looking for garbage among them again and again
         # took a third of the time of a dry run.
