@@ -28,6 +28,7 @@ class Root(Part):
     scratch: FilePath = key("folder for checkpoints; on a cluster, one that all nodes see", ".winnow/scratch")
     store: FilePath | None = key("folder of finished artifacts that several working folders share; null: none", None)
     checkpoint_seconds: float = key("time between checkpoints, in seconds", 60.0, gt=0)
+    tensorboard: FilePath | None = key("folder for TensorBoard's event files of every training; null: none", None)
     log_level: Literal["debug", "info", "warning", "error"] = key("what the logs hold", "info")
     double_win: DoubleWin | None = key("the double-win pipeline", None)
     robust_bert: RobustBert | None = key("the robust-ticket pipeline", None)
@@ -76,6 +77,5 @@ def run_arguments(root: Root) -> str:
         "--checkpoint-seconds": f"{root.checkpoint_seconds:g}",
         "--log-level": root.log_level,
     }
-    if root.store is not None:
-        values["--store"] = root.store
+    values |= {f"--{name}": path for name in ("store", "tensorboard") if (path := getattr(root, name)) is not None}
     return " ".join([f"{k} {shlex.quote(str(v))}" for k, v in values.items()] + (["--download"] if root.download else []))
