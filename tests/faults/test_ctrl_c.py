@@ -19,4 +19,6 @@ def test_ctrl_c_saves_says_one_line_and_the_next_run_ends_with_the_same_bytes(ma
     assert first.stderr.strip().splitlines()[-1].endswith("stopped by Ctrl-C; the next run goes on from the checkpoint")
     capsys.readouterr()
     assert case.run(tmp_path) == 0
+    done = case.kill_at if stage != "attack_text" else case.kill_at - 1  # the step in progress was ended and saved
+    assert case.went_on.format(done) in capsys.readouterr().err
     assert case.results(tmp_path) == whole(stage)

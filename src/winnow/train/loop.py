@@ -101,8 +101,8 @@ def _fit(plan: Fit, run: Run) -> list[dict[str, Any]]:
     _restore(plan, run, checkpoints.load())
     per_epoch = plan.batches.steps_per_epoch
     base_rates = [group["lr"] for group in plan.optimizer.param_groups] if plan.global_step == 0 else _base_rates(plan)
-    for group, rate in zip(plan.optimizer.param_groups, base_rates, strict=True):
-        group["base_lr"] = rate
+    for group, base_rate in zip(plan.optimizer.param_groups, base_rates, strict=True):
+        group["base_lr"] = base_rate
     run.record_processes(ranks.size())
     trainable = [p for group in plan.optimizer.param_groups for p in group["params"]]
     trainable += plan.accumulating
