@@ -143,15 +143,15 @@ class Adapter:
         self.known[rule] = Asked(own, resources, params)
         return self.known[rule]
 
-    def pack(self, workflow: Any) -> None:
-        """Where the profile says `group-components: [packed=N]`: let up to N members of a ticket share a SLURM job.
+    def pack(self, workflow: Any) -> dict[packs.Job, str]:
+        """Where the profile says `group-components: [packed=N]`: let up to N members of a ticket share a SLURM job; returns which.
 
         The group of a job is a function here and no text in the rules: how many fit depends on their run times. A pack is not tried
         again by itself, for Snakemake would repeat what had finished too: run the same command again.
         """
         most = workflow.group_settings.group_components.get(PACKED, 0)
         if not most or workflow.remote_exec:  # within a SLURM job the members are jobs like any
-            return
+            return {}
 
         def minutes(job: packs.Job) -> int:
             rule, values = job
@@ -165,6 +165,7 @@ class Adapter:
             rule.restart_times = 0
         for group in set(found.values()):
             workflow.parent_groupids[group] = PACKED
+        return found
 
     def _untracked(self) -> Callable[..., str]:
         """The arguments that change no result: Snakemake does not compare params whose function takes `input`."""

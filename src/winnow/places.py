@@ -16,7 +16,7 @@ from winnow.errors import WinnowError
 
 log = logging.getLogger("winnow")
 _PATIENCE = 10.0  # seconds in which a run that was killed, and its workers, let go of their folder
-_ABANDONED = 60.0  # seconds after which an unlocked temporary is a leftover
+_ABANDONED = 2.0  # seconds after which a temporary that nobody has locked is a leftover
 _held: dict[Path, int] = {}  # folders that this process has locked -> the descriptor with the lock
 
 
@@ -96,7 +96,7 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def sweep(path: Path) -> None:
-    """Remove the temporaries beside (or, of a folder, in) `path` that runs which were killed have left: this user's, a minute
+    """Remove the temporaries beside (or, of a folder, in) `path` that runs which were killed have left: this user's, seconds
     old, and locked by nobody."""
     beside = [p for p in _inside(path.parent) if p.name.startswith(f".{path.name}.") and p.suffix == ".tmp"]
     for found in beside + [p for p in _inside(path) if p.name.startswith(".") and p.suffix == ".tmp"]:

@@ -118,7 +118,6 @@ def made(tmp_path_factory: pytest.TempPathFactory, dense: Path) -> Callable[[str
             return Case(stage, vision, {"init": dense}, outputs, 5, "resumed at step {}")
         if stage == "evaluate":
             wanted = {"attack": ATTACK | {"restarts": 2}, "l2_attack": ATTACK | {"norm": "l2"}, "batch_size": 20}
-            wanted |= {"autoattack": {"eps": 0.1, "attacks": ["apgd-ce"], "images": 30}}
             config = {"data": DIGITS, "evaluation": wanted, "compute": {}, "seed": 0}
             models = {"best-sa": dense, "best-ra": dense}
             hook = "winnow.vision.evaluate:evaluation_mode"

@@ -176,7 +176,8 @@ def test_published_files_join_the_section():
     path = str(ROOT / "config/paper/rare_gems/resnet20_0_59.yaml")
     s = with_published(parse(RareGems, {**section(), "from_files": [path]}))
     assert [e.name for e in s.experiments] == ["e", "rare_gems.resnet20_0_59"]
-    with pytest.raises(WinnowError, match="appears twice"):
+    twice = r"^config\.rare_gems\.from_files: experiments: name 'rare_gems\.resnet20_0_59' appears twice$"
+    with pytest.raises(WinnowError, match=twice):
         with_published(parse(RareGems, {**section(), "from_files": [path, path]}))
 
 

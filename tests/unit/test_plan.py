@@ -66,12 +66,27 @@ def test_work_grows_as_the_configuration_does():
     assert work({"method": "magnitude", "remaining_percent": 80}, RESNET) == 0 == work(TRANSFER, None)
 
 
-def test_autoattack_counts_where_it_runs():
+def test_attacks_count_where_they_run():
     pgd = {"eps": 0.1, "steps": 10, "restarts": 2}
-    evaluation = {"attack": pgd, "l2_attack": None, "autoattack": {"attacks": ["apgd-ce"], "images": None}}
-    config = {"data": TRANSFER["data"], "evaluation": evaluation}
-    passes = {mode: work(config, RESNET, SimpleNamespace(mode=mode)) for mode in ("std", "adv")}
-    assert passes["adv"] / passes["std"] == pytest.approx((41 + 0.4 * 200) / 41)
+    data = {**TRANSFER["data"], "test_images": 50}
+    config = json.dumps({"data": data, "evaluation": {"attack": pgd, "l2_attack": pgd}})
+    passes = {mode: cost.work(config, RESNET, SimpleNamespace(mode=mode)) for mode in ("std", "adv")}
+    assert passes["adv"] / passes["std"] == pytest.approx(81 / 41)
+    whole, half = (
+        cost.work(json.dumps({"data": data, "autoattack": {"attacks": ["apgd-ce"], "images": n}}), RESNET) for n in (None, 25)
+    )
+    assert whole == pytest.approx(2 * half) and whole / passes["std"] == pytest.approx((1 + 0.4 * 200) / 41)
+
+
+def test_slurm_jobs_and_requests_are_counted(plan):
+    pair = [job(rule, TRANSFER, source="x", ticket=t) for t in ("a", "b") for rule in ("transfer_std", "evaluate")]
+    packed = {plan.packs.job(j.rule.name, **vars(j.wildcards)): j.wildcards.ticket for j in pair}
+    for j in pair:
+        j.wildcards = vars(j.wildcards)
+    text = plan.submissions(pair, packed)
+    assert text.startswith("4 jobs for the cluster in 2 SLURM jobs, about 14 requests")
+    assert plan.submissions(pair, {}).startswith("4 jobs for the cluster in 4 SLURM jobs, about 20 requests")
+    assert "0.1 h if it counts submissions, 1.1 h if all requests" in plan.submissions([SimpleNamespace(**vars(j)) for j in pair * 15], {})
 
 
 def test_masks_are_a_bit_a_weight_and_weights_four_bytes():

@@ -62,6 +62,3 @@ for PIPELINE, SECTION in CONFIG.sections().items():
             "drawing {output.svg}"
         shell:
             "python -m winnow.stages.{params.stage} --config {params.config:q} --table {input:q} --svg {output.svg:q} --png {output.png:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
-
-
-ADAPTER.pack(workflow)

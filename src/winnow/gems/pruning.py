@@ -59,16 +59,17 @@ def keep_top(scores: Tensor, count: int, among: Tensor | None = None) -> Tensor:
     return kept | (tied & (tied.cumsum(0) <= missing))
 
 
-def above_smallest(values: Tensor, removed: float) -> tuple[Tensor, float]:
+def above_smallest(values: Tensor, removed: float) -> tuple[Tensor, Tensor]:
     """What global edge-popup keeps of a flat tensor: all strictly above its ceil(removed * n)-th smallest value, and that value.
 
-    `removed` is a fraction of the n values; those that tie with the threshold go too (Rare Gems, appendix on baselines).
+    The value stays on the device: a search asks at every step.
+    `removed` is a fraction of the n values; those that tie with the threshold go too (as in the code of Rare Gems).
     """
     count = math.ceil(removed * values.numel())
     if count == 0:
-        return torch.ones_like(values, dtype=torch.bool), float("-inf")
+        return torch.ones_like(values, dtype=torch.bool), values.new_tensor(float("-inf"))
     threshold = torch.sort(values).values[count - 1] if values.is_cuda else torch.kthvalue(values, count).values
-    return values > threshold, float(threshold)
+    return values > threshold, threshold
 
 
 def edge_popup_count(size: int, remaining: float) -> int:

@@ -76,7 +76,7 @@ class GemSearch:
             return self._above_threshold()[0]
         return (self.scored.scores.detach() > self.config.quantize_threshold) & self.scored.alive
 
-    def _above_threshold(self) -> tuple[Tensor, float]:
+    def _above_threshold(self) -> tuple[Tensor, Tensor]:
         """Global edge-popup's mask and threshold; weights that are not counted stay."""
         rank = self.scored.scores.detach().abs()
         rank = -rank if self.config.invert else rank
@@ -143,7 +143,7 @@ class GemSearch:
         record["remaining_percent"] = 100.0 * self._count(self.rounded()) / self.total
         record["alive_percent"] = 100.0 * self._count(self.scored.alive) / self.total
         if self.popup and self.config.algo != "ep":
-            record["prune_threshold"] = self._above_threshold()[1]
+            record["prune_threshold"] = float(self._above_threshold()[1])
         if self.config.regularization:
             sum_ = penalty(self.config.regularization, self.scored.scores.detach(), self.scored.weights)
             record["reg_loss"] = self.config.lmbda * float(sum_)

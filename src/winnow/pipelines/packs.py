@@ -45,10 +45,9 @@ def _double_win(grid: dw.Grid) -> Iterator[tuple[str, list[Job]]]:
             "source": run.source, "pretraining": run.pretraining, "seed": run.seed, "dataset": run.dataset, "percent": run.percent,
             "ticket": run.ticket, "mode": run.mode, "run_seed": run.run_seed,
         }  # fmt: skip
-        yield (
-            f"pair_{run.source}_{run.pretraining}_{run.seed}_{run.ticket}",
-            [job(f"transfer_{run.mode}", **names), job("evaluate", **names)],
-        )
+        measured = ["evaluate", "autoattack"] if grid.autoattacked(run) else ["evaluate"]
+        jobs = [job(rule, **names) for rule in (f"transfer_{run.mode}", *measured)]
+        yield f"pair_{run.source}_{run.pretraining}_{run.seed}_{run.ticket}", jobs
 
 
 def _robust_bert(grid: rb.Grid) -> Iterator[tuple[str, list[Job]]]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from winnow import outside
 from winnow.errors import WinnowError
-from winnow.interchange import read_checkpoint
+from winnow.interchange import read_checkpoint, stands_beside
 from winnow.text import compat
 from winnow.text.batches import encode
 from winnow.text.data import Examples
@@ -166,7 +166,8 @@ def fill(model: Any, state: Mapping[str, Tensor], folder: Path, classes: int, sa
     named = {base + n: state[prefix + n] for n in encoder if prefix + n in state}
     left = {k.removeprefix(prefix) for k in state if k.startswith(prefix)} - set(encoder) if prefix else set()
     buffers = {n.removeprefix(base) for n, _ in model.named_buffers()}
-    surplus = sorted(n for n in left - buffers if n.startswith(_inner(needed)) and "pooler" not in n)
+    unknown = (n for n in left - buffers if n.startswith(_inner(needed)) and "pooler" not in n)
+    surplus = sorted(n for n in unknown if not stands_beside(n))  # import_ticket reads the masks
     if surplus:
         raise WinnowError(
             f"{folder}: the weights hold {_some(surplus)}, which config.json does not know; they belong to another model"

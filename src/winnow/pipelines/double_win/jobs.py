@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from winnow.config.parts import Attack, Compute, Data, Model, Train
-from winnow.config.vision import Evaluation, Normalisation
+from winnow.config.vision import AutoAttack, Evaluation, Normalisation
 from winnow.schema import Part, key
 
 
@@ -48,3 +48,13 @@ class Evaluate(Part):
     evaluation: Evaluation = key("what is measured")
     compute: Compute = key("numerical settings")
     seed: int = key("attack starts", ge=0)
+
+
+class AutoAttacked(Part):
+    """AutoAttack on an adversarially trained network (stage autoattack)."""
+
+    data: Data = key("downstream task")
+    autoattack: AutoAttack = key("its radius, attacks and images")
+    batch_size: int = key("images per batch", ge=1)
+    compute: Compute = key("numerical settings")
+    seed: int = key("starts of the attacks", ge=0)

@@ -35,13 +35,13 @@ METRICS = ["std_sa", "std_ra", "adv_sa", "adv_ra", "adv_aa", "adv_l2_ra", "adv_c
 MATCHED = ["std_sa", "adv_sa", "adv_ra"]
 
 
-def measured(run: Run, evaluation: dict[str, Any]) -> dict[str, float]:
+def measured(run: Run, evaluation: dict[str, Any], autoattack: float | None = None) -> dict[str, float]:
     """The metrics of one run by column: everything adversarial from the best-RA checkpoint, so from one network."""
     if run.mode == "std":
         return {"std_sa": evaluation["best_sa"]["sa"], "std_ra": evaluation["best_sa"]["ra"]}
     chosen, other = evaluation["best_ra"], evaluation["best_sa"]
     found = {"adv_sa": chosen["sa"], "adv_ra": chosen["ra"], "adv_best_sa": other["sa"], "adv_best_sa_ra": other["ra"]}
-    optional = {"adv_aa": chosen.get("aa"), "adv_l2_ra": chosen.get("l2_ra")}
+    optional = {"adv_aa": autoattack, "adv_l2_ra": chosen.get("l2_ra")}
     if chosen.get("corruptions"):
         optional["adv_corruption_sa"] = sum(chosen["corruptions"].values()) / len(chosen["corruptions"])
     return found | {k: v for k, v in optional.items() if v is not None}
@@ -53,9 +53,13 @@ def table(
     remaining_percent: Callable[[Run], float],
     tolerance: float | None,
     published: list[Published],
+    autoattack: Callable[[Run], float | None] = lambda run: None,
 ) -> pd.DataFrame:
-    """One row per (pre-training, ticket, dataset, fraction); `evaluation` and `remaining_percent` read a run's artifacts."""
-    rows = pd.DataFrame([_row(run, remaining_percent(run)) | measured(run, evaluation(run)) for run in runs])
+    """One row per (pre-training, ticket, dataset, fraction); `evaluation`, `autoattack` (accuracy in percent; None: not run) and
+    `remaining_percent` read a run's artifacts.
+    """
+    found = [_row(run, remaining_percent(run)) | measured(run, evaluation(run), autoattack(run)) for run in runs]
+    rows = pd.DataFrame(found)
     for metric in METRICS:
         if metric not in rows:
             rows[metric] = float("nan")

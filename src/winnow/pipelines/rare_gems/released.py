@@ -221,7 +221,6 @@ def with_published(section: RareGems) -> RareGems:
     added = [read_published(path) for path in section.from_files]
     if not added:
         return section
-    try:
-        return section.having(experiments=[*section.experiments, *added], from_files=[])
-    except ValueError as error:
-        raise WinnowError(f"config.rare_gems.from_files: {error}") from None
+    keys = {name: getattr(section, name) for name in RareGems.model_fields}
+    joined = {**keys, "experiments": [*section.experiments, *added], "from_files": []}
+    return parse(RareGems, joined, "config.rare_gems.from_files")
