@@ -1,15 +1,20 @@
 #!/bin/sh
-# Writes what pyproject.toml's exact pins resolve to in a new environment, without addresses and local version labels (+cpu):
+# Writes what pyproject.toml's ranges resolve to in a new environment, without addresses and local version labels (+cpu):
 #   lock.txt    names and versions, without the CUDA packages, which torch itself pins where it needs them
 #   hashes.txt  the same with the sha256 of every file of these versions: what is installed
 #   bom.json    the same as a CycloneDX bill of materials
+# What the lock holds stays as it is, but for the packages that are named: requirements/lock.sh [PACKAGE ...]; with --all, nothing stays.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder" build' EXIT
+cp requirements/lock.txt "$folder/held.txt"
+for name in "$@"; do
+    if [ "$name" = --all ]; then : >"$folder/held.txt"; else sed -i "/^$name==/Id" "$folder/held.txt"; fi
+done
 python3 -m venv "$folder/locked"
 python3 -m venv "$folder/tools"
 pip="$folder/locked/bin/python -m pip"
-$pip install --quiet setuptools==84.2.1 "$(pwd)[workflow,vision,text,dev]"
+$pip install --quiet -c "$folder/held.txt" setuptools "$(pwd)[workflow,vision,text,share,tensorboard,dev]"
 $pip check
 {
     echo "# Made by requirements/lock.sh from pyproject.toml; edit that and run: make lock"

@@ -39,6 +39,7 @@ class Root(Part):
         "a stage that has finished no step, batch or example for so many minutes saves its state and ends, to be tried again; above the "
         "time of the longest batch (AutoAttack's); null: it may hang until the job's time is over", None, gt=0,
     )  # fmt: skip
+    tensorboard: FilePath | None = key("folder for TensorBoard's event files of every training; null: none", None)
     log_level: Literal["debug", "info", "warning", "error"] = key("what the logs hold", "info")
     double_win: DoubleWin | None = key("the double-win pipeline", None)
     robust_bert: RobustBert | None = key("the robust-ticket pipeline", None)
@@ -89,6 +90,5 @@ def run_arguments(root: Root) -> str:
     }
     if root.silent_minutes is not None:
         values["--silent-minutes"] = f"{root.silent_minutes:g}"
-    if root.store is not None:
-        values["--store"] = root.store
+    values |= {f"--{name}": path for name in ("store", "tensorboard") if (path := getattr(root, name)) is not None}
     return " ".join([f"{k} {shlex.quote(str(v))}" for k, v in values.items()] + (["--download"] if root.download else []))

@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -23,6 +24,7 @@ from tqdm import tqdm
 from winnow import outside
 from winnow.errors import WinnowError
 from winnow.guard import beat
+from winnow.progress import rate
 from winnow.rng import seed_of
 from winnow.run import Run, Stopped
 from winnow.text.data import Examples
@@ -101,10 +103,12 @@ def attack_all(
         if done:
             log.info("%d of %d examples were done before", len(done), len(chosen))
         processes = max(1, min(run.workers, len(left)))
-        if processes == 1:
-            _work(folder, left, seed, make, 0, run)
-        elif left:
-            _in_parallel(folder, left, seed, make, processes, run)
+        with run.doing("attack", len(chosen), "example", len(chosen) - len(left)) as position:
+            position.count = lambda: len(rows_so_far(folder))
+            if processes == 1:
+                _work(folder, left, seed, make, 0, run)
+            elif left:
+                _in_parallel(folder, left, seed, make, processes, run)
         rows = rows_so_far(folder)
     return [rows[i] for i in chosen]
 
@@ -125,12 +129,13 @@ def _work(
             os.fsync(part.fileno())
             beat()
             if n % 50 == 0:
-                log.info("%d of %d examples (%.2f examples/s)", n, len(indices), n / (time.monotonic() - begun))
+                log.info("%d of %d examples (%s)", n, len(indices), rate(n, time.monotonic() - begun, "example"))
             if run.stop_requested:
                 raise Stopped
 
 
 def _child(folder: Path, indices: list[int], seed: int, make: Callable[[int], tuple[Any, Examples]], worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches the process that started this one, which ends it
     try:
         _work(folder, indices, seed, make, worker, Run())
     except WinnowError as error:
