@@ -265,7 +265,7 @@ def test_two_of_four_on_a_gpu():
 def test_refusals():
     model = built("resnet8")
     ticket = prune(model, "magnitude", 10)
-    with pytest.raises(WinnowError, match="ticket does not fit CifarResNet: no parameter 'nothing.weight'"):
+    with pytest.raises(WinnowError, match=r"ticket does not fit CifarResNet: no parameter 'nothing.weight'"):
         sparse(model, Ticket({"nothing.weight": np.ones((2, 2), bool)}))
     with pytest.raises(WinnowError, match="inference only"):
         sparse(model, ticket, keep_plans=False).train()

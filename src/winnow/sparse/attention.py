@@ -8,6 +8,8 @@ of the feed-forward part goes for the same reasons. The hidden state itself pass
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -35,7 +37,7 @@ def _is_attention(part: nn.Module) -> bool:
     return counted and plain and not getattr(inner, "is_decoder", False)
 
 
-def _is_feed_forward(part: nn.Module) -> bool:
+def _is_feed_forward(part: Any) -> bool:
     """BertLayer and its kin: `intermediate.dense`, an activation, `output.dense`."""
     first, second = (getattr(getattr(part, n, None), "dense", None) for n in ("intermediate", "output"))
     plain = all(isinstance(layer, nn.Linear) and plain_layer(layer) for layer in (first, second))
@@ -43,39 +45,39 @@ def _is_feed_forward(part: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _heads(part: nn.Module) -> int:
+def _heads(part: Any) -> int:
     inner, output = part.self, part.output.dense
     heads, size = inner.num_attention_heads, inner.attention_head_size
-    written = inner.value.weight.view(heads, size, -1).ne(0).flatten(1).any(1)  # type: ignore[operator, union-attr]
-    read = output.weight.view(-1, heads, size).ne(0).any(2).any(0)  # type: ignore[operator, union-attr]
+    written = inner.value.weight.view(heads, size, -1).ne(0).flatten(1).any(1)
+    read = output.weight.view(-1, heads, size).ne(0).any(2).any(0)
     alive = written & read
     if alive.all():
         return 0
     if not alive.any():
         alive[0] = True
-    kept = alive.repeat_interleave(int(size)).nonzero()[:, 0]  # type: ignore[arg-type]
-    bias = inner.value.bias  # type: ignore[union-attr]
-    _give_to_bias(output, torch.zeros(0) if bias is None else bias, kept)  # type: ignore[arg-type]
+    kept = alive.repeat_interleave(int(size)).nonzero()[:, 0]
+    bias = inner.value.bias
+    _give_to_bias(output, torch.zeros(0) if bias is None else bias, kept)
     for name in ("query", "key", "value"):
         _keep_rows(getattr(inner, name), kept)
-    _keep_columns(output, kept)  # type: ignore[arg-type]
-    inner.num_attention_heads, inner.all_head_size = int(alive.sum()), len(kept)  # type: ignore[assignment]
-    return int(heads) - int(alive.sum())  # type: ignore[arg-type]
+    _keep_columns(output, kept)
+    inner.num_attention_heads, inner.all_head_size = int(alive.sum()), len(kept)
+    return int(heads) - int(alive.sum())
 
 
 @torch.no_grad()
-def _units(part: nn.Module) -> int:
+def _units(part: Any) -> int:
     first, second = part.intermediate.dense, part.output.dense
-    alive = first.weight.ne(0).any(1) & second.weight.ne(0).any(0)  # type: ignore[operator, union-attr]
+    alive = first.weight.ne(0).any(1) & second.weight.ne(0).any(0)
     if alive.all():
         return 0
     if not alive.any():
         alive[0] = True
     kept = alive.nonzero()[:, 0]
-    bias = first.bias if first.bias is not None else torch.zeros(len(alive))  # type: ignore[union-attr]
-    _give_to_bias(second, part.intermediate.intermediate_act_fn(bias), kept)  # type: ignore[arg-type, operator, union-attr]
-    _keep_rows(first, kept)  # type: ignore[arg-type]
-    _keep_columns(second, kept)  # type: ignore[arg-type]
+    bias = first.bias if first.bias is not None else torch.zeros(len(alive))
+    _give_to_bias(second, part.intermediate.intermediate_act_fn(bias), kept)
+    _keep_rows(first, kept)
+    _keep_columns(second, kept)
     return len(alive) - len(kept)
 
 

@@ -131,7 +131,7 @@ class Channels:
         return found
 
     def _module(self, node: fx.Node, first: State | None) -> State | None:
-        layer = self.module.get_submodule(str(node.target))
+        layer: Any = self.module.get_submodule(str(node.target))
         if plain_layer(layer) and len(node.args) == 1 and not node.kwargs:
             return self._layer(node, layer, first)
         if first is None or len(node.args) != 1 or node.kwargs or layer._forward_hooks or layer._forward_pre_hooks:
@@ -147,11 +147,11 @@ class Channels:
             return State(first.labels, first.constant * gain + shift)
         return None
 
-    def _layer(self, node: fx.Node, layer: nn.Module, first: State | None) -> State | None:
-        weight = layer.weight.detach()  # type: ignore[union-attr, operator]
+    def _layer(self, node: fx.Node, layer: Any, first: State | None) -> State | None:
+        weight = layer.weight.detach()
         groups = getattr(layer, "groups", 1)
         outputs = weight.shape[0]
-        bias = layer.bias.detach().double() if layer.bias is not None else torch.zeros(outputs, dtype=torch.float64)  # type: ignore[union-attr, operator]
+        bias = layer.bias.detach().double() if layer.bias is not None else torch.zeros(outputs, dtype=torch.float64)
         if groups > 1 and not depthwise(layer):
             self._force(first)
             self.layers[node] = (first, None)
@@ -159,7 +159,7 @@ class Channels:
         if depthwise(layer):
             sums = weight.double().sum((1, 2, 3))
             values = torch.full((outputs,), torch.nan, dtype=torch.float64) if first is None else first.constant
-            exact = (values == 0) | (torch.tensor(max(layer.padding) == 0) & ~values.isnan())  # type: ignore[union-attr, arg-type, operator, type-var]
+            exact = (values == 0) | (torch.tensor(max(layer.padding) == 0) & ~values.isnan())
             constant = torch.where(exact, values * sums + bias, torch.nan)
             constant = torch.where(weight.flatten(1).ne(0).any(1), constant, bias)
             state = State(self._new(outputs), constant)
@@ -177,7 +177,7 @@ class Channels:
                 self._force(first)
                 inputs = None
         taps = weight.flatten(2).ne(0).any(2) if weight.dim() == 4 else weight.ne(0)
-        padded = isinstance(layer, nn.Conv2d) and max(layer.padding) > 0  # type: ignore[arg-type, type-var, operator]
+        padded = weight.dim() == 4 and max(layer.padding) > 0
         values = torch.full((weight.shape[1],), torch.nan, dtype=torch.float64) if inputs is None else inputs.constant
         moving = (values.isnan() | ((values != 0) & padded)).to(taps.device)
         total = weight.double().flatten(2).sum(2) if weight.dim() == 4 else weight.double()
@@ -190,14 +190,14 @@ class Channels:
             return None
         return state
 
-    def _call(self, node: fx.Node, first: State | None) -> State | None:
+    def _call(self, node: Any, first: State | None) -> State | None:
         target, rest = node.target, node.args[1:]
         plain_rest = not any(isinstance(a, fx.Node) for a in [*rest, *node.kwargs.values()])
         if target in (torch.cat, torch.concat) and _axis(node) == 1:
-            parts = [self.states[n] for n in node.args[0]]  # type: ignore[union-attr, index]
-            if any(p is None or p.flat for p in parts):
+            parts = [s for n in node.args[0] if (s := self.states[n]) is not None and not s.flat]
+            if len(parts) < len(node.args[0]):
                 return None
-            return State(np.concatenate([p.labels for p in parts]), torch.cat([p.constant for p in parts]))  # type: ignore[union-attr]
+            return State(np.concatenate([p.labels for p in parts]), torch.cat([p.constant for p in parts]))
         if first is None:
             return None
         if target in SUMS and len(node.args) == 2 and not node.kwargs:

@@ -101,7 +101,7 @@ def measure(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     times: dict[str, dict[str, float]] = {}
     for name, layer in layers.items():
         shapes, layer.seen = layer.seen or set(), None
-        times[name] = _times(layer, shapes, device) if shapes else {}
+        times[name] = times(layer, shapes, device) if shapes else {}
     plans = list(_plans(layers, times))
     best = [float("inf")] * len(plans)
     expected = None
@@ -120,9 +120,9 @@ def measure(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     return Plan(plans[chosen].ways, plans[chosen].channels_last, best[chosen], dense)
 
 
-def _times(layer: Layer, shapes: set[tuple[int, ...]], device: torch.device) -> dict[str, float]:
+def times(layer: Layer, shapes: set[tuple[int, ...]], device: torch.device) -> dict[str, float]:
     """Seconds of a layer in each of its ways, its input stored as the way likes it."""
-    found = {}
+    found: dict[str, float] = {}
     inputs = [torch.randn(shape, device=device, dtype=layer.weight.dtype) for shape in sorted(shapes)]
     for name in layer.names():
         if name == "dense":
@@ -144,7 +144,7 @@ def _plans(layers: Mapping[str, Layer], times: Mapping[str, Mapping[str, float]]
         yield Plan({}, channels_last=True)
     tried: list[dict[str, str]] = [{}]
     for gain in (0.0, *LEAST_GAINS):
-        found = {}
+        found: dict[str, str] = {}
         for name, by_way in times.items():
             others = {n: t for n, t in by_way.items() if n != "dense"}
             fastest = min(others, key=others.__getitem__, default="dense")

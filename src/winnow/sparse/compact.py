@@ -36,13 +36,14 @@ class Embed(nn.Module):
         super().__init__()
         self.widths, self.channels = widths, channels
         self.register_buffer("places", torch.from_numpy(places))
+        self.places: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,H,W) -> (B,channels,...), channel i of x at places[i]."""
         left, right, top, bottom = self.widths
         x = F.pad(x, (left, right, top, bottom)) if any(self.widths) else x
         out = x.new_zeros(self.channels, *x.shape[2:], x.shape[0])
-        out[self.places] = x.permute(1, 2, 3, 0)  # type: ignore[index]
+        out[self.places] = x.permute(1, 2, 3, 0)
         return out.permute(3, 0, 1, 2)
 
 
@@ -54,7 +55,7 @@ def compact(model: nn.Module) -> tuple[fx.GraphModule, list[Compaction]]:
     """
     model = copy.deepcopy(model).eval()
     for module in model.modules():
-        if module is not model and (module._forward_hooks or module._forward_pre_hooks) and next(module.children(), None):
+        if module is not model and (module._forward_hooks or module._forward_pre_hooks) and any(module.children()):
             raise TypeError(f"{type(module).__name__} has hooks that tracing would pass by")
     traced = fx.GraphModule(model, fx.Tracer().trace(model), type(model).__name__)
     held = [n.target for n in traced.graph.nodes if n.op == "call_module" and [*traced.get_submodule(n.target).parameters()]]
@@ -91,7 +92,7 @@ def in_layers(model: nn.Module) -> tuple[nn.Module, list[Compaction]]:
     found = []
     for name, layer in list(model.named_modules()):
         if name and plain_layer(layer):
-            made = _made(layer, layer.weight.detach(), _bias(layer), None)  # type: ignore[arg-type, operator, union-attr]
+            made = _made(layer, layer.weight.detach(), _bias(layer), None)
             made.contiguous = known is None
             model.set_submodule(name, made)
             kept = int(made.weight.count_nonzero())
@@ -104,37 +105,37 @@ def _fold_normalisations(traced: fx.GraphModule) -> None:
         before = node.args[0] if node.args else None
         if node.op != "call_module" or not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
             continue
+        norm: Any
+        layer: Any
         norm, layer = traced.get_submodule(node.target), traced.get_submodule(str(before.target))
         once = all(sum(n.target == t for n in traced.graph.nodes) == 1 for t in (node.target, before.target))
         if once and isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and _folds(layer):
-            traced.set_submodule(str(before.target), fuse_conv_bn_eval(layer, norm))  # type: ignore[type-var]
+            traced.set_submodule(str(before.target), fuse_conv_bn_eval(layer, norm))
             node.replace_all_uses_with(before)
             traced.graph.erase_node(node)
     traced.recompile()
 
 
-def _folds(layer: nn.Module) -> bool:
+def _folds(layer: Any) -> bool:
     return isinstance(layer, nn.Conv2d) and plain_layer(layer)
 
 
-def _bias(layer: nn.Module) -> Tensor | None:
-    return None if layer.bias is None else layer.bias.detach()  # type: ignore[union-attr, operator]
+def _bias(layer: Any) -> Tensor | None:
+    return None if layer.bias is None else layer.bias.detach()
 
 
-def _made(layer: nn.Module, weight: Tensor, bias: Tensor | None, border: Tensor | None) -> SparseConv2d | SparseLinear:
+def _made(layer: Any, weight: Tensor, bias: Tensor | None, border: Tensor | None) -> SparseConv2d | SparseLinear:
     if isinstance(layer, nn.Linear):
         return SparseLinear(weight, bias)
-    assert isinstance(layer, nn.Conv2d)
     groups = len(weight) if depthwise(layer) else layer.groups
-    pairs: Any = (layer.stride, layer.padding, layer.dilation)
-    return SparseConv2d(weight, bias, Geometry(*pairs, groups), border)
+    return SparseConv2d(weight, bias, Geometry(layer.stride, layer.padding, layer.dilation, groups), border)
 
 
 def _smaller_layer(traced: fx.GraphModule, node: fx.Node, channels: Channels) -> Compaction:
     """Replace a layer by one on the channels that stay; what the removed constant ones gave goes into bias or border."""
-    layer = traced.get_submodule(str(node.target))
+    layer: Any = traced.get_submodule(str(node.target))
     inputs, outputs = channels.layers[node]
-    whole: Tensor = layer.weight.detach()  # type: ignore[union-attr, operator, assignment]
+    whole: Tensor = layer.weight.detach()
     weight, bias, border = whole, _bias(layer), None
     rows = channels.kept(outputs)
     if rows is not None:
@@ -150,7 +151,7 @@ def _smaller_layer(traced: fx.GraphModule, node: fx.Node, channels: Channels) ->
 
 
 def _constants(
-    layer: nn.Module, weight: Tensor, bias: Tensor | None, constant: Tensor, columns: np.ndarray
+    layer: Any, weight: Tensor, bias: Tensor | None, constant: Tensor, columns: np.ndarray
 ) -> tuple[Tensor | None, Tensor | None]:
     """Bias and border of a layer whose input channels outside `columns` are constant, or not read at all."""
     gone = torch.ones(len(constant), dtype=torch.bool)
@@ -159,28 +160,28 @@ def _constants(
     if not values.any():
         return bias, None
     given = torch.einsum("oi...,i->o...", weight.double(), values)
-    if isinstance(layer, nn.Conv2d) and max(layer.padding) > 0:  # type: ignore[type-var]
+    if given.dim() > 2 and max(layer.padding) > 0:
         return bias, given[:, None].to(weight) if given.any() else None
     added = given.flatten(1).sum(1) if given.dim() > 1 else given
     return (added if bias is None else bias.double() + added).to(weight), None
 
 
-def _smaller_norm(norm: nn.BatchNorm2d, kept: np.ndarray) -> nn.BatchNorm2d:
-    small = nn.BatchNorm2d(len(kept), norm.eps, norm.momentum, norm.affine, device=norm.running_mean.device)  # type: ignore[union-attr]
+def _smaller_norm(norm: Any, kept: np.ndarray) -> nn.BatchNorm2d:
+    small = nn.BatchNorm2d(len(kept), norm.eps, norm.momentum, norm.affine, device=norm.running_mean.device)
     state: Mapping[str, Tensor] = norm.state_dict()
     small.load_state_dict({k: v[kept] if v.dim() else v for k, v in state.items()})
     return small.eval()
 
 
-def _embed(traced: fx.GraphModule, node: fx.Node, channels: Channels) -> None:
-    before = channels.states[node.args[0]]  # type: ignore[index]
+def _embed(traced: fx.GraphModule, node: Any, channels: Channels) -> None:
+    before = channels.states[node.args[0]]
     state = channels.states[node]
     assert before is not None and state is not None
     inside, outside = channels.kept(before), channels.kept(state)
-    low = node.args[1][4]  # type: ignore[index]
+    low = node.args[1][4]
     assert inside is not None and outside is not None and isinstance(low, int)
     name = f"{node.name}_embed"
-    widths: Any = list(node.args[1][:4])  # type: ignore[index]
+    widths: Any = list(node.args[1][:4])
     traced.add_submodule(name, Embed(widths, np.searchsorted(outside, inside + low), len(outside)))
     with traced.graph.inserting_before(node):
         made = traced.graph.call_module(name, (node.args[0],))

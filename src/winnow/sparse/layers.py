@@ -80,13 +80,14 @@ class Layer(nn.Module):
         """The first input of its shape in this way."""
         if self.seen is not None:
             self.seen.add(tuple(x.shape))
-        found = self.dense
+        found: Way = self.dense
         if self.way != "dense":
             built = self.built(self.way, tuple(x.shape))
             assert built is not None, self.way
             found = built[0]
         if self.contiguous:
-            strided, found = found, (lambda x: strided(x).contiguous())
+            strided = found
+            found = lambda x: strided(x).contiguous()  # noqa: E731
         self._ready[x.shape] = found
         return found(x)
 
