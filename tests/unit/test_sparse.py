@@ -97,6 +97,7 @@ def test_the_measured_plan_is_used_and_kept(tmp_path, monkeypatch):
     network = sparse(model, ticket, cache=tmp_path)
     expected = under(model, ticket)(x)
     assert difference(network(x), expected) < 1e-5
+    assert difference(copy.deepcopy(network)(x), expected) < 1e-5
     assert len(list(tmp_path.glob("*.json"))) == 1
     monkeypatch.setattr(choice, "measure", lambda *_: pytest.fail("measured again"))
     again = sparse(model, ticket, cache=tmp_path)
@@ -126,7 +127,7 @@ def test_exactly_what_nothing_reads_or_writes_is_removed():
     network, rows = compact(model)
     assert [r.after for r in rows] == [(5, 3, 3, 3), (4, 5, 3, 3), (5, 4 * 16), (5, 5)]
     assert difference(network(x), model(x)) < 1e-6
-    assert network.get_submodule("3").border is not None  # constants seen through padding are no constant
+    assert network.get_submodule("network.3").border is not None  # constants seen through padding are no constant
 
 
 @torch.no_grad()

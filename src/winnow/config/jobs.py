@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from winnow.config.parts import Attack, Compute, Data, Model, Train
+from winnow.config.parts import Attack, Compute, Data, Model, Ordinal, Train
 from winnow.config.vision import WeightsSource
 from winnow.schema import Part, key
 
@@ -55,3 +55,34 @@ class ImportTicket(Part):
         "masks of the classification head, which a transfer replaces; auto: kept in the rare-gems layouts, which prune it, else "
         "dropped", "auto",
     )  # fmt: skip
+
+
+class Speed(Part):
+    """A ticket's network, dense against sparse, on this machine (stage speed)."""
+
+    batches: list[Ordinal] = key("examples that are computed together", factory=lambda: [1, 8, 64])
+    threads: list[Ordinal] = key("CPU threads", factory=lambda: [1])
+    image_size: int | None = key("side of the images; null: a text model", None, ge=4)
+    length: int | None = key("tokens of a text; null: an image model", None, ge=2)
+    repeats: int = key("rounds in which both sides are timed", 9, ge=2)
+    keep_plans: bool = key("use and keep measured plans in the user's cache folder", True)
+
+    def check(self) -> None:
+        """Images or texts."""
+        if (self.image_size is None) == (self.length is None):
+            raise ValueError("image_size, length: give one of them (images of image_size pixels, or texts of length tokens)")
+        if not self.batches or not self.threads:
+            raise ValueError("batches, threads: at least one each")
+
+
+class CompareTickets(Part):
+    """Two tickets of one network, and the networks trained under them (stage compare_tickets)."""
+
+    data: Data = key("the task, for losses and accuracies between the two networks")
+    compute: Compute = key("numerical settings")
+    batch_size: int = key("images at a time", 256, ge=1)
+    seed: int = key("order and augmentation of the images that batch statistics are taken from; directions", 0, ge=0)
+    points: int = key("networks on the path, both ends included", 11, ge=3)
+    examples: int | None = key("training images on which the path is measured (stratified); null: all", None, ge=1)
+    radius: float = key("sharpness: largest change of a filter, relative to its norm", 0.05, gt=0)
+    directions: int = key("sharpness: random directions of that size; 0: not measured", 8, ge=0)

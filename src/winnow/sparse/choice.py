@@ -98,11 +98,11 @@ def measure(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
         layer.seen = set()
     network(*args, **kwargs)
     device = next((v.device for v in (*args, *kwargs.values()) if isinstance(v, Tensor)), torch.device("cpu"))
-    times: dict[str, dict[str, float]] = {}
+    by_layer: dict[str, dict[str, float]] = {}
     for name, layer in layers.items():
         shapes, layer.seen = layer.seen or set(), None
-        times[name] = times(layer, shapes, device) if shapes else {}
-    plans = list(_plans(layers, times))
+        by_layer[name] = times(layer, shapes, device) if shapes else {}
+    plans = list(_plans(layers, by_layer))
     best = [float("inf")] * len(plans)
     expected = None
     for turn in range(ROUNDS):

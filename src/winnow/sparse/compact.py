@@ -47,7 +47,19 @@ class Embed(nn.Module):
         return out.permute(3, 0, 1, 2)
 
 
-def compact(model: nn.Module) -> tuple[fx.GraphModule, list[Compaction]]:
+class Whole(nn.Module):
+    """A traced network with the hooks that the model had: a graph module's own are lost when it is copied."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the network."""
+        return self.network(*args, **kwargs)
+
+
+def compact(model: nn.Module) -> tuple[nn.Module, list[Compaction]]:
     """`model` (in evaluation mode, removed weights zero) traced and made smaller; it stays as it is.
 
     Normalisations are folded into the convolutions before them. Raises what tracing raises for a forward pass that depends on
@@ -76,8 +88,9 @@ def compact(model: nn.Module) -> tuple[fx.GraphModule, list[Compaction]]:
     traced.delete_all_unused_submodules()  # folded normalisations
     traced.graph.lint()
     traced.recompile()
-    _take_over(model, traced)
-    return traced.eval(), found
+    whole = Whole(traced)
+    _take_over(model, whole)
+    return whole.eval(), found
 
 
 def in_layers(model: nn.Module) -> tuple[nn.Module, list[Compaction]]:
@@ -189,12 +202,11 @@ def _embed(traced: fx.GraphModule, node: Any, channels: Channels) -> None:
     traced.graph.erase_node(node)
 
 
-def _take_over(model: nn.Module, traced: fx.GraphModule) -> None:
+def _take_over(model: nn.Module, whole: Whole) -> None:
     """Hooks and buffers of the whole model: its own normalisation of the input."""
     for name, buffer in model.named_buffers(recurse=False):
-        if not hasattr(traced, name):
-            traced.register_buffer(name, buffer, persistent=name not in model._non_persistent_buffers_set)
-    traced._forward_pre_hooks.update(model._forward_pre_hooks)
-    traced._forward_pre_hooks_with_kwargs.update(model._forward_pre_hooks_with_kwargs)
-    traced._forward_hooks.update(model._forward_hooks)
-    traced._forward_hooks_with_kwargs.update(model._forward_hooks_with_kwargs)
+        whole.register_buffer(name, buffer, persistent=name not in model._non_persistent_buffers_set)
+    whole._forward_pre_hooks.update(model._forward_pre_hooks)
+    whole._forward_pre_hooks_with_kwargs.update(model._forward_pre_hooks_with_kwargs)
+    whole._forward_hooks.update(model._forward_hooks)
+    whole._forward_hooks_with_kwargs.update(model._forward_hooks_with_kwargs)

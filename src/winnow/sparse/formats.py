@@ -28,12 +28,13 @@ from torch import Tensor, nn
 from winnow.artifacts import atomic_path, write_tensors
 from winnow.errors import WinnowError
 from winnow.sparse import choice
+from winnow.sparse.compact import Whole
 from winnow.sparse.layers import SparseConv2d, SparseLinear
 from winnow.sparse.model import SparseModel
 from winnow.ticket import Ticket
 
 
-def write_csr(path: str | Path, state: dict[str, Tensor], ticket: Ticket, **metadata: Any) -> None:
+def write_csr(path: str | Path, state: dict[str, Tensor], ticket: Ticket, /, **metadata: Any) -> None:
     """Write a state dict with the ticket's weights in CSR parts: `<name>.starts` (int32), `.columns` (int16 where they fit), `.values`.
 
     What the ticket removes is left out, and so are kept weights that are zero. Raises WinnowError when it does not fit.
@@ -67,25 +68,13 @@ class Bordered(nn.Module):
         return self.conv(x) + self.border(torch.ones_like(x[:1, :1]))
 
 
-class Whole(nn.Module):
-    """A network with its own hooks inside: exporters take what `forward` calls."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the network."""
-        return self.network(x)
-
-
 def in_torch_modules(model: SparseModel) -> nn.Module:
     """The smaller network, dense, made of torch's own layers alone."""
     network = copy.deepcopy(model.network)
     for name, layer in choice.layers_of(network).items():
         made = _linear(layer) if isinstance(layer, SparseLinear) else _conv(layer)  # type: ignore[arg-type]
         network.set_submodule(name, made)
-    return Whole(network).eval()
+    return Whole(network).eval()  # exporters take what `forward` calls, not a network's own hooks
 
 
 def write_onnx(path: str | Path, model: SparseModel, example: Tensor) -> None:
@@ -105,12 +94,14 @@ def _linear(layer: SparseLinear) -> nn.Linear:
 
 def _conv(layer: SparseConv2d) -> nn.Module:
     how, (outputs, inputs, *kernel) = layer.how, layer.weight.shape
-    settings: Any = (tuple(kernel), how.stride, how.padding, how.dilation)
-    made = nn.Conv2d(inputs * how.groups, outputs, *settings, how.groups, bias=layer.bias is not None)
+    settings: dict[str, Any] = {
+        "kernel_size": tuple(kernel), "stride": how.stride, "padding": how.padding, "dilation": how.dilation,
+    }  # fmt: skip
+    made = nn.Conv2d(inputs * how.groups, outputs, groups=how.groups, **settings)
     conv = _filled(made, layer.weight, layer.bias)
     if layer.border is None:
         return conv
-    return Bordered(conv, _filled(nn.Conv2d(1, outputs, *settings, bias=False), layer.border, None))
+    return Bordered(conv, _filled(nn.Conv2d(1, outputs, **settings), layer.border, None))
 
 
 def _filled(made: Any, weight: Tensor, bias: Tensor | None) -> Any:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil, prod
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from winnow.sparse.choice import times
 from winnow.sparse.layers import Layer, SparseConv2d, SparseLinear
 from winnow.sparse.ways import MOST_INDICES, Geometry
 
+CPU = torch.device("cpu")
 VECTOR = 16  # values that one instruction handles
 
 
@@ -50,7 +50,7 @@ def counts(layer: LayerShape, kept: int) -> dict[str, list[float]]:
         examples = prod(layer.input[:-1])
         vectors, written = kept * ceil(examples / VECTOR), outputs * examples
         moved = examples * layer.input[-1]
-        dense = [1, layer.size * ceil(examples / VECTOR), moved, layer.size, written]
+        dense: list[float] = [1, layer.size * ceil(examples / VECTOR), moved, layer.size, written]
         return {"dense": dense, "csr": [1, moved, vectors, kept, written], "bag": [1, moved, vectors, kept, written]}
     batch, channels, high, wide = layer.input
     kernel = (layer.weight[2], layer.weight[3])
@@ -92,10 +92,14 @@ class Rates:
         return self.by_way(layer, layer.size)["dense"]
 
 
-def calibrate(batches: tuple[int, ...] = (1, 8, 64), text: bool = True, images: bool = True) -> Rates:
-    """Measure made-up layers at torch's present number of threads, and fit the rates."""
+@torch.no_grad()
+def calibrate(examples: tuple[int, ...] = (1, 8, 64), images: bool = True, device: torch.device = CPU) -> Rates:
+    """Measure made-up layers at torch's present number of threads, and fit the rates.
+
+    examples: images of a batch, or tokens of a batch for networks without convolutions (images: false).
+    """
     found: dict[tuple[str, str], list[tuple[list[float], float]]] = {}
-    for layer, kept, measured in measurements(batches, text, images):
+    for layer, kept, measured in measurements(examples, images, device):
         kind = "linear" if layer.how is None else "conv"
         expected = counts(layer, kept)
         for way, seconds in measured.items():
@@ -108,22 +112,24 @@ def calibrate(batches: tuple[int, ...] = (1, 8, 64), text: bool = True, images: 
     return Rates(values, float(np.median(errors)))
 
 
-def measurements(batches: tuple[int, ...], text: bool, images: bool, seed: int = 0) -> Iterator[tuple[LayerShape, int, Any]]:
+def measurements(
+    examples: tuple[int, ...], images: bool, device: torch.device = CPU, seed: int = 0
+) -> Iterator[tuple[LayerShape, int, dict[str, float]]]:
     """Layer, kept weights, seconds by way: of shapes as CIFAR and ImageNet networks and small transformers have them."""
-    shapes: list[tuple[tuple[int, ...], tuple[int, ...], int]] = []
+    matrices = ((10, 64), (512, 128)) if images else ((128, 128), (128, 512), (512, 128), (768, 768))
+    shapes: list[tuple[tuple[int, ...], tuple[int, ...], int]] = [(m, (n, m[1]), 0) for m in matrices for n in examples]
     if images:
         maps = ((16, 16, 32, 3), (32, 32, 16, 3), (64, 64, 8, 3), (128, 128, 8, 3), (64, 256, 14, 1), (256, 64, 14, 1))
-        shapes += [((o, i, k, k), (b, i, side, side), k // 2) for o, i, side, k in maps for b in batches]
-    if text:
-        shapes += [((o, i), (b, i), 0) for o, i in ((128, 512), (512, 128), (768, 768)) for b in (1, 32, 128)]
+        shapes += [((o, i, k, k), (b, i, side, side), k // 2) for o, i, side, k in maps for b in examples]
     generator = torch.Generator().manual_seed(seed)
     for weight, given, pad in shapes:
         for share in (0.3, 0.1, 0.03):
             full = torch.randn(weight, generator=generator)
             tensor = full * (torch.rand(weight, generator=generator) < share)
             how = Geometry(padding=(pad, pad)) if len(weight) == 4 else None
-            layer = SparseLinear(tensor, None) if how is None else SparseConv2d(tensor, None, how)
-            yield LayerShape(weight, given, how), int(tensor.count_nonzero()), times(layer, {given}, tensor.device)
+            layer: Layer = SparseLinear(tensor, None) if how is None else SparseConv2d(tensor, None, how)
+            layer.to(device)
+            yield LayerShape(weight, given, how), int(tensor.count_nonzero()), times(layer, {given}, device)
 
 
 def _fit(pairs: list[tuple[list[float], float]]) -> tuple[tuple[float, ...], list[float]]:
