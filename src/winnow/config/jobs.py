@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from winnow.config.parts import Attack, Compute, Data, Model, Ordinal, Train
+from winnow.config.parts import Attack, Compute, Data, Model, Ordinal, Positive, Train
 from winnow.config.vision import WeightsSource
 from winnow.schema import Part, key
 
@@ -78,11 +78,22 @@ class Speed(Part):
 class CompareTickets(Part):
     """Two tickets of one network, and the networks trained under them (stage compare_tickets)."""
 
-    data: Data = key("the task, for losses and accuracies between the two networks")
+    data: Data = key("the task, for losses and accuracies of the networks between the two")
     compute: Compute = key("numerical settings")
     batch_size: int = key("images at a time", 256, ge=1)
-    seed: int = key("order and augmentation of the images that batch statistics are taken from; directions", 0, ge=0)
+    seed: int = key("images that batch statistics are taken from, their augmentation; draws", 0, ge=0)
     points: int = key("networks on the path, both ends included", 11, ge=3)
-    examples: int | None = key("training images on which the path is measured (stratified); null: all", None, ge=1)
-    radius: float = key("sharpness: largest change of a filter, relative to its norm", 0.05, gt=0)
-    directions: int = key("sharpness: random directions of that size; 0: not measured", 8, ge=0)
+    interpolation: Literal["linear", "sampled"] = key(
+        "linear: the weights' weighted mean; sampled: each weight is that of the second network with the probability of its "
+        "position (prob in the rare-gems code)", "linear",
+    )  # fmt: skip
+    flipped_percent: list[Positive] = key(
+        "sharpness: percentages of the mask's entries that are flipped at random (rare-gems code: up to 20); none: not measured",
+        factory=lambda: [1.0, 5.0, 20.0],
+    )  # fmt: skip
+    draws: int = key("draws of a sampled path and of flipped masks", 5, ge=1)
+
+    def check(self) -> None:
+        """Percentages of a mask."""
+        if any(p > 100 for p in self.flipped_percent):
+            raise ValueError(f"flipped_percent: {max(self.flipped_percent):g} is more than all of the mask; at most 100")

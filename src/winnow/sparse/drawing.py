@@ -1,4 +1,4 @@
-"""Figures of speed and of how tickets relate."""
+"""The figure of a ticket's speed."""
 
 from __future__ import annotations
 
@@ -29,24 +29,4 @@ def speed(
     axis.set_xlabel("remaining weights (%, logarithmic)")
     axis.set_ylabel("times as fast as dense; dashed: by the rule")
     axis.legend(fontsize=7)
-    save(figure, path)
-
-
-def relation(found: Mapping[str, Any], path: Path) -> None:
-    """Three panels: overlap by layer against chance, and loss and accuracy between the two networks."""
-    figure, (layers, losses, accuracies) = pyplot().subplots(1, 3, figsize=(12.5, 3.6))
-    rows = found["overlap"][:-1]
-    layers.plot([r["jaccard"] for r in rows], marker="o", ms=3, lw=1.1, label="Jaccard index")
-    layers.plot([r["jaccard_by_chance"] for r in rows], ls="--", lw=1.1, label="of random masks")
-    layers.set_xlabel("layer")
-    layers.set_ylabel("overlap of the kept weights")
-    layers.legend(fontsize=7)
-    for axis, name in ((losses, "loss"), (accuracies, "acc")):
-        for split, style in (("train", "--"), ("test", "-")):
-            points = [(p["at"], p[f"{split}_{name}"]) for p in found["path"]]
-            axis.plot(*zip(*points, strict=True), ls=style, marker="o", ms=3, lw=1.1, label=split)
-        axis.set_xlabel("position between the networks")
-        axis.legend(fontsize=7)
-    losses.set_ylabel("cross-entropy")
-    accuracies.set_ylabel("accuracy (%)")
     save(figure, path)
