@@ -106,16 +106,18 @@ def test_the_stage(run_stage, dense, tmp_path):
     config = {"data": DIGITS, "compute": {}, "points": 3, "draws": 2, "flipped_percent": [20]}
     files = {"weights": "1.safetensors", "mask": "1.mask.safetensors", "other_weights": "2.safetensors",
              "other_mask": "2.mask.safetensors"}  # fmt: skip
-    code, error = run_stage("compare_tickets", config, **files, init=dense, svg="r.svg", metrics="r.json")
+    code, error = run_stage("compare_tickets", config, **files, init=dense, metrics="r.json")
     assert code == 0, error
     found = json.loads((tmp_path / "r.json").read_text())
     middle = found["path"][1]["train_loss"] - (found["path"][0]["train_loss"] + found["path"][2]["train_loss"]) / 2
     assert found["loss_barrier"]["train"] == pytest.approx(max(0.0, middle))
     assert abs(found["overlap"][-1]["deviations"]) < 5  # two random tickets
     assert found["sharpness"][0][1]["train_loss_mean"] > 0 and len(found["sharpness"]) == 2
+    drawn = {"svg": "r.svg", "png": "r.png", "metrics": "d.json"}
+    assert run_stage("compare_tickets_plots", {}, measured="r.json", **drawn)[0] == 0
     assert "<svg" in (tmp_path / "r.svg").read_text()
-    first = (tmp_path / "r.svg").read_bytes()
-    assert run_stage("compare_tickets", config, **files, init=dense, svg="s.svg", metrics="s.json")[0] == 0
-    assert (tmp_path / "s.svg").read_bytes() == first
-    code, error = run_stage("compare_tickets", {**config, "flipped_percent": [120]}, **files, svg="r.svg", metrics="r.json")
+    assert run_stage("compare_tickets", config, **files, init=dense, metrics="again.json")[0] == 0
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert all(again[k] == found[k] for k in ("overlap", "path", "sharpness", "loss_barrier", "instability"))
+    code, error = run_stage("compare_tickets", {**config, "flipped_percent": [120]}, **files, metrics="r.json")
     assert code == 2 and "flipped_percent: 120 is more than all of the mask" in error

@@ -189,7 +189,7 @@ def test_the_stage_measures_and_says(run_stage, dense, tmp_path):
     code, _ = run_stage("prune", {"method": "magnitude", "remaining_percent": 5}, weights=dense, out="gem.mask.safetensors")
     assert code == 0
     config = {"image_size": 8, "batches": [1, 4], "threads": [1], "repeats": 3, "keep_plans": False}
-    files = {"table": "speed.csv", "svg": "speed.svg", "csr": "gem.csr.safetensors", "metrics": "speed.json"}
+    files = {"table": "speed.csv", "csr": "gem.csr.safetensors", "metrics": "speed.json"}
     code, error = run_stage("speed", config, weights=dense, mask="gem.mask.safetensors", **files)
     assert code == 0, error
     table, metrics = pd.read_csv("speed.csv"), json.loads((tmp_path / "speed.json").read_text())
@@ -198,6 +198,8 @@ def test_the_stage_measures_and_says(run_stage, dense, tmp_path):
     assert metrics["verdict"].count(".") >= 1 and metrics["verdict"].endswith(".")
     assert metrics["sizes"]["bits_compressed"] >= metrics["sizes"]["bits_bound"] * 0.8
     assert metrics["bytes_in_files"]["csr"] == (tmp_path / "gem.csr.safetensors").stat().st_size
+    drawn = {"svg": "speed.svg", "png": "speed.png", "metrics": "drawn.json"}
+    assert run_stage("speed_plots", {"title": "a gem"}, measured="speed.json", **drawn)[0] == 0
     assert "<svg" in (tmp_path / "speed.svg").read_text()
     code, error = run_stage("speed", {}, weights=dense, mask="gem.mask.safetensors", **files)
     assert code == 2 and "image_size, length: give one of them" in error

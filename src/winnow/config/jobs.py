@@ -75,6 +75,12 @@ class Speed(Part):
             raise ValueError("batches, threads: at least one each")
 
 
+class Draw(Part):
+    """A figure of one job's metrics (stages speed_plots, compare_tickets_plots)."""
+
+    title: str = key("heading of the figure", "")
+
+
 class CompareTickets(Part):
     """Two tickets of one network, and the networks trained under them (stage compare_tickets)."""
 

@@ -9,7 +9,7 @@ from typing import Any
 from winnow.tables.figures import pyplot, save
 
 
-def relation(found: Mapping[str, Any], *paths: Path) -> None:
+def relation(found: Mapping[str, Any], title: str, *paths: Path) -> None:
     """Three panels: overlap by layer against chance, and loss and accuracy between the two networks."""
     figure, (layers, losses, accuracies) = pyplot().subplots(1, 3, figsize=(12.5, 3.6))
     rows = found["overlap"][:-1]
@@ -24,6 +24,7 @@ def relation(found: Mapping[str, Any], *paths: Path) -> None:
             axis.plot(*zip(*points, strict=True), ls=style, marker="o", ms=3, lw=1.1, label=split)
         axis.set_xlabel("position between the networks")
         axis.legend(fontsize=7)
+    losses.set_title(title)
     losses.set_ylabel("cross-entropy")
     accuracies.set_ylabel("accuracy (%)")
     save(figure, *paths)

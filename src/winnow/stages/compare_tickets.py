@@ -22,7 +22,7 @@ stage = Stage(
         "other_mask": "its ticket",
         "init?": "weights that removed ones get back when masks are flipped; none: zero",
     },
-    outputs={"svg": "overlap by layer, loss and accuracy on the path", "metrics": "all figures"},
+    outputs={"metrics": "overlap by layer, losses and accuracies on the path, barriers, flipped masks"},
 )
 
 
@@ -30,7 +30,6 @@ stage = Stage(
 def main(job: Job[CompareTickets]) -> None:
     """Compare masks, walk, flip, write."""
     from winnow.gems.finetune import recalibrate
-    from winnow.relations import drawing
     from winnow.relations.overlap import overlap
     from winnow.relations.path import barrier, instability, loss_and_accuracy, path, sharpness
     from winnow.ticket import Ticket
@@ -70,7 +69,6 @@ def main(job: Job[CompareTickets]) -> None:
             if cfg.flipped_percent
         ],
     }
-    drawing.relation(found, job["svg"])
     job.write_metrics("metrics", found)
 
 

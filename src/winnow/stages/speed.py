@@ -18,7 +18,6 @@ stage = Stage(
     inputs={"weights": "trained weights: a safetensors file or a model folder", "mask": "the ticket"},
     outputs={
         "table": "a row for each batch size and number of threads",
-        "svg": "speed-up against the remaining percentage",
         "csr?": "the weights with CSR parts, as safetensors",
         "onnx?": "the smaller network, dense, as ONNX (images)",
         "metrics": "the verdict, sizes, layers",
@@ -29,10 +28,11 @@ stage = Stage(
 @stage
 def main(job: Job[Speed]) -> None:
     """Convert, measure, say, write."""
-    import pandas as pd
+    import csv
+    import io
 
     from winnow.artifacts import write_bytes
-    from winnow.sparse import choice, drawing, formats, sizes, sparse, speed
+    from winnow.sparse import choice, formats, sizes, sparse, speed
     from winnow.sparse.inputs import example_inputs, load
     from winnow.sparse.rule import calibrate
     from winnow.ticket import Ticket
@@ -44,18 +44,21 @@ def main(job: Job[Speed]) -> None:
     inputs = example_inputs(model, cfg, device)
     threads = cfg.threads if device.type == "cpu" else cfg.threads[:1]
     rows = speed.compare(model, network, inputs, cfg.batches, threads, cfg.repeats)
-    curves: dict[tuple[int, int], speed.Prediction] = {}
+    curves = []
     for count in threads:
         with choice.threads(count):
             rates = calibrate(tuple(b * (cfg.length or 1) for b in cfg.batches), cfg.length is None, device)
         for row in (r for r in rows if r["threads"] == count):
             found = speed.predict(model, ticket, inputs(row["batch"]), rates, row["dense_ms"] / 1e3)
             row |= {"predicted_speedup": found.speedup, "worth_from": found.worth_from, "rule_error": rates.error}
-            curves[row["batch"], count] = found
+            curves.append({"batch": row["batch"], "threads": count, "speedup": list(found.curve.items())})
     says = speed.verdict(rows, ticket.remaining_percent)
     about: dict[str, Any] = {"remaining_percent": ticket.remaining_percent, "verdict": says, "machine": choice.machine()}
-    write_bytes(job["table"], pd.DataFrame(rows).to_csv(index=False).encode())
-    drawing.speed(rows, curves, ticket.remaining_percent, job["svg"])
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), restval=0, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_bytes(job["table"], text.getvalue().encode())
     held = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
     about |= {"bytes_in_memory": {"dense": held, "sparse": network.held_bytes()}, "sizes": sizes.report(ticket)[-1]}
     about["bytes_in_files"] = {"dense": job["weights"].stat().st_size, "ticket": job["mask"].stat().st_size}
@@ -66,7 +69,7 @@ def main(job: Job[Speed]) -> None:
         formats.write_onnx(job["onnx"], network, *inputs(2)[0])
         about["bytes_in_files"]["onnx"] = job["onnx"].stat().st_size
     layers = [{"name": x.name, "before": x.before, "after": x.after, "kept": x.kept} for x in network.layers]
-    job.write_metrics("metrics", {**about, "layers": layers, "untraced": network.untraced, "rows": rows})
+    job.write_metrics("metrics", {**about, "layers": layers, "untraced": network.untraced, "rows": rows, "curves": curves})
     print(says)
 
 
