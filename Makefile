@@ -5,6 +5,8 @@
 #              several files in CONFIG are a plan each, with `make -j2 -O plan` at the same time)
 # make config  the configuration that CONFIG=my.yaml gives, each key with the file and line that set it
 # make fuzz    2,000 examples of each property of the image readers (the suite takes 200); EXAMPLES=N
+# make chaos  the tiny workflow of the tests under random faults, at most half an hour; must end with a calm run's bytes. SEED=N FAULTS=N
+# make mutants  wrong code, one mistake at a time, in the modules that decide results: does the suite notice? MUTANTS=N a module
 # make bench   measure winnow against the plain libraries, at most 10 minutes; DEVICE=cuda on a GPU (the demo's jobs count if it ran)
 # make check   what pre-commit and the tests check: formatting, lint, types
 VENV ?= .venv
@@ -16,11 +18,14 @@ EACH ?=
 DEVICE ?= cpu
 EXAMPLES ?= 2000
 THREADS ?= 1
+SEED ?= 0
+FAULTS ?= 40
+MUTANTS ?= 20
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat requirements/lock.txt pyproject.toml | cksum | cut -d' ' -f1)
 PLANS := $(addprefix plan@,$(or $(CONFIG),default))
 
-.PHONY: demo test fuzz bench config plan $(PLANS) check format docs report determinism lock clean
+.PHONY: demo test fuzz chaos mutants bench config plan $(PLANS) check format docs report determinism lock clean
 .DEFAULT_GOAL := demo
 
 # An installed environment is reused; one without its mark (half built, or of older pins) is completed, and made anew if it is broken.
@@ -46,6 +51,12 @@ test: $(READY)
 
 fuzz: $(READY)
 	WINNOW_FUZZ=$(EXAMPLES) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/unit/test_image_fuzz.py
+
+chaos: $(READY)
+	PYTHONPATH=src $(BIN)/python tests/chaos/chaos.py --seed $(SEED) --faults $(FAULTS)
+
+mutants: $(READY)
+	PYTHONPATH=src $(BIN)/python tests/mutants.py --each $(MUTANTS)
 
 plan: $(PLANS)
 

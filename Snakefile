@@ -25,6 +25,9 @@ for name in CONFIG.sections():
 include: "workflow/rules/tables.smk"
 
 
+ADAPTER.pack(workflow)
+
+
 rule all:
     default_target: True
     input:

@@ -19,18 +19,22 @@ from typing import Any, NamedTuple
 
 import yaml
 from snakemake.exceptions import WorkflowError
+from snakemake.iocontainers import Wildcards
 from snakemake.resources import Resource
 
 from winnow.artifacts import sha256_text
-from winnow.config.pruning import module_of
+from winnow.config.notices import notices
+from winnow.config.pruning import modules_of
 from winnow.config.root import Root, load, load_files, run_arguments
 from winnow.errors import WinnowError
 from winnow.fingerprint import closure, module_hash, stamps
-from winnow.launch import JOB_ENVIRONMENT
+from winnow.launch import JOB_ENVIRONMENT, SAFE_PATH
+from winnow.pipelines import packs
 from winnow.pipelines.cost import model_of, parameters, work
 from winnow.schema import Part, canonical_json
 
 WORDS = ("slurm_partition", "slurm_account", "constraint", "qos")  # default resources that are mere words
+PACKED = "packed"  # `group-components: [packed=8]` in a profile
 KNOWN = ("9.27",)  # versions of Snakemake whose internals this module was tried with
 
 
@@ -58,7 +62,11 @@ class Adapter:
         with (self.base / "workflow/resources.yaml").open() as stream:
             self.requests = yaml.safe_load(stream)
         self.config = self._configuration(workflow, config)
+        if not workflow.remote_exec:  # a cluster's jobs read the same configuration
+            for notice in notices(self.config):
+                print(f"note: {notice}", file=sys.stderr)
         self.run = run_arguments(self.config)
+        self.known: dict[str, Asked] = {}
         self.prefix = self._prefix(workflow)
         self._settle_default_resources(workflow)
         # The jobs of a paper's grid are a million objects that live to the end: looking for garbage among them again and again
@@ -77,8 +85,12 @@ class Adapter:
             raise WorkflowError(str(error)) from None
 
     def _prefix(self, workflow: Any) -> str:
-        """Jobs find winnow without installing it, and the Python that runs Snakemake, unless an environment is deployed for them."""
+        """Jobs find winnow without installing it, and the Python that runs Snakemake, unless an environment is deployed for them.
+
+        They import nothing from the working folder, where a numpy.py or an argparse.py of the user's, or of a stranger's, may lie.
+        """
         prefix = f"export PYTHONPATH={shlex.quote(str(self.base / 'src'))}; "
+        prefix += f"export {SAFE_PATH}=1; "
         prefix += "".join(f"export {n}={shlex.quote(os.environ.get(n, v))}; " for n, v in JOB_ENVIRONMENT.items())
         if not workflow.deployment_settings.deployment_method:
             prefix += f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
@@ -127,7 +139,33 @@ class Adapter:
             resources = {**model, "nodes": 1, "gpu": gpus, **resources}
         own = threads if threads is not None else section.compute.threads if gpus else 1
         named = {"stage": module} if rule in ("table", "plots") else {}  # their shell line takes it
-        return Asked(own, resources, {"config": config, **stamp, "run": self._untracked(), **named, **more})
+        params = {"config": config, **stamp, "run": self._untracked(), **named, **more}
+        self.known[rule] = Asked(own, resources, params)
+        return self.known[rule]
+
+    def pack(self, workflow: Any) -> dict[packs.Job, str]:
+        """Where the profile says `group-components: [packed=N]`: let up to N members of a ticket share a SLURM job; returns which.
+
+        The group of a job is a function here and no text in the rules: how many fit depends on their run times. A pack is not tried
+        again by itself, for Snakemake would repeat what had finished too: run the same command again.
+        """
+        most = workflow.group_settings.group_components.get(PACKED, 0)
+        if not most or workflow.remote_exec:  # within a SLURM job the members are jobs like any
+            return {}
+
+        def minutes(job: packs.Job) -> int:
+            rule, values = job
+            asked = self.known[rule if rule in self.known else rule.rpartition("_")[0]]
+            return asked.resources["runtime"](Wildcards(fromdict=dict(values)), attempt=1)
+
+        found = packs.packed(packs.members(self.config), minutes, most, self.requests["longest"])
+        for name in {rule for rule, _ in found}:
+            rule = workflow.get_rule(name)
+            rule.group = signed(lambda wildcards, name=name: found.get(packs.job(name, **wildcards)))
+            rule.restart_times = 0
+        for group in set(found.values()):
+            workflow.parent_groupids[group] = PACKED
+        return found
 
     def _untracked(self) -> Callable[..., str]:
         """The arguments that change no result: Snakemake does not compare params whose function takes `input`."""
@@ -149,8 +187,9 @@ class Adapter:
 
     @staticmethod
     def method_stamp(config: Any) -> str:
-        """The code of the pruning method that a job runs, and of what it imports."""
-        return ", ".join(f"{m} {module_hash(m)}" for m in closure(f"winnow.prune.{module_of(config)}"))
+        """The code of the pruning method that a job runs, and of what it imports beyond the stage."""
+        own = set(closure("winnow.stages.prune"))
+        return ", ".join(f"{m} {module_hash(m)}" for m in closure(modules_of(config)) if m not in own)
 
     def _memory(self, rule: str, workers: int) -> Callable[..., int]:
         """Host memory of a rule in MB, from workflow/resources.yaml; it grows with every attempt."""

@@ -25,9 +25,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
 from winnow.config.root import Root, load_files  # noqa: E402
+from winnow.pipelines import packs  # noqa: E402
 from winnow.pipelines.cost import model_of, output_bytes, work  # noqa: E402
 
 REQUESTS = yaml.safe_load((ROOT / "workflow/resources.yaml").read_text())
+BURST, A_MINUTE = 40, 4  # what sites with rate limits grant
+REQUESTS_A_JOB = 5  # measured: sbatch, states, efficiency; and one more a member of a packed job (scontrol show config)
 ASKED = ("threads", "mem_mb", "runtime", "gpu", "slurm_partition")
 
 
@@ -83,8 +86,9 @@ class Costs:
         return (row(job.rule.name)["seconds"] or 60.0) + tmac / rate
 
     def bytes(self, job: Any) -> float:
-        """Expected size of a job's artifacts."""
-        return output_bytes([str(o) for o in job.output], model_of(self.root, job.wildcards))
+        """Expected size of what stays of a job's artifacts (networks that are deleted once measured do not)."""
+        kept = [str(o) for o in job.output if not getattr(o, "flags", {}).get("temp")]
+        return output_bytes(kept, model_of(self.root, job.wildcards))
 
 
 def table(root: Root, jobs: list[Any], finished: list[Any], local: set[str]) -> list[list[str]]:
@@ -134,6 +138,18 @@ def refused(jobs: list[Any]) -> list[str]:
     return sorted(found)
 
 
+def submissions(jobs: list[Any], packed: dict[packs.Job, str]) -> str:
+    """How many SLURM jobs these are, and how long it takes to be let in."""
+    groups = {packed.get(packs.job(j.rule.name, **j.wildcards)) or id(j) for j in jobs}
+    members = sum(packs.job(j.rule.name, **j.wildcards) in packed for j in jobs)
+    requests = REQUESTS_A_JOB * len(groups) + members
+    hours = [max(0.0, count - BURST) / A_MINUTE / 60 for count in (len(groups), requests)]
+    return (
+        f"{len(jobs)} jobs for the cluster in {len(groups)} SLURM jobs, about {requests} requests to its controller; where a site takes "
+        f"{BURST} at once and then {A_MINUTE} a minute: {hours[0]:.1f} h if it counts submissions, {hours[1]:.1f} h if all requests"
+    )
+
+
 def minutes(text: str) -> float:
     """SLURM's [days-]hours:minutes:seconds in minutes."""
     if text == "infinite":
@@ -143,8 +159,8 @@ def minutes(text: str) -> float:
     return int(days or 0) * 1440 + parts[0] * 60 + parts[1] + parts[2] / 60
 
 
-def show(workflow: Any, each: bool) -> None:
-    """Print the plan of a workflow whose jobs are known."""
+def show(workflow: Any, each: bool, packed: dict[packs.Job, str]) -> None:
+    """Print the plan of a workflow whose jobs are known; `packed`: the SLURM job of those that share one."""
     settings = workflow.config_settings
     root = load_files(settings.configfiles, settings.config)[0]
     jobs = sorted(workflow.dag.needrun_jobs(), key=lambda j: (j.rule.name, str(j.output[:1])))
@@ -161,6 +177,7 @@ def show(workflow: Any, each: bool) -> None:
         cells = enumerate(zip(row, widths, strict=True))
         print("  ".join(cell.ljust(w) if i in (0, 9, 10) else cell.rjust(w) for i, (cell, w) in cells).rstrip())
     print("threads, mem_mb, minutes, gpu: the largest request of the rule at its first attempt")
+    print(submissions([j for j in jobs if j.rule.name not in workflow._localrules], packed))
     for problem in refused([j for j in jobs if j.rule.name not in workflow._localrules]):
         print(f"warning: {problem}")
 
@@ -169,18 +186,23 @@ def main() -> None:
     """Run snakemake up to the point where it knows its jobs, and print them instead of a summary."""
     import snakemake.cli
     import snakemake.workflow
+    from snakemake.settings.types import GroupSettings
 
     each, arguments = "--each" in sys.argv, [a for a in sys.argv[1:] if a != "--each"]
     given = snakemake.cli.get_argument_parser().parse_args(arguments)
+    _, with_profiles = snakemake.cli.parse_args(arguments)
     if not given.targets:
         root, _ = load_files(given.configfile or [], {"check_data": False})
         arguments = [f"results/tables/{name}.csv" for name in root.sections()] + arguments
     arguments += ["--config", "check_data=false", *(given.config or [])]  # a plan may be made where the data is not
 
     def summary(self: Any, detailed: bool = False) -> None:
+        # a summary is not told how jobs are grouped, and does not group them
+        self.group_settings = GroupSettings(group_components=with_profiles.group_components or {})
+        packed = self.globals["ADAPTER"].pack(self)
         self._prepare_dag(forceall=False, ignore_incomplete=True, lock_warn_only=True)
         self._build_dag()
-        show(self, each)
+        show(self, each, packed)
 
     snakemake.workflow.Workflow.summary = summary  # type: ignore[method-assign]  # what --summary calls; it has no other hook
     snakemake.cli.main(["--summary", *arguments])

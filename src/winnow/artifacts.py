@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from winnow import outside, places
 from winnow.errors import WinnowError
 from winnow.schema import canonical_json
 
@@ -29,8 +31,12 @@ SIDECAR = "winnow.json"  # the record of a Hugging Face folder
 MODEL_FILE = "model.safetensors"  # what names such a folder
 METADATA_KEY = "winnow"  # exactly one: with two, safetensors' byte order depends on hash order
 _UNSEALED = "0" * 64
-_SEAL = re.compile(rb'\\?"seal\\?": ?\\?"([0-9a-f]{64})\\?"')  # as JSON, and as JSON inside a JSON string
+# The seal's own place and no text that looks like it: within a JSON string a line break, or a quote behind one backslash, cannot be
+_SEAL = re.compile(
+    rb'\n "seal": "([0-9a-f]{64})"|[,{]\\"seal\\":\\"([0-9a-f]{64})\\"'
+)  # of a record; of a safetensors' metadata
 _LONGEST_HEADER = 100 << 20  # safetensors' own limit
+_MISSING = "run the stage that writes it (`snakemake {}`) or correct the path"
 
 
 @contextmanager
@@ -46,7 +52,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         os.close(handle)
         temporary = Path(name)
-        yield temporary
+        with places.marked(temporary):
+            yield temporary
         with temporary.open("rb") as f:
             os.fsync(f.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
@@ -82,25 +89,60 @@ def write_record(path: str | Path, value: Mapping[str, Any]) -> None:
 
 
 def _sealed(data: bytes) -> bytes:
-    found = _SEAL.search(data)
-    assert found is not None and found[1] == _UNSEALED.encode()
-    return data[: found.start(1)] + hashlib.sha256(data).hexdigest().encode() + data[found.end(1) :]
+    start = _seal_in(data)
+    assert start is not None and data[start : start + 64] == _UNSEALED.encode()
+    return data[:start] + hashlib.sha256(data).hexdigest().encode() + data[start + 64 :]
+
+
+def _seal_in(head: bytes) -> int | None:
+    """Where the 64 digits of the seal stand in a record or in a safetensors header."""
+    found = _SEAL.search(head)
+    return None if found is None else found.start(found.lastindex or 0)
 
 
 def seal_holds(path: str | Path) -> bool | None:
     """Whether every byte of a safetensors or JSON artifact is as it was written; None when it carries no seal."""
     digest = hashlib.sha256()
-    with _existing(path).open("rb") as f:
+    with outside.opened(path, missing=_MISSING.format(path)) as f:
         head = f.read(8)
         size = int.from_bytes(head, "little")  # of a safetensors header; the first bytes of a JSON text make a huge number
+        if size >= _LONGEST_HEADER:
+            outside.regular(path, outside.LARGEST_JSON)
         head += f.read(size if size < _LONGEST_HEADER else -1)
-        found = _SEAL.search(head)
-        if found is None:
+        start = _seal_in(head)
+        if start is None:
             return None
-        digest.update(head[: found.start(1)] + _UNSEALED.encode() + head[found.end(1) :])
+        digest.update(head[:start] + _UNSEALED.encode() + head[start + 64 :])
         while block := f.read(1 << 20):
             digest.update(block)
-    return digest.hexdigest() == found[1].decode()
+    return digest.hexdigest() == head[start : start + 64].decode()
+
+
+def check_sealed(path: Path) -> None:
+    """Raise WinnowError when an artifact that a stage reads is not as it was written; of a model folder, when any file is not.
+
+    Files that carry no seal come from outside and are known by their sha256 in the record of what is made of them.
+    """
+    sidecar = path / SIDECAR if path.is_dir() else stands_for(path)
+    mend = "delete it and rerun the stage that writes it (`python -m winnow.stages.verify` says how)"
+    for file in dict.fromkeys([sidecar, path]):
+        if file.suffix not in (".safetensors", ".json") or file.is_dir() or not file.exists():
+            continue
+        holds = seal_holds(file)
+        if holds is None and file.suffix == ".safetensors" and "stage" in read_metadata(file):
+            holds = False  # a job wrote it, and what was hit is the seal itself
+        if holds is False:
+            raise WinnowError(f"{file}: damaged: its bytes are not those that were written (its seal does not hold); {mend}")
+    if sidecar.name != SIDECAR or not sidecar.exists():
+        return
+    files = read_json(sidecar)
+    files = files.get("files") if isinstance(files, dict) else None
+    if not isinstance(files, dict):
+        raise WinnowError(f"{sidecar}: no record of a model folder; {mend}")
+    for name, digest in files.items():
+        file = sidecar.with_name(Path(name).name)
+        if not file.is_file() or sha256_file(file) != digest:
+            raise WinnowError(f"{file}: damaged: it is not what {sidecar} vouches for; {mend}")
 
 
 def _scalar(value: Any) -> Any:
@@ -112,7 +154,7 @@ def _scalar(value: Any) -> Any:
 def read_json(path: str | Path) -> Any:
     """Read a JSON artifact; WinnowError when it is missing or broken."""
     try:
-        return json.loads(_existing(path).read_text())
+        return outside.read_json(path, missing=_MISSING.format(path))
     except ValueError as error:
         raise WinnowError(f"{path}: not a complete JSON file ({error}); delete it and rerun its stage") from None
 
@@ -139,7 +181,7 @@ def sha256_file(path: str | Path) -> str:
         for member in sorted(p for p in path.rglob("*") if p.is_file()):
             digest.update(f"{member.relative_to(path).as_posix()}\0{sha256_file(member)}\n".encode())
         return digest.hexdigest()
-    with path.open("rb") as f:
+    with outside.opened(path, sys.maxsize) as f:
         while block := f.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -153,8 +195,12 @@ def sha256_text(*texts: str) -> str:
 def _existing(path: str | Path) -> Path:
     path = Path(path)
     if not path.exists():
-        raise WinnowError(f"{path}: no such file; run the stage that writes it (`snakemake {path}`) or correct the path")
+        raise WinnowError(f"{path}: no such file; {_MISSING.format(path)}")
     return path
+
+
+def _regular(path: str | Path) -> Path:
+    return outside.regular(path, missing=_MISSING.format(path))
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor | np.ndarray], metadata: Mapping[str, Any]) -> None:
@@ -178,10 +224,17 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(_existing(path), framework="numpy") as f:
-            return json.loads((f.metadata() or {}).get(METADATA_KEY, "{}"))
+        with safe_open(_regular(path), framework="numpy") as f:
+            found = outside.parse_json((f.metadata() or {}).get(METADATA_KEY, "{}"))
     except (SafetensorError, ValueError, OSError) as error:
         raise WinnowError(_broken(path, error)) from None
+    if not isinstance(found, dict):
+        raise WinnowError(f"{path}: its metadata are not those of a file that winnow wrote; import it with an import stage")
+    if not isinstance(version := found.get("format", 1), int) or version > FORMAT_VERSION:
+        raise WinnowError(
+            f"{path}: is of format {version}, this winnow reads formats up to {FORMAT_VERSION}; use a newer winnow"
+        )
+    return found
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
@@ -190,8 +243,8 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     try:
-        return load_file(_existing(path))
-    except (SafetensorError, OSError) as error:
+        return load_file(_regular(path))
+    except (SafetensorError, OSError, MemoryError) as error:
         raise WinnowError(_broken(path, error)) from None
 
 
@@ -201,8 +254,8 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(_existing(path))
-    except (SafetensorError, OSError) as error:
+        return load_file(_regular(path))
+    except (SafetensorError, OSError, MemoryError) as error:
         raise WinnowError(_broken(path, error)) from None
 
 

@@ -10,7 +10,12 @@ class WinnowError(Exception):
     """Bad input: one line that names what is wrong, where, and how to mend it. Stages exit with code 2."""
 
     def __init__(self, message: str):
-        super().__init__(" ".join(str(message).split()))
+        super().__init__(printable(" ".join(str(message).split())))
+
+
+def printable(text: str) -> str:
+    """`text` with control characters and the like as escapes, so that no name in a message can drive a terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def nearest(name: str, known: Iterable[str], shown: int = 12) -> str:

@@ -4,7 +4,8 @@ Snakemake does not track imported modules. Every rule carries these hashes among
 of them, so an edit reruns the stages that can reach the edited module, and the reason that Snakemake prints names the folder and
 the module. Left out are docstrings, comments, formatting, descriptions of configuration keys, help, log and error texts; the
 classes of the configuration, whose values are in a job's configuration; and the modules that only carry results (commands, store,
-records, report), whose output has a format number.
+records, report), whose output has a format number. The table of pruning methods is left out as well: an entry tells how to call
+a method's file, which counts for the jobs that run it, so a new method leaves what was pruned by the others.
 """
 
 from __future__ import annotations
@@ -21,19 +22,10 @@ ROOT = Path(__file__).resolve().parent.parent
 CARRIERS = frozenset(
     f"winnow.{m}"
     for m in (
-        "stage",
-        "run",
-        "launch",
-        "warm",
-        "store",
-        "records",
-        "errors",
-        "fingerprint",
-        "schema",
-        "tables.page",
-        "tables.show",
+        "stage", "run", "launch", "warm", "store", "records", "errors", "fingerprint", "schema", "tables.page", "tables.show",
+        "prune.methods", "progress",
     )
-)
+)  # fmt: skip
 DESCRIBED = ("winnow.config", "winnow.pipelines")  # of these modules classes of the configuration do not count
 SPEAKING = ("log", "logging", "warnings")  # their calls say something
 TEXTS = frozenset({"help", "description", "desc", "doc"})

@@ -26,6 +26,7 @@ from winnow.run import Run, Stopped
 _REPORTS = "WINNOW_REPORTS"
 # What every job of the workflow has in its environment: large tensors in huge pages, 3 to 8 % of a step on the CPU
 JOB_ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+SAFE_PATH = "PYTHONSAFEPATH"  # with it, Python imports nothing from the working folder
 
 
 def launched() -> bool:
@@ -134,6 +135,7 @@ def run(module: str, argv: Sequence[str], processes: int) -> int:
 
     SIGTERM is passed on, and the processes have half a minute to save their state.
     """
+    os.environ[SAFE_PATH] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads are set by the configuration
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

@@ -69,20 +69,50 @@ def sha256(file: Path) -> str:
 
 @cache
 def intact(file: Path) -> bool | None:
-    """Whether the seal in `file` holds; None without a seal, which only safetensors and JSON can carry."""
-    return seal_holds(file) if file.suffix in SEALED else None
+    """Whether the seal in `file` holds over a record of winnow's; None without a seal, which only safetensors and JSON can carry."""
+    if file.suffix not in SEALED:
+        return None
+    try:
+        holds = seal_holds(file)
+        if holds:
+            record(file)
+        return holds
+    except WinnowError:  # no regular file, too large, or sealed by another hand
+        return False
 
 
 @cache
 def record(file: Path) -> Record:
-    """The record in a file whose seal holds."""
+    """The record in a file whose seal holds. Raises WinnowError for one that winnow does not write."""
     document = read_metadata(file) if file.suffix == ".safetensors" else read_json(file)
-    about = document.get("provenance", document)
+    about = document.get("provenance", document) if isinstance(document, dict) else None
+    outputs, files = ({}, {}) if about is None else (document.get("outputs", {}), document.get("files", {}))
+    if not (isinstance(about, dict) and isinstance(document.get("run", {}), dict) and _is_record(about)) or not all(
+        isinstance(named, dict) and all(_is_path(n) and isinstance(sha, str) for n, sha in named.items())
+        for named in (outputs, files)
+    ):
+        raise WinnowError(f"{file}: sealed, but no record that winnow writes; delete it and rerun its stage")
     base = _base(file.with_name(MODEL_FILE) if file.name == SIDECAR else file, Path(about.get("path", "")))
-    vouched = {near((base or Path()) / path): sha for path, sha in document.get("outputs", {}).items()}
+    vouched = {near((base or Path()) / path): sha for path, sha in outputs.items()}
     if file.name == SIDECAR:
-        vouched = {file.with_name(name): sha for name, sha in document["files"].items()}
+        vouched = {file.with_name(Path(name).name): sha for name, sha in files.items()}
     return Record(file, base, about, vouched, document.get("run", {}))
+
+
+def _is_record(about: Mapping[str, Any]) -> bool:
+    parents = about.get("parents", {})
+    return (
+        _is_path(about.get("path", ""))
+        and isinstance(about.get("stage", ""), str)
+        and isinstance(about.get("config", {}), dict)
+        and isinstance(parents, dict)
+        and all(isinstance(p, dict) and _is_path(p.get("path")) and isinstance(p.get("sha256"), str) for p in parents.values())
+    )
+
+
+def _is_path(text: Any) -> bool:
+    """Whether the file system can be asked for it."""
+    return isinstance(text, str) and "\0" not in text and len(os.fsencode(text)) < 4096 and max(map(len, text.split("/"))) < 250
 
 
 def _base(file: Path, recorded: Path) -> Path | None:
@@ -146,7 +176,10 @@ def verify(folder: Path) -> tuple[list[Bad], list[str], int]:
             elif not other.exists():
                 notes.append(f"{r.file}: {other}, which its job wrote too, is gone")
             elif other not in reasons and sha256(other) != sha:
-                reasons[other] = f"not what {r.file} vouches for: they are of different runs"
+                if _below(other, folder):
+                    reasons[other] = f"not what {r.file} vouches for: they are of different runs"
+                else:  # what lies elsewhere is not deleted on a record's word
+                    reasons.setdefault(r.file, f"{other}, which its job wrote too, is of another run")
     for r in records:
         for parent, sha in r.parents.values():
             if not parent.exists():
@@ -156,6 +189,11 @@ def verify(folder: Path) -> tuple[list[Bad], list[str], int]:
     children = _children(sealed)
     bad = [Bad(f, why, _triggers(f, vouchers), _followers(f, children)) for f, why in sorted(reasons.items())]
     return bad, notes, len(files)
+
+
+def _below(file: Path, folder: Path) -> bool:
+    """Whether removing `file` removes something that lies in `folder`."""
+    return (file.parent.resolve() / file.name).is_relative_to(folder.resolve())
 
 
 def _triggers(file: Path, vouchers: Mapping[Path, Path]) -> list[Path]:
@@ -178,7 +216,7 @@ def _followers(file: Path, children: Mapping[Path, list[Record]]) -> dict[str, i
     while waiting:
         for child in children.get(stands_for(waiting.pop()), []):
             if child.file not in seen:
-                seen[child.file] = child.about["stage"]
+                seen[child.file] = child.about.get("stage", "no stage")
                 waiting += [child.file, *child.vouched]
     return {stage: list(seen.values()).count(stage) for stage in sorted(set(seen.values()))}
 

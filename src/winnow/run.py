@@ -6,6 +6,7 @@ history = fit(Fit(model, ...), Run(checkpoints=Path("state/dense")))        # a 
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from winnow import places
 from winnow.errors import WinnowError
 
 if TYPE_CHECKING:
@@ -99,7 +101,10 @@ class Run:
             self._part = whole
 
     def claim_checkpoints(self) -> Path | None:
-        """The folder for the state of one training or evaluation. Raises WinnowError when another one of this run has it."""
+        """The folder for the state of one training or evaluation, which only this user can enter.
+
+        Raises WinnowError when another training of this run, another process or another user has it.
+        """
         root = self._root()
         if root is None:
             return None
@@ -107,6 +112,7 @@ class Run:
             raise WinnowError(
                 f"{folder}: holds the checkpoint of another training of this run; put each training into `with run.part(NAME):`"
             )
+        places.private(root, lock=os.environ.get("RANK", "0") == "0")  # of several processes the first one writes
         self._claimed.add(folder)
         return folder
 
@@ -119,6 +125,12 @@ class Run:
         """Delete the state of all parts: the work is done and its results are written."""
         if (root := self._root()) is not None:
             shutil.rmtree(root, ignore_errors=True)
+            places.release(root)
+
+    def release(self) -> None:
+        """Let other processes have the checkpoints: this run has ended."""
+        if self._claimed and (root := self._root()) is not None:
+            places.release(root)
 
     def _root(self) -> Path | None:
         if callable(self._checkpoints):

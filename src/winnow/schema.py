@@ -25,6 +25,8 @@ from winnow.errors import WinnowError, nearest
 
 P = TypeVar("P", bound="Part")
 MISSING = PydanticUndefined
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
 Origin = Callable[[Sequence[int | str]], str | None]
 
 
@@ -68,6 +70,8 @@ def _scalars(cls: type[Part], name: str) -> frozenset[type]:
         hint = waiting.pop()
         if get_origin(hint) is Literal:
             found |= {type(a) for a in get_args(hint)}
+        elif get_origin(hint) is dict:
+            waiting.append(get_args(hint)[1])
         elif get_origin(hint):
             waiting += [a for a in get_args(hint) if a is not Ellipsis]
         elif isinstance(hint, type) and hint in (bool, int, float, str):
@@ -77,8 +81,12 @@ def _scalars(cls: type[Part], name: str) -> frozenset[type]:
 
 def _read(value: Any, scalars: frozenset[type]) -> Any:
     """A number from its spelling. What pydantic would take for something else is marked, so that it is refused as it stands."""
-    if isinstance(value, list):
-        return [_read(v, scalars) for v in value]
+    if not scalars:
+        return value
+    if isinstance(value, list):  # one level: no key takes lists of lists, and aliases can make them endless
+        return [v if isinstance(v, list | dict) else _read(v, scalars) for v in value]
+    if isinstance(value, dict):
+        return {k: v if isinstance(v, list | dict) else _read(v, scalars) for k, v in value.items()}
     numeric = bool(scalars & {int, float})
     if isinstance(value, bool):
         return _Refused(value) if numeric and bool not in scalars else value
@@ -111,7 +119,7 @@ def parse(cls: type[P], value: Any, path: str = "config", origin: Origin | None 
     `origin(steps)` tells the file and line in which the key at these steps stands; the message ends with it.
     """
     if not isinstance(value, dict):
-        raise WinnowError(f"{path}: expected a mapping of keys, got {_shown(value)}")
+        raise WinnowError(f"{path}: expected a mapping of keys, got {shown(value)}")
     try:
         return cls.model_validate(value)
     except ValidationError as error:
@@ -122,23 +130,24 @@ def parse(cls: type[P], value: Any, path: str = "config", origin: Origin | None 
         raise WinnowError(f"{path}: nested too deeply to be a configuration") from None
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value in a message: short, whatever it is."""
-    return reprlib.repr(value) if isinstance(value, dict | list) else repr(value)[:200]
+    return (_SHORT.repr(value) if isinstance(value, dict | list) else repr(value))[:200]
 
 
 def _one_line(cls: type[Part], error: ValidationError, path: str) -> tuple[str, list[int | str]]:
     """The first mistake in the words of the documentation, and the steps to its key."""
     found = error.errors(include_url=False)[0]
     steps, owner = _place(cls, found["loc"])
-    where = path + "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in steps)
+    named = [*steps[:-1], *map(str, steps[-1:])] if found["type"] == "invalid_key" else steps  # a number where a name belongs
+    where = path + "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in named)
     return _worded(found, where, owner), steps
 
 
 def _worded(found: Any, where: str, owner: type[Part] | None) -> str:
-    value, kind, context = _shown(found["input"]), found["type"], found.get("ctx", {})
+    value, kind, context = shown(found["input"]), found["type"], found.get("ctx", {})
     name = str(found["loc"][-1]) if found["loc"] else ""
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "invalid_key"):
         return f"{where}: unknown key{nearest(name, owner.model_fields if owner else [])}"
     if kind == "missing":
         text = owner.model_fields[name].description if owner and name in owner.model_fields else ""
@@ -158,7 +167,7 @@ def _worded(found: Any, where: str, owner: type[Part] | None) -> str:
               "less_than_equal": ("<=", "le")}  # fmt: skip
     if kind in bounds:
         sign, bound = bounds[kind]
-        return f"{where}: {value} must be {sign} {context[bound]}"
+        return f"{where}: {value} must be {sign} {context[bound]:g}"
     words = {
         "int_from_float": "expected a whole number", "int_type": "expected a whole number", "float_type": "expected a number",
         "string_type": "expected text", "bool_type": "expected true or false", "list_type": "expected a list",

@@ -7,7 +7,6 @@ A stage file declares a `Stage` and decorates one function with it. Exit codes: 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 import time
@@ -16,13 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from winnow import launch, store
-from winnow.artifacts import local, sha256_file, sha256_text, stands_for, write_record, write_tensors
-from winnow.errors import WinnowError
+from winnow import launch, outside, places, store
+from winnow.artifacts import MODEL_FILE, check_sealed, local, sha256_file, sha256_text, stands_for, write_record, write_tensors
+from winnow.errors import WinnowError, printable
 from winnow.fingerprint import source_hash, versions
 from winnow.run import Run, Stopped
 from winnow.schema import Part, canonical_json, parse, plain
 from winnow.ticket import Ticket
+from winnow.weights import check_replaceable
 
 log = logging.getLogger("winnow")
 C = TypeVar("C", bound=Part)
@@ -202,7 +202,8 @@ class Stage(Generic[C]):
         """Parse the command line, run the body, translate errors; returns the exit code."""
         args = vars(self.parser().parse_args(argv))
         level = getattr(logging, args["log_level"].upper()) if launch.rank() == 0 else logging.ERROR
-        logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True)
+        logging.basicConfig(level=level, stream=sys.stderr, force=True)
+        logging.root.handlers[0].setFormatter(_Printable("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         job = None
         try:
             job = self._job(args)
@@ -222,6 +223,9 @@ class Stage(Generic[C]):
             if not launch.launched():
                 raise
             return launch.end_on(error, job is not None and job.run.stop_requested)
+        finally:
+            if job is not None:
+                job.run.release()
 
     def _work(self, job: Job[C], argv: Sequence[str], processes: int) -> int:
         """Take the outputs from the store, or do the work, in this process or in several; returns the exit code."""
@@ -245,15 +249,20 @@ class Stage(Generic[C]):
     def _job(self, args: dict[str, Any]) -> Job[C]:
         config = parse(self.config, _load_config(args["config"]), "config")
         files: dict[str, dict[str, Any]] = {"inputs": {}, "outputs": {}}
+        paths: dict[str, list[Path]] = {"inputs": [], "outputs": []}
         for group, names in (("inputs", self.inputs), ("outputs", self.outputs)):
             for declared in names:
                 name = declared.rstrip("?*")
-                value = args[name]
-                files[group][name] = (value or []) if declared.endswith("*") else value
-        for value in files["inputs"].values():
-            for path in value if isinstance(value, list) else [value] if value else []:
-                if not path.exists():
-                    raise WinnowError(f"{path}: no such file; run the stage that writes it first (`snakemake {path}`)")
+                value = files[group][name] = (args[name] or []) if declared.endswith("*") else args[name]
+                paths[group] += value if isinstance(value, list) else [value] if value else []
+        for path in paths["inputs"]:
+            if not path.is_dir():
+                outside.regular(path, missing=f"run the stage that writes it first (`snakemake {path}`)")
+            check_sealed(path)
+        for path in paths["outputs"]:
+            if path.name == MODEL_FILE:
+                check_replaceable(path.parent)
+            places.sweep(path.parent if path.name == MODEL_FILE else path)
         also = tuple(self.also(config)) if self.also else ()
         job = Job(self.name, config, files["inputs"], files["outputs"], store=args["store"], also=also)
         job.run = Run(
@@ -265,13 +274,20 @@ class Stage(Generic[C]):
         return job
 
 
+class _Printable(logging.Formatter):
+    """Lines in which no name can drive a terminal; tracebacks keep their lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
+        return printable(super().formatMessage(record))
+
+
 def _load_config(text: str) -> Any:
     if text.startswith("@"):
         from winnow.artifacts import read_json
 
         return read_json(text[1:])
     try:
-        return json.loads(text)
+        return outside.parse_json(text)
     except ValueError as error:
         raise WinnowError(f"--config: not JSON ({error}); pass an object in quotes, or @FILE") from None
 

@@ -6,6 +6,7 @@ eight weights a byte; shapes, kept counts and provenance in the file's one metad
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,12 +72,18 @@ class Ticket:
         metadata = read_metadata(path)
         if metadata.get("kind") != "ticket":
             raise WinnowError(f"{path}: not a winnow ticket; import masks of other formats with winnow.stages.import_ticket")
-        packed, shapes, counts = read_arrays(path), metadata["shapes"], metadata["kept"]
+        packed, shapes, counts = read_arrays(path), metadata.get("shapes"), metadata.get("kept")
+        if not (isinstance(shapes, dict) and isinstance(counts, dict) and set(counts) == set(shapes)):
+            raise WinnowError(
+                f"{path}: records no shapes and counts of its masks; delete it and rerun the stage that writes it"
+            )
         if set(packed) != set(shapes):
             raise WinnowError(f"{path}: tensors and recorded shapes disagree; delete it and rerun the stage that writes it")
         arrays = {}
         for name, shape in shapes.items():
-            size = int(np.prod(shape, dtype=np.int64))
+            if not (isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape) and len(shape) <= 64):
+                raise WinnowError(f"{path}: the shape of mask {name} is no list of sizes; delete it and rerun its stage")
+            size = math.prod(shape)
             if packed[name].dtype != np.uint8 or packed[name].size != (size + 7) // 8:
                 raise WinnowError(f"{path}: mask {name} is not {size} bits in bytes; delete it and rerun its stage")
             arrays[name] = np.unpackbits(packed[name], count=size).astype(np.bool_).reshape(shape)

@@ -6,6 +6,7 @@ it stands in `winnow.json` beside that file.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from winnow.artifacts import MODEL_FILE, SIDECAR, read_arrays, read_json, read_m
 from winnow.errors import WinnowError, nearest
 
 _MODEL_PARTS = ("config.json", "*.safetensors", "*.bin", "*.index.json", "tokenizer*.json", "vocab.*", "merges.txt", "*.model")
+
+
+# what transformers writes into a model folder: what may be replaced where a fault has torn the folder's own list
+_WRITTEN = ("*.safetensors", "*.json", "*.txt", "*.model")
 
 
 def model_folder(path: str | Path) -> Path:
@@ -58,3 +63,59 @@ def prunable_arrays(path: str | Path) -> dict[str, np.ndarray]:
         if name not in arrays:
             raise WinnowError(f"{file}: prunable weight {name!r} is missing{nearest(name, arrays)}")
     return {name: arrays[name] for name in names}
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise WinnowError unless a model folder can be written here: nothing there, or only what a run of winnow wrote before.
+
+    What was written before is what the folder's own winnow.json lists (and, where that is torn, what transformers writes).
+    """
+    whole = folder.resolve()
+    if whole == Path.cwd() or Path.cwd().is_relative_to(whole):
+        raise WinnowError(f"{folder / MODEL_FILE}: would replace the working folder; give the model a folder of its own")
+    if folder.is_symlink():
+        raise WinnowError(f"{folder}: is a link; write the model to the folder itself, or remove the link")
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise WinnowError(f"{folder}: is a file; give the model a folder of its own")
+    others = sorted(p.name for p in folder.iterdir() if not _ours(p, folder))
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        raise WinnowError(
+            f"{folder}: holds files that winnow did not write ({', '.join(others[:3])}{more}); give the model a folder of its own"
+        )
+
+
+def _ours(path: Path, folder: Path) -> bool:
+    if path.is_dir() and not path.is_symlink():
+        return False
+    sidecar = folder / SIDECAR
+    if path == sidecar:
+        return True
+    if not sidecar.is_file():
+        return False
+    try:
+        listed = read_json(sidecar)["files"]
+        return path.name in listed if isinstance(listed, dict) else False
+    except (WinnowError, KeyError, TypeError):
+        return any(path.match(pattern) for pattern in _WRITTEN)
+
+
+def replace_folder(made: Path, folder: Path) -> None:
+    """Rename `made` to `folder`. What stood there is moved aside first and then removed file by file, so that a file that came
+    in meanwhile is left. WinnowError when another run wrote the folder at the same time; OSError as `Path.rename`."""
+    check_replaceable(folder)
+    aside = made.with_name(made.name + ".old")
+    with suppress(FileNotFoundError):
+        folder.rename(aside)
+    try:
+        made.rename(folder)
+    except OSError as error:
+        if folder.exists():
+            raise WinnowError(f"{folder}: was written by another run at the same time; run one of them alone") from None
+        raise error
+    if aside.exists():
+        for path in [p for p in aside.iterdir() if _ours(p, aside)]:
+            path.unlink()
+        aside.rmdir()

@@ -109,16 +109,15 @@ def made(tmp_path_factory: pytest.TempPathFactory, dense: Path) -> Callable[[str
 
     def case(stage: str) -> Case:
         vision = {"data": DIGITS, "train": TRAIN | {"epochs": 3}, "attack": ATTACK, "compute": {}, "seed": 0}
-        if stage == "imp_train":
-            mask = make("imp_prune", {"round": 1, "prune_percent": 60}, "round1", weights=dense)
+        if stage == "train":
+            mask = make("prune", {"method": "magnitude", "remaining_percent": 40}, "round1", weights=dense)
             outputs: dict[str, Any] = {"out": "weights", "metrics": "metrics.json"}
-            return Case(stage, vision, {"init": dense, "mask": mask}, outputs, 5, "resumed at step {}")
+            return Case(stage, vision | {"keep": "last"}, {"init": dense, "mask": mask}, outputs, 5, "resumed at step {}")
         if stage == "transfer":
             outputs = {"best-sa": "best_sa", "best-ra": "best_ra", "metrics": "metrics.json"}
             return Case(stage, vision, {"init": dense}, outputs, 5, "resumed at step {}")
         if stage == "evaluate":
             wanted = {"attack": ATTACK | {"restarts": 2}, "l2_attack": ATTACK | {"norm": "l2"}, "batch_size": 20}
-            wanted |= {"autoattack": {"eps": 0.1, "attacks": ["apgd-ce"], "images": 30}}
             config = {"data": DIGITS, "evaluation": wanted, "compute": {}, "seed": 0}
             models = {"best-sa": dense, "best-ra": dense}
             hook = "winnow.vision.evaluate:evaluation_mode"

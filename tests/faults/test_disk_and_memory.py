@@ -41,22 +41,22 @@ def fill(folder):
 
 def test_a_full_disk_is_one_line_and_costs_nothing(made, whole, tmp_path, small_disk, capsys):
     # killed with one state saved: two would share the space that the third gives back, and the run would just go on
-    case, scratch = replace(made("imp_train"), kill_at=2), small_disk / "scratch"
+    case, scratch = replace(made("train"), kill_at=2), small_disk / "scratch"
     case.killed(tmp_path, signal.SIGKILL, scratch)
     filler = fill(small_disk)
     capsys.readouterr()
     assert case.run(tmp_path, "--checkpoint-seconds", "1e-9", scratch=scratch) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("winnow imp_train: error: ") and "No space left on device" in last and "free space" in last
+    assert last.startswith("winnow train: error: ") and "No space left on device" in last and "free space" in last
     assert set(case.results(tmp_path)) <= {"disk/filler"}
     filler.unlink()
     assert case.run(tmp_path, scratch=scratch) == 0
     assert f"resumed at step {case.kill_at - 1}" in capsys.readouterr().err
-    assert case.results(tmp_path) == whole("imp_train")
+    assert case.results(tmp_path) == whole("train")
 
 
 def test_a_full_disk_under_the_results_loses_no_training(made, whole, tmp_path, small_disk, capsys):
-    case = made("imp_train")
+    case = made("train")
     filler = fill(small_disk)
     assert case.run(small_disk, "--checkpoint-seconds", "1e-9", scratch=tmp_path / "scratch") == 2
     assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
@@ -64,12 +64,12 @@ def test_a_full_disk_under_the_results_loses_no_training(made, whole, tmp_path, 
     filler.unlink()
     assert case.run(small_disk, scratch=tmp_path / "scratch") == 0
     assert "resumed at step" in capsys.readouterr().err
-    assert case.results(small_disk) == whole("imp_train")
+    assert case.results(small_disk) == whole("train")
 
 
 def test_a_run_out_of_memory_goes_on_when_there_is_more(made, whole, tmp_path, capsys):
     """The address space is cut off in mid-run; the allocation that no longer fits ends the process, and the state is there."""
-    case = made("imp_train")
+    case = made("train")
     starve = f"""
 import resource
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -78,10 +78,10 @@ bytearray(1 << 28)
 """
     driver = DRIVER.replace("        os.kill(os.getpid(), int(how))\n", "        exec(how)\n")
     words = case.arguments("--checkpoint-seconds", "1e-9")
-    command = [sys.executable, "-c", driver, "imp_train", case.hook, starve, str(case.kill_at), *words]
+    command = [sys.executable, "-c", driver, "train", case.hook, starve, str(case.kill_at), *words]
     first = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert first.returncode == 1 and "MemoryError" in first.stderr
     assert case.results(tmp_path) == {}
     assert case.run(tmp_path) == 0
     assert f"resumed at step {case.kill_at - 1}" in capsys.readouterr().err
-    assert case.results(tmp_path) == whole("imp_train")
+    assert case.results(tmp_path) == whole("train")

@@ -10,7 +10,7 @@ import pytest
 
 from .conftest import SIGNALS, run
 
-STAGES = ["imp_train", "transfer", "evaluate", "gem_search", "search_robust_ticket", "attack_text"]
+STAGES = ["train", "transfer", "evaluate", "gem_search", "search_robust_ticket", "attack_text"]
 
 
 @pytest.mark.parametrize("how", SIGNALS, ids=lambda s: s.name)
@@ -42,7 +42,7 @@ def test_a_stage_killed_in_the_validation_of_an_epoch_loses_no_step_of_it(made, 
 
 @pytest.mark.parametrize("torn", [["current"], ["current", "previous"]], ids=["newest", "both"])
 def test_a_torn_checkpoint_costs_a_step_or_all_of_them_but_no_byte(made, whole, torn, tmp_path, capsys):
-    case = replace(made("imp_train"), kill_at=7)  # in mid-epoch: the two newest states are of two steps
+    case = replace(made("train"), kill_at=7)  # in mid-epoch: the two newest states are of two steps
     case.killed(tmp_path, signal.SIGKILL)
     for name in torn:
         path = next((tmp_path / "scratch").rglob(f"{name}.ckpt"))
@@ -52,15 +52,22 @@ def test_a_torn_checkpoint_costs_a_step_or_all_of_them_but_no_byte(made, whole, 
     told = capsys.readouterr().err
     assert told.count("is damaged (checksum)") == len(torn)
     assert (f"resumed at step {case.kill_at - 2}" in told) == (len(torn) == 1) and ("resumed" in told) == (len(torn) == 1)
-    assert case.results(tmp_path) == whole("imp_train")
+    assert case.results(tmp_path) == whole("train")
 
 
 def test_another_configuration_or_input_starts_anew(made, tmp_path, capsys):
-    case = made("imp_train")
+    case = made("train")
     case.killed(tmp_path, signal.SIGKILL)
     mask = tmp_path / "other.mask.safetensors"
-    prune = ["--config", '{"round": 1, "prune_percent": 30}', "--weights", str(case.inputs["init"]), "--out", str(mask)]
-    assert run("imp_prune", prune) == 0
+    prune = [
+        "--config",
+        '{"method": "magnitude", "remaining_percent": 70}',
+        "--weights",
+        str(case.inputs["init"]),
+        "--out",
+        str(mask),
+    ]
+    assert run("prune", prune) == 0
     others = [replace(case, config=case.config | {"seed": 1}), replace(case, inputs=case.inputs | {"mask": mask})]
     for i, other in enumerate(others):
         capsys.readouterr()

@@ -158,7 +158,7 @@ STAGES = [
     # artifacts
     ("missing artifact", "transfer", transfer(init=lambda d: "none"), "none: no such file; run the stage that writes it first"),
     ("truncated artifact", "transfer", transfer(init=lambda d: written("torn.safetensors", d.read_bytes()[:3000])),
-     "torn.safetensors: truncated or not a safetensors file"),
+     "torn.safetensors: damaged: its bytes are not those that were written"),
     ("empty artifact", "prune", lambda d: (PRUNE, {"weights": written("e.safetensors", b"")}),
      "e.safetensors: truncated or not a safetensors file"),
     ("weights as a ticket", "transfer", transfer(mask=lambda d: d), "not a winnow ticket"),

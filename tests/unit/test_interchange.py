@@ -197,7 +197,7 @@ def test_a_pickled_mask_runs_nothing(content, message, shared, tmp_path, monkeyp
 
 def test_export_and_import_give_the_ticket_back(dense, run_stage, tmp_path):
     mask, out, again = (tmp_path / n for n in ("a.mask.safetensors", "a.pth.tar", "b.mask.safetensors"))
-    run_stage("imp_prune", {"round": 1}, weights=dense, out=mask)
+    run_stage("prune", {"method": "magnitude", "remaining_percent": 80}, weights=dense, out=mask)
     assert run_stage("export_ticket", {}, mask=mask, weights=dense, out=out, metrics=tmp_path / "m.json")[0] == 0
     released = torch.load(out, weights_only=True)["state_dict"]
     assert released["conv1.weight_mask"].dtype == torch.float32 and "conv1.weight_orig" in released and "fc.weight" in released

@@ -141,6 +141,15 @@ def test_half_a_set_is_refused_in_one_line(tmp_path, source, broken, how):
         load(data(), tmp_path)
 
 
+def test_an_index_that_points_outside_the_pixels_is_refused(tmp_path, source):
+    pack(source, tmp_path / "set", Resize(image_size=16))
+    index = np.load(tmp_path / "set/train_index.npy")
+    index[3, 0] += index[-1, 0]
+    np.save(tmp_path / "set/train_index.npy", index)
+    with pytest.raises(WinnowError, match=r"train_index.npy are not what pack.json says of them"):
+        load(data(), tmp_path)
+
+
 @pytest.mark.parametrize(
     "keys",
     [{"train_crop": "resized", "image_size": 12, "flip": True}, {"train_crop": "pad", "image_size": 12, "flip": True},

@@ -9,10 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import ATTACK, DIGITS, ROOT, TRAIN
-from winnow.grid import cost
 
 from winnow.config.parts import Model
 from winnow.config.text import TextModel
+from winnow.pipelines import cost
+
+
+def work(config, *rest):
+    """TMAC of a job with this configuration."""
+    return cost.work(json.dumps(config), *rest)
+
 
 RESNET = Model(arch="resnet20")
 TRANSFER = {"data": {**DIGITS, "image_size": None}, "train": TRAIN, "fraction": 1.0, "compute": {}, "seed": 0}
@@ -50,22 +56,39 @@ def test_networks_are_counted_as_they_are(arch):
 
 
 def test_work_grows_as_the_configuration_does():
-    one = cost.work(TRANSFER, RESNET)
-    assert one > 0 and cost.work({**TRANSFER, "train": TRAIN | {"epochs": 4}}, RESNET) == pytest.approx(2 * one)
-    assert cost.work({**TRANSFER, "data": {**TRANSFER["data"], "image_size": 32}}, RESNET) == pytest.approx(16 * one)
-    assert cost.work(TRANSFER, Model(arch="resnet20", width=32)) == pytest.approx(4 * one)
+    one = work(TRANSFER, RESNET)
+    assert one > 0 and work({**TRANSFER, "train": TRAIN | {"epochs": 4}}, RESNET) == pytest.approx(2 * one)
+    assert work({**TRANSFER, "data": {**TRANSFER["data"], "image_size": 32}}, RESNET) == pytest.approx(16 * one)
+    assert work(TRANSFER, Model(arch="resnet20", width=32)) == pytest.approx(4 * one)
     train, held_out = 60, 30
     passes = {s: train * (3 + 2 * s) + held_out * (1 + 2 * s) for s in (0, 2)}
-    assert cost.work({**TRANSFER, "attack": ATTACK}, RESNET) == pytest.approx(one * passes[2] / passes[0])
-    assert cost.work({"prune_percent": 20, "round": 1}, RESNET) == 0 == cost.work(TRANSFER, None)
+    assert work({**TRANSFER, "attack": ATTACK}, RESNET) == pytest.approx(one * passes[2] / passes[0])
+    assert work({"method": "magnitude", "remaining_percent": 80}, RESNET) == 0 == work(TRANSFER, None)
 
 
-def test_autoattack_counts_where_it_runs():
+def test_attacks_count_where_they_run():
     pgd = {"eps": 0.1, "steps": 10, "restarts": 2}
-    evaluation = {"attack": pgd, "l2_attack": None, "autoattack": {"attacks": ["apgd-ce"], "images": None}}
-    config = {"data": TRANSFER["data"], "evaluation": evaluation}
+    data = {**TRANSFER["data"], "test_images": 50}
+    config = json.dumps({"data": data, "evaluation": {"attack": pgd, "l2_attack": pgd}})
     passes = {mode: cost.work(config, RESNET, SimpleNamespace(mode=mode)) for mode in ("std", "adv")}
-    assert passes["adv"] / passes["std"] == pytest.approx((41 + 0.4 * 200) / 41)
+    assert passes["adv"] / passes["std"] == pytest.approx(81 / 41)
+    whole, half = (
+        cost.work(json.dumps({"data": data, "autoattack": {"attacks": ["apgd-ce"], "images": n}}), RESNET) for n in (None, 25)
+    )
+    assert whole == pytest.approx(2 * half) and whole / passes["std"] == pytest.approx((1 + 0.4 * 200) / 41)
+
+
+def test_slurm_jobs_and_requests_are_counted(plan):
+    pair = [job(rule, TRANSFER, source="x", ticket=t) for t in ("a", "b") for rule in ("transfer_std", "evaluate")]
+    packed = {plan.packs.job(j.rule.name, **vars(j.wildcards)): j.wildcards.ticket for j in pair}
+    for j in pair:
+        j.wildcards = vars(j.wildcards)
+    text = plan.submissions(pair, packed)
+    assert text.startswith("4 jobs for the cluster in 2 SLURM jobs, about 14 requests")
+    assert plan.submissions(pair, {}).startswith("4 jobs for the cluster in 4 SLURM jobs, about 20 requests")
+    assert "0.1 h if it counts submissions, 1.1 h if all requests" in plan.submissions(
+        [SimpleNamespace(**vars(j)) for j in pair * 15], {}
+    )
 
 
 def test_masks_are_a_bit_a_weight_and_weights_four_bytes():
@@ -89,7 +112,7 @@ def test_recorded_times_are_scaled_by_work_and_the_table_says_where_it_guesses(p
     (tmp_path / "a.tsv").write_text("s\tmax_rss\n3600\t100\n")
     done = job("transfer_std", TRANSFER, tmp_path / "a.tsv", source="x")
     twice = {**TRANSFER, "train": TRAIN | {"epochs": 4}}
-    prune = job("imp_prune", {"round": 1}, gpu=0, source="x")
+    prune = job("imp_prune", {"method": "magnitude", "remaining_percent": 80}, gpu=0, source="x")
     waiting = [job("transfer_std", twice, source="x"), prune, job("imp_train", TRANSFER, source="x")]
     head, *rows, total = plan.table(root, waiting, [done], {"imp_prune"})
     by_rule = {row[0]: dict(zip(head, row, strict=True)) for row in rows}

@@ -98,9 +98,9 @@ def test_a_kernel_without_deterministic_form_ends_in_one_line():
     configure(Compute(), torch.device("cpu"))
     torch.use_deterministic_algorithms(True)
     try:
-        with pytest.raises(WinnowError, match=r"compute.deterministic: put_.* set it to false"), explained():
+        with pytest.raises(WinnowError, match=r"compute.deterministic: put_.* set it to false"), explained(""):
             torch.zeros(3).put_(torch.tensor([0]), torch.tensor([1.0]))
     finally:
         torch.use_deterministic_algorithms(False)
-    with pytest.raises(RuntimeError, match="inconsistent"), explained():
+    with pytest.raises(RuntimeError, match="inconsistent"), explained(""):
         torch.zeros(2) @ torch.zeros(3)

@@ -13,7 +13,7 @@ import pytest
 
 from winnow.artifacts import read_metadata, seal_holds, sha256_file, write_bytes, write_record, write_tensors
 from winnow.stage import Job
-from winnow.stages import imp_prune, random_prune, trace, verify
+from winnow.stages import prune, trace, verify
 
 CHAIN = Path("results/double_win/a/std")
 DENSE, IMP, RANDOM = "dense.safetensors", "tickets/imp-std-1.mask.safetensors", "tickets/random-std-1.mask.safetensors"
@@ -41,8 +41,9 @@ def finished(tmp_path_factory):
         patch.chdir(folder)
         for seed in (0, 1):
             train(seed)
-            run(imp_prune, {"round": 1}, weights=CHAIN / f"s{seed}" / DENSE, out=CHAIN / f"s{seed}" / IMP)
-            run(random_prune, {"seed": seed}, like=CHAIN / f"s{seed}" / IMP, out=CHAIN / f"s{seed}" / RANDOM)
+            cut = {"method": "magnitude", "remaining_percent": 80}
+            run(prune, cut, weights=CHAIN / f"s{seed}" / DENSE, out=CHAIN / f"s{seed}" / IMP)
+            run(prune, {"method": "random", "seed": seed}, like=CHAIN / f"s{seed}" / IMP, out=CHAIN / f"s{seed}" / RANDOM)
         table = Job("double_win_table", {}, {}, {"out": TABLE, "metrics": TABLE.with_suffix(".json")})
         table.read("results", [CHAIN / f"s{seed}" / IMP for seed in (0, 1)])
         write_bytes(TABLE, b"method,sa\nimp,1.5\n")
@@ -116,7 +117,7 @@ def test_a_damaged_parent_is_reported_once_with_what_follows_from_it(results, ca
     flip(CHAIN / "s0" / IMP, -1)
     first, last, mend = verified(capsys)
     assert first.startswith(f"{CHAIN / 's0' / IMP}: damaged")
-    assert first.endswith("what follows from it: 1 of double_win_plots, 1 of double_win_table, 1 of random_prune")
+    assert first.endswith("what follows from it: 1 of double_win_plots, 1 of double_win_table, 1 of prune")
     assert last == "results: 12 artifacts, 1 bad"
     assert mend.count(f"rm -f {CHAIN / 's0' / IMP}")
 
@@ -170,7 +171,7 @@ def test_trace_prints_the_chain_and_checks_it(results, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[-1] for line in lines] == ["verified"] * 6
     assert lines[0].startswith(f"{FIGURE}  ") and lines[1].startswith(f"  table: {TABLE}  ")
-    assert lines[2].startswith(f"    results[0]: {CHAIN / 's0' / IMP}  ") and "imp_prune" in lines[2]
+    assert lines[2].startswith(f"    results[0]: {CHAIN / 's0' / IMP}  ") and "prune" in lines[2]
     assert lines[3].startswith(f"      weights: {CHAIN / 's0' / DENSE}  ") and "pretrain seed 0" in lines[3]
     flip(CHAIN / "s0" / DENSE, 3)
     assert trace.main([str(FIGURE)]) == 2
@@ -220,9 +221,7 @@ def test_metadata_leads_back_to_everything(results):
     assert set(record) >= {"path", "stage", "config", "parents", "source", "versions", "device", "seal"}
     assert record["path"] == str(CHAIN / "s0" / IMP)
     metrics = json.loads((CHAIN / "s0/dense.json").read_text())
-    assert set(metrics["run"]) == {"wall_seconds", "finished", "epochs"} and list(metrics["outputs"]) == [
-        str(CHAIN / "s0" / DENSE)
-    ]
+    assert set(metrics["run"]) == {"wall_seconds", "finished"} and list(metrics["outputs"]) == [str(CHAIN / "s0" / DENSE)]
 
 
 @pytest.mark.parametrize(("name", "arguments"), [("trace", ["nowhere.csv"]), ("verify", ["nowhere"]), ("report", ["nowhere"])])

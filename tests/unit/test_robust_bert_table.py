@@ -6,10 +6,9 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from winnow.grid.robust_bert import Run
-from winnow.tables.robust_bert import table
-from winnow.tables.robust_bert_figure import plot
-
+from winnow.pipelines.robust_bert.figure import plot
+from winnow.pipelines.robust_bert.grid import Run
+from winnow.pipelines.robust_bert.table import table
 from winnow.tables.figures import save
 
 

@@ -201,8 +201,8 @@ def test_attacks_leave_no_files_without_checkpoints(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(attacks, "attack_one", lambda attack, examples, index, seed: {"index": index})
-    assert attacks.attack_all(lambda worker: (None, None), 3, 0) == [{"index": i} for i in range(3)]
+    assert attacks.attack_all(lambda worker: (None, None), range(3), 0) == [{"index": i} for i in range(3)]
     assert not list(tmp_path.iterdir())
     run = Run(checkpoints=tmp_path / "rows")
-    attacks.attack_all(lambda worker: (None, None), 3, 0, run)
+    attacks.attack_all(lambda worker: (None, None), range(3), 0, run)
     assert [len(p.read_text().splitlines()) for p in Path(tmp_path / "rows").glob("part-*.jsonl")] == [3]

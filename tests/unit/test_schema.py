@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
-from winnow.config.parts import Attack, Data, Train
+from winnow.config.parts import Attack, Data, Ordinal, Train
 from winnow.config.root import load
 from winnow.errors import WinnowError
-from winnow.schema import canonical_json, parse
+from winnow.schema import Part, canonical_json, key, parse
 
 TRAIN = {"epochs": 1, "batch_size": 8, "lr": 0.1}
 
@@ -41,6 +43,46 @@ def test_each_mistake_is_named_with_its_key(change, message):
         parse(Train, TRAIN | change)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+class Odd(Part):
+    """Kinds of keys that pydantic converts more freely than a configuration should."""
+
+    switches: dict[str, bool] = key("switches", factory=dict)
+    only: Literal[True] = key("one value", True)
+    text: str = key("text", "x")
+    count: int | None = key("count", None, ge=2)
+    steps: list[Ordinal] | None = key("steps", None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"switches": {"a": "yes"}}, "config.switches.a: expected true or false, got 'yes'"),
+        ({"switches": {"a": 1}}, "config.switches.a: expected true or false, got 1"),
+        ({"switches": [1]}, "config.switches: expected a mapping, got [1]"),
+        ({"only": 1}, "config.only: 1 is not a valid choice"),
+        ({"only": False}, "config.only: False is not a valid choice"),
+        ({"text": 5}, "config.text: expected text, got 5"),
+        ({"text": None}, "config.text: expected text, got None"),
+        ({"count": "1e999"}, "config.count: expected a finite number, got inf"),
+        ({"count": 1}, "config.count: 1 must be >= 2"),
+        ({"count": "1/2"}, "config.count: expected a whole number, got 0.5"),
+        ({"count": [3]}, "config.count: expected a whole number, got [3]"),
+        ({"count": {"a": 3}}, "config.count: expected a whole number, got {'a': 3}"),
+        ({"steps": [1, 0]}, "config.steps[1]: 0 must be >= 1"),
+        ({"steps": [1, True]}, "config.steps[1]: expected a whole number, got True"),
+        ({"steps": [[1]]}, "config.steps[0]: expected a whole number, got [1]"),
+        ({"steps": "12"}, "config.steps: expected a list, got 12"),
+        ({"a\nb": 1}, "config.a b: unknown key"),
+        ({5: 1}, "config.5: unknown key"),
+    ],
+)
+def test_nothing_is_converted_silently(change, message):
+    with pytest.raises(WinnowError) as error:
+        parse(Odd, change)
+    said = str(error.value)
+    assert said.startswith(message) and "\n" not in said and len(said) < 400 and "validation error" not in said
 
 
 def test_missing_key_says_what_it_is_for():

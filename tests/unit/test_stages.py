@@ -38,7 +38,9 @@ def test_help_runs_as_a_command():
     assert done.returncode == 0 and "--best-sa PATH" in done.stdout and "configuration keys:" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["imp_prune", "one_shot_prune", "random_prune", "double_win_table", "double_win_plots"])
+@pytest.mark.parametrize(
+    "name", ["prune", "draw_ticket", "gem_ticket", "export_ticket", "double_win_table", "double_win_plots"]
+)
 def test_light_stages_never_import_torch(name):
     code = f"import sys, winnow.stages.{name}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -57,9 +59,10 @@ def test_importing_any_stage_needs_no_workflow_attack_or_text_package():
 
 def test_artifacts_say_where_they_come_from(dense, run_stage, tmp_path):
     out = tmp_path / "r.mask.safetensors"
-    run_stage("imp_prune", {"round": 1}, weights=dense, out=out)
+    config = {"method": "magnitude", "label": "imp", "round": 1, "remaining_percent": 80}
+    run_stage("prune", config, weights=dense, out=out)
     record = read_metadata(out)
-    assert record["stage"] == "imp_prune" and record["config"]["round"] == 1 and record["method"] == "imp"
+    assert record["stage"] == "prune" and record["config"]["round"] == 1 and record["method"] == "imp"
     assert record["parents"]["weights"]["path"] == str(dense) and len(record["parents"]["weights"]["sha256"]) == 64
     assert len(record["source"]) == 16 and "torch" in record["versions"]
     metrics = read_json(dense.with_suffix(".json"))
@@ -76,29 +79,30 @@ def test_same_job_same_bytes(run_stage, pretrain_config, tmp_path, monkeypatch):
 
 def test_rounds_are_nested_and_random_tickets_have_their_counts(dense, run_stage, tmp_path):
     one, trained, two, rand, omp = (tmp_path / n for n in ("1.mask", "t.safetensors", "2.mask", "r.mask", "o.mask"))
-    run_stage("imp_prune", {"round": 1}, weights=dense, out=one)
-    train = {"data": DIGITS, "train": TRAIN, "attack": ATTACK, "compute": {}, "seed": 0}
-    assert run_stage("imp_train", train, init=dense, mask=one, out=trained, metrics=tmp_path / "m")[0] == 0
-    assert run_stage("imp_prune", {"round": 2}, weights=trained, mask=one, out=two)[0] == 0
-    assert run_stage("random_prune", {"seed": 1}, like=two, out=rand)[0] == 0
-    assert run_stage("one_shot_prune", {"round": 2}, weights=dense, out=omp)[0] == 0
+    cut = {"method": "magnitude", "remaining_percent": 80}
+    run_stage("prune", cut, weights=dense, out=one)
+    train = {"data": DIGITS, "train": TRAIN, "attack": ATTACK, "compute": {}, "seed": 0, "keep": "last"}
+    assert run_stage("train", train, init=dense, mask=one, out=trained, metrics=tmp_path / "m")[0] == 0
+    assert run_stage("prune", {**cut, "remaining_percent": 64}, weights=trained, mask=one, out=two)[0] == 0
+    assert run_stage("prune", {"method": "random", "seed": 1}, like=two, out=rand)[0] == 0
+    assert run_stage("prune", {**cut, "remaining_percent": 64}, weights=dense, out=omp)[0] == 0
     tickets = [Ticket.load(p) for p in (one, two, rand, omp)]
     assert tickets[1].is_within(tickets[0]) and abs(tickets[1].removed_percent - 36) < 100 / tickets[1].total
     assert [r["kept"] for r in tickets[2].report()] == [r["kept"] for r in tickets[1].report()]
     assert tickets[3].kept == tickets[1].kept
     again = tmp_path / "again.mask"
-    assert run_stage("one_shot_prune", {"round": 1}, weights=dense, out=again)[0] == 0
+    assert run_stage("prune", cut, weights=dense, out=again)[0] == 0
     assert (Ticket.load(again).report()) == tickets[0].report()  # round 1 ranks the same dense weights
 
 
 def test_a_config_file_can_stand_for_the_json(dense, run_stage, tmp_path):
-    (tmp_path / "c.json").write_text(json.dumps({"round": 1}))
-    assert run_stage("imp_prune", "@c.json", weights=dense, out=tmp_path / "o")[0] == 0
+    (tmp_path / "c.json").write_text(json.dumps({"method": "magnitude", "remaining_percent": 80}))
+    assert run_stage("prune", "@c.json", weights=dense, out=tmp_path / "o")[0] == 0
 
 
 GPU_MACHINE = """
 import sys
-blocked = "snakemake advertorch textattack pyautoattack matplotlib datasets pyarrow flair nltk langdetect tensorboard pydantic".split()
+blocked = "snakemake advertorch textattack pyautoattack matplotlib datasets pyarrow flair nltk langdetect tensorboard".split()
 sys.modules.update(dict.fromkeys(blocked))
 import importlib, json
 for name, config, files in json.loads(sys.argv[1]):
@@ -109,7 +113,7 @@ for name, config, files in json.loads(sys.argv[1]):
 
 
 def test_training_needs_few_packages(dense, tmp_path):
-    """torch, torchvision, transformers, safetensors, NumPy, pandas and scikit-learn, with what these need themselves."""
+    """torch, torchvision, transformers, safetensors, NumPy, pydantic, pandas and scikit-learn, with what these need themselves."""
     train = TRAIN | {"epochs": 1}
     text = {"data": {"dataset": "embedded", "max_length": 16, "train_examples": 32}, "seed": 0}
     tiny = {"source": "tiny", "layers": 1, "hidden": 16, "heads": 2, "intermediate": 32}

@@ -12,18 +12,16 @@ import pytest
 
 from winnow import store
 from winnow.artifacts import atomic_path, sha256_file, write_record, write_tensors
-from winnow.schema import key, part
+from winnow.schema import Part, key
 from winnow.stage import Job, Stage
 
 
-@part
-class Data:
+class Data(Part):
     dataset: str = key("name")
     path: str | None = key("file", None)
 
 
-@part
-class Config:
+class Config(Part):
     data: Data = key("data")
     seed: int = key("seed")
 
@@ -83,7 +81,7 @@ def test_another_configuration_code_or_data_file_is_another_entry(work, tmp_path
     work("one")
     assert work("two", {**CONFIG, "seed": 1}) == 1
     assert work("three", data=b"other images under the same name") == 1
-    monkeypatch.setattr("winnow.stage.source_hash", lambda stage: "edited")
+    monkeypatch.setattr("winnow.stage.source_hash", lambda stage, also: "edited")
     assert work("four") == 1
     monkeypatch.setattr("winnow.stage.versions", lambda: {"torch": "9"})
     assert work("five") == 1

@@ -95,7 +95,7 @@ def test_a_kind_goes_through_every_stage(tmp_path, kind):
     assert run("search_robust_ticket", tmp_path, search, model=dense, scores=tmp_path / "scores", **metrics) == 0
     assert run("draw_ticket", tmp_path, {"removed_fraction": 0.3}, scores=tmp_path / "scores", out=mask) == 0
     retrained = tmp_path / "r/model.safetensors"
-    assert run("retrain_ticket", tmp_path, TASK, model=pre, mask=mask, out=retrained, **metrics) == 0
+    assert run("finetune_text", tmp_path, TASK, model=pre, mask=mask, out=retrained, **metrics) == 0
     weights = read_tensors(retrained)
     assert all(not weights[n][~m].any() for n, m in Ticket.load(mask).masks.items())
     attack = {"data": DATA, "attack": {"recipe": "textfooler", "candidates": "embedded"}, "examples": 6, "compute": {}}

@@ -52,7 +52,7 @@ def made(tmp_path_factory):
     assert run("search_robust_ticket", SEARCH, *scratch, model=dense, scores=scores, metrics=d / "search.json") == 0
     assert run("draw_ticket", {"removed_fraction": 0.3}, scores=scores[1], out=d / "t.mask.safetensors") == 0
     files = {"model": pre, "mask": d / "t.mask.safetensors", "out": d / "retrained/model.safetensors"}
-    assert run("retrain_ticket", FINETUNE, *scratch, **files, metrics=d / "retrained.json") == 0
+    assert run("finetune_text", FINETUNE, *scratch, **files, metrics=d / "retrained.json") == 0
     return d
 
 

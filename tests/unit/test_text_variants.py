@@ -97,6 +97,6 @@ def test_structured_masks_go_through_search_draw_and_retraining(pairs, granulari
     parts = [m.all(axis=axes) | ~m.any(axis=axes) for m in ticket.arrays.values()]
     assert sum(int((~np.asarray(whole)).sum()) for whole in parts) <= 1  # only the part that meets the exact count is split
     files = {"model": pre, "mask": pairs / "t.mask.safetensors", "out": pairs / "r/model.safetensors"}
-    run("retrain_ticket", pairs, task, **files, metrics=pairs / "m.json")
+    run("finetune_text", pairs, task, **files, metrics=pairs / "m.json")
     weights = load_classifier(pairs / "r")[0]
     assert all(not weights.get_parameter(n)[~mask].any() for n, mask in ticket.masks.items())

@@ -14,7 +14,7 @@ from winnow import Ticket
 from winnow.artifacts import read_tensors
 from winnow.config.parts import Train
 from winnow.schema import parse
-from winnow.stages import imp_train, transfer
+from winnow.stages import train, transfer
 from winnow.train.checkpoint import CURRENT, PREVIOUS, Checkpoints
 from winnow.train.masking import enforce
 from winnow.train.optim import lr_factor, make_optimizer
@@ -23,17 +23,17 @@ from winnow.train.optim import lr_factor, make_optimizer
 @pytest.fixture
 def ticket(dense, run_stage, tmp_path):
     out = tmp_path / "r1.mask.safetensors"
-    assert run_stage("imp_prune", {"round": 1, "prune_percent": 60}, weights=dense, out=out)[0] == 0
+    assert run_stage("prune", {"method": "magnitude", "remaining_percent": 40}, weights=dense, out=out)[0] == 0
     return out
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("attack", [None, ATTACK])
 def test_no_pruned_weight_ever_moves(dense, ticket, run_stage, tmp_path, optimizer, attack):
-    train = TRAIN | {"optimizer": optimizer, "lr": 0.01, "momentum": 0.9, "weight_decay": 0.1}
-    config = {"data": DIGITS, "train": train, "attack": attack, "compute": {}, "seed": 0}
+    training = TRAIN | {"optimizer": optimizer, "lr": 0.01, "momentum": 0.9, "weight_decay": 0.1}
+    config = {"data": DIGITS, "train": training, "attack": attack, "compute": {}, "seed": 0, "keep": "last"}
     files = {"out": tmp_path / "t.safetensors", "metrics": tmp_path / "t.json"}
-    assert run_stage("imp_train", config, init=dense, mask=ticket, **files)[0] == 0
+    assert run_stage("train", config, init=dense, mask=ticket, **files)[0] == 0
     trained, start = read_tensors(files["out"]), read_tensors(dense)
     for name, mask in Ticket.load(ticket).masks.items():
         assert not trained[name][~mask].any()
@@ -69,7 +69,7 @@ def test_another_configuration_never_takes_the_checkpoint(dense, tmp_path):
     other.write_bytes(dense.read_bytes() + b" ")
     keys = [job(config).key(), job(config | {"seed": 1}).key(), job(config, other).key(), job(config, out="c").key()]
     assert len(set(keys)) == 4 and job(config).key() == keys[0]
-    assert imp_train.stage.name != transfer.stage.name
+    assert train.stage.name != transfer.stage.name
 
 
 def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path):

@@ -57,7 +57,7 @@ def all_of(*edits: Callable[[Config], Config]) -> Callable[[Config], Config]:
 
 DW, RB, RG = "double_win", "robust_bert", "rare_gems.experiments.0"
 TASK, TEXT = f"{DW}.downstreams.0", f"{RB}.tasks.0"
-EVERY_TRANSFER = {"transfer_std": 8, "transfer_adv": 8, "evaluate": 16, **DW_TABLE}
+EVERY_TRANSFER = {"transfer_std": 8, "transfer_adv": 8, "evaluate": 16, "autoattack": 8, **DW_TABLE}
 GEMS = {
     "gem_init": 1, "gem_search": 3, "gem_prune": 4, "gem_score": 2, "weight_training": 2, "gem_imp_train": 2,
     "gem_finetune": 6, "gem_sanity": 1, **RG_TABLE,
@@ -73,7 +73,7 @@ EDITS = [
     Edit(
         "one IMP round more",
         all_of(sets(f"{DW}.imp.rounds", 3), sets(f"{DW}.transfer.rounds", [2, 3])),
-        {"imp_train": 2, "prune_ticket": 4, "transfer_std": 4, "transfer_adv": 4, "evaluate": 8, **DW_TABLE},
+        {"imp_train": 2, "prune_ticket": 4, "transfer_std": 4, "transfer_adv": 4, "evaluate": 8, "autoattack": 4, **DW_TABLE},
         new=True,
     ),
     Edit("one IMP round less", all_of(sets(f"{DW}.imp.rounds", 1), sets(f"{DW}.transfer.rounds", [])), DW_TABLE),
@@ -87,12 +87,14 @@ EDITS = [
          DW_TABLE),
     Edit("epochs of the standard transfer", sets(f"{TASK}.std.epochs", 2), {"transfer_std": 8, "evaluate": 8, **DW_TABLE}),
     Edit("steps of the evaluation's attack", sets(f"{TASK}.evaluation.attack.steps", 3), {"evaluate": 16, **DW_TABLE}),
+    Edit("images of AutoAttack", sets(f"{TASK}.evaluation.autoattack.images", 9), {"autoattack": 8, **DW_TABLE}),
+    Edit("tickets of AutoAttack", sets(f"{TASK}.evaluation.autoattack.tickets", ["dense", "imp-2"]), DW_TABLE),
     Edit("eps of an adversarial pre-training", sets(f"{DW}.pretrainings.1.attack.eps", 0.11),
-         {"pretrain": 1, "prune_ticket": 2, "imp_train": 1, "transfer_std": 2, "transfer_adv": 2, "evaluate": 4, **DW_TABLE},
+         {"pretrain": 1, "prune_ticket": 2, "imp_train": 1, "transfer_std": 2, "transfer_adv": 2, "evaluate": 4, "autoattack": 2, **DW_TABLE},
          within="/fast_adv/"),
     Edit("learning rate of IMP", sets(f"{DW}.imp.train.lr", 0.04),
          {"imp_train": 2, "prune_ticket": 3, "export_ticket": 1, "import_weights": 1, "import_ticket": 1,
-          "transfer_std": 5, "transfer_adv": 5, "evaluate": 10, **DW_TABLE}),
+          "transfer_std": 5, "transfer_adv": 5, "evaluate": 10, "autoattack": 5, **DW_TABLE}),
     Edit("tolerance of a match", sets(f"{DW}.tolerance", 2.0), DW_TABLE),
     Edit("threads of the text pipeline: they are part of what fixes the bytes", sets(f"{RB}.compute.threads", 2), TEXTS),
     Edit("one removed fraction of text tickets more", sets(f"{RB}.removed_fractions", [0.3, 0.6]),

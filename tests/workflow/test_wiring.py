@@ -66,6 +66,7 @@ def test_the_tables_are_made_of_every_run_and_of_nothing_else(records):
         if t != "checkpoint_seconds"
     }
     evaluations = {f"{transfer_folder(*run)}/evaluation.json" for run in transfers()}
+    evaluations |= {f"{transfer_folder(*run)}/autoattack.json" for run in transfers() if run[2] == "many" and run[5] == "adv"}
     masks = {
         f"results/double_win/src/{p}/s{s}/tickets/{t}.mask.safetensors"
         for p, tickets in TICKETS.items()

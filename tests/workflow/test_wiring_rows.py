@@ -36,7 +36,10 @@ def test_double_win_rows_are_the_means_of_their_own_runs(wired):
             "adv_ra": [e["best_ra"]["ra"] for e in adv],
             "adv_best_sa": [e["best_sa"]["sa"] for e in adv],
             "adv_best_sa_ra": [e["best_sa"]["ra"] for e in adv],
-            "adv_aa": [e["best_ra"].get("aa", np.nan) for e in adv],
+            "adv_aa": [
+                figures(wired, f"{transfer_folder(p, s, d, f, t, 'adv')}/autoattack.json")["aa"] if d == "many" else np.nan
+                for s in SEEDS
+            ],
             "adv_l2_ra": [e["best_ra"].get("l2_ra", np.nan) for e in adv],
         }
         for name, values in expected.items():

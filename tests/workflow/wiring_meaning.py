@@ -93,7 +93,13 @@ def double_win(section: Config) -> list[Rule]:
     def evaluated(folder: str, d: str, mode: str, run: str) -> Meaning:
         task, names = by_name(section["downstreams"], d), ["best_sa"] + ["best_ra"] * (mode == "adv")
         parents = {name: f"{folder}/{name}.safetensors" for name in names}
-        return Meaning("evaluate", parents, {"data": task["data"], "evaluation": task["evaluation"], "seed": int(run)})
+        wanted = {k: v for k, v in task["evaluation"].items() if k != "autoattack"}
+        return Meaning("evaluate", parents, {"data": task["data"], "evaluation": wanted, "seed": int(run)})
+
+    def autoattacked(folder: str, d: str, mode: str, run: str) -> Meaning:
+        task = by_name(section["downstreams"], d)
+        settings = {"data": task["data"], "autoattack": task["evaluation"]["autoattack"], "seed": int(run)}
+        return Meaning("autoattack", {"weights": f"{folder}/best_ra.safetensors"}, settings)
 
     base = r"results/double_win/src/(\w+)/s(\d+)"
     run = rf"{base}/transfer/(\w+)/(\d+)/([\w-]+)/(std|adv)/s(\d+)"
@@ -108,6 +114,7 @@ def double_win(section: Config) -> list[Rule]:
         (rf"{base}/tickets/extra-released\.mask\.safetensors", released),
         (rf"{run}/(?:best_sa\.safetensors|best_ra\.safetensors|transfer\.json)", transfer),
         (rf"{folder}/evaluation\.json", evaluated),
+        (rf"{folder}/autoattack\.json", autoattacked),
     ]
 
 

@@ -27,6 +27,16 @@ wildcard_constraints:
     round=r"\d+",
     target=r"[\d.]+",
     ticket=r"[\w.-]+",
+    source=r"[\w.]+",
+    pretraining=r"[\w.]+",
+    dataset=r"[\w.]+",
+    run_seed=r"\d+",
+    regime=r"std|adv",
+    mode=r"std|adv",
+    experiment=r"[\w.]+",
+    branch=r"[\w.]+",
+    init=r"[\w.-]+",
+    kind="search|inverted",
 
 
 localrules:

@@ -7,22 +7,12 @@ IMP rounds are a chain of artifacts (prune 1 -> train 1 -> prune 2 -> ...), so o
 """
 
 from winnow.pipelines.double_win import grid as dw
+from winnow.pipelines.double_win import inputs as starts
 
 DW = CONFIG.double_win
 CHAIN, TRANSFER = dw.CHAIN, dw.TRANSFER
-IMPORTED = dw.imported_names(DW)
+IMPORTED = starts.imported_names(DW)
 LOG, BENCHMARK = f"{CHAIN}/logs", f"{CHAIN}/benchmarks"
-
-
-wildcard_constraints:
-    source=r"[\w.]+",
-    pretraining=r"[\w.]+",
-    dataset=r"[\w.]+",
-    run_seed=r"\d+",
-    regime=r"std|adv",
-    mode=r"std|adv",
-
-
 PRETRAIN = asked("pretrain", DW, dw.dense, "pretraining", "seed", gpus=CONFIG.gpus, loads=True)
 IMPORT = asked("import_weights", DW, dw.dense, "pretraining", "seed")
 PRUNE = asked("prune", DW, dw.prune, "seed", "ticket")
@@ -30,8 +20,10 @@ SCORE = asked("score", DW, dw.prune, "seed", "ticket", stage="prune", gpus=1, lo
 IMP_TRAIN = asked("imp_train", DW, dw.imp_train, "regime", "seed", stage="train", gpus=CONFIG.gpus, loads=True)
 EXPORT = asked("export_ticket", DW, dw.export)
 TICKET = asked("import_ticket", DW, dw.imported_ticket, "name")
-MOVE = asked("transfer", DW, dw.transfer, "dataset", "percent", "mode", "run_seed", gpus=CONFIG.gpus, loads=True)
+MOVE = asked("transfer", DW, dw.transfer, *starts.MOVED, gpus=CONFIG.gpus, loads=True, best_ra=signed(starts.best_ra_option))
 EVALUATE = asked("evaluate", DW, dw.evaluate, "dataset", "run_seed", gpus=1, loads=True)
+AUTOATTACK = asked("autoattack", DW, dw.autoattack, "dataset", "run_seed", gpus=1, loads=True)
+KEPT = temp if DW.transfer.keep_models == "table" else str
 
 
 rule pretrain:
@@ -59,7 +51,7 @@ rule pretrain:
 
 use rule bring_weights as import_weights with:
     input:
-        signed(lambda wildcards: dw.weights_file(DW, wildcards)),
+        signed(lambda wildcards: starts.weights_file(DW, wildcards)),
     output:
         weights=f"{CHAIN}/dense.safetensors",
         metrics=f"{CHAIN}/dense.json",
@@ -79,7 +71,7 @@ use rule bring_weights as import_weights with:
 
 use rule prune as prune_ticket with:
     input:
-        unpack(signed(lambda wildcards: dw.pruned(DW, wildcards))),
+        unpack(signed(lambda wildcards: starts.pruned(DW, wildcards))),
     output:
         f"{CHAIN}/tickets/{{ticket}}.mask.safetensors",
     log:
@@ -96,7 +88,7 @@ use rule prune as prune_ticket with:
 
 use rule score as score_ticket with:
     input:
-        unpack(signed(lambda wildcards: dw.pruned(DW, wildcards))),
+        unpack(signed(lambda wildcards: starts.pruned(DW, wildcards))),
     output:
         f"{CHAIN}/tickets/{{ticket}}.mask.safetensors",
     log:
@@ -116,7 +108,7 @@ use rule score as score_ticket with:
 
 use rule train as imp_train with:
     input:
-        init=signed(lambda wildcards: dw.imp_start(DW, wildcards)),
+        init=signed(lambda wildcards: starts.imp_start(DW, wildcards)),
         mask=f"{CHAIN}/tickets/imp-{{regime}}-{{round}}.mask.safetensors",
     output:
         weights=f"{CHAIN}/trained/imp-{{regime}}-{{round}}.safetensors",
@@ -159,7 +151,7 @@ rule export_ticket:
 
 rule import_ticket:
     input:
-        file=signed(lambda wildcards: dw.extra_file(DW, wildcards)),
+        file=signed(lambda wildcards: starts.extra_file(DW, wildcards)),
         weights=f"{CHAIN}/dense.safetensors",
     output:
         f"{CHAIN}/tickets/extra-{{name}}.mask.safetensors",
@@ -183,9 +175,9 @@ rule import_ticket:
 
 rule transfer_std:
     input:
-        unpack(signed(dw.transferred)),
+        unpack(signed(starts.transferred)),
     output:
-        best_sa=f"{TRANSFER}/{{mode}}/s{{run_seed}}/best_sa.safetensors",
+        best_sa=KEPT(f"{TRANSFER}/{{mode}}/s{{run_seed}}/best_sa.safetensors"),
         metrics=f"{TRANSFER}/{{mode}}/s{{run_seed}}/transfer.json",
     log:
         f"{TRANSFER}/{{mode}}/s{{run_seed}}/transfer.log",
@@ -201,41 +193,24 @@ rule transfer_std:
     params:
         **MOVE.params,
     message:
-        "standard transfer of {wildcards.pretraining}/{wildcards.ticket} to {wildcards.dataset} ({wildcards.percent} %)"
+        "{wildcards.mode} transfer of {wildcards.pretraining}/{wildcards.ticket} to {wildcards.dataset} ({wildcards.percent} %)"
     shell:
-        "python -m winnow.stages.transfer --config {params.config:q} --init {input.init:q} --mask {input.mask:q} --best-sa {output.best_sa:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
+        "python -m winnow.stages.transfer --config {params.config:q} --init {input.init:q} --mask {input.mask:q} --best-sa {output.best_sa:q} {params.best_ra} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
-rule transfer_adv:
-    input:
-        unpack(signed(dw.transferred)),
+use rule transfer_std as transfer_adv with:
     output:
-        best_sa=f"{TRANSFER}/{{mode}}/s{{run_seed}}/best_sa.safetensors",
-        best_ra=f"{TRANSFER}/{{mode}}/s{{run_seed}}/best_ra.safetensors",
+        best_sa=KEPT(f"{TRANSFER}/{{mode}}/s{{run_seed}}/best_sa.safetensors"),
+        best_ra=KEPT(f"{TRANSFER}/{{mode}}/s{{run_seed}}/best_ra.safetensors"),
         metrics=f"{TRANSFER}/{{mode}}/s{{run_seed}}/transfer.json",
-    log:
-        f"{TRANSFER}/{{mode}}/s{{run_seed}}/transfer.log",
-    benchmark:
-        f"{TRANSFER}/{{mode}}/s{{run_seed}}/transfer.tsv"
     wildcard_constraints:
         mode="adv",
-    conda:
-        VISION
-    threads: MOVE.threads
-    resources:
-        **MOVE.resources,
-    params:
-        **MOVE.params,
-    message:
-        "adversarial transfer of {wildcards.pretraining}/{wildcards.ticket} to {wildcards.dataset} ({wildcards.percent} %)"
-    shell:
-        "python -m winnow.stages.transfer --config {params.config:q} --init {input.init:q} --mask {input.mask:q} --best-sa {output.best_sa:q} --best-ra {output.best_ra:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
 
 
 rule evaluate:
     input:
         best_sa=f"{TRANSFER}/{{mode}}/s{{run_seed}}/best_sa.safetensors",
-        best_ra=signed(dw.best_ra),
+        best_ra=signed(starts.best_ra),
     output:
         f"{TRANSFER}/{{mode}}/s{{run_seed}}/evaluation.json",
     log:
@@ -253,3 +228,25 @@ rule evaluate:
         "evaluating {wildcards.pretraining}/{wildcards.ticket} on {wildcards.dataset}, {wildcards.mode} transfer"
     shell:
         "python -m winnow.stages.evaluate --config {params.config:q} --best-sa {input.best_sa:q} --best-ra {input.best_ra:q} --metrics {output:q} {params.run} 2> {log:q}"
+
+
+rule autoattack:
+    input:
+        f"{TRANSFER}/{{mode}}/s{{run_seed}}/best_ra.safetensors",
+    output:
+        f"{TRANSFER}/{{mode}}/s{{run_seed}}/autoattack.json",
+    log:
+        f"{TRANSFER}/{{mode}}/s{{run_seed}}/autoattack.log",
+    benchmark:
+        f"{TRANSFER}/{{mode}}/s{{run_seed}}/autoattack.tsv"
+    conda:
+        VISION
+    threads: AUTOATTACK.threads
+    resources:
+        **AUTOATTACK.resources,
+    params:
+        **AUTOATTACK.params,
+    message:
+        "AutoAttack on {wildcards.pretraining}/{wildcards.ticket}, transferred to {wildcards.dataset}"
+    shell:
+        "python -m winnow.stages.autoattack --config {params.config:q} --weights {input:q} --metrics {output:q} {params.run} 2> {log:q}"

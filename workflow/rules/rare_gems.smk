@@ -13,15 +13,6 @@ RG = CONFIG.rare_gems
 OF_BRANCH, OF_EXPERIMENT = rg.FOLDER, "results/rare_gems/{experiment}"
 RG_LOG, RG_BENCHMARK = f"{OF_BRANCH}/logs", f"{OF_BRANCH}/benchmarks"
 CELL = ("experiment", "branch", "target", "seed")
-
-
-wildcard_constraints:
-    experiment=r"[\w.]+",
-    branch=r"[\w.]+",
-    init=r"[\w.-]+",
-    kind="search|inverted",
-
-
 INIT = asked("gem_init", RG, rg.init, "experiment", "init", "seed")
 GEM_IMPORT = asked("gem_import", RG, rg.imported, "experiment", "branch", stage="import_weights")
 GEM_SEARCH = asked("gem_search", RG, rg.search, "experiment", "branch", "target", "kind", "seed", gpus=CONFIG.gpus, loads=True)

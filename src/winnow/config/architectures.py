@@ -11,6 +11,20 @@ from pathlib import Path
 from winnow.errors import nearest
 
 OWN = re.compile(r"resnet(8|14|20|32|44|56|110)|wideresnet-\d+-\d+|vgg16_cifar|mobilenet_v2_cifar|conv4")
+RELEASED = (  # networks of the released rare-gems code
+    *(
+        "Conv4",
+        "Conv4Normal",
+        "cResNet18",
+        "MobileNetV2",
+        "ResNet50",
+        "ResNet101",
+        "resnet32_double",
+        "TinyResNet18",
+        "tinyvgg16",
+    ),
+    "WideResNet28",
+)
 EXAMPLES = ("resnet8", "resnet20", "resnet56", "wideresnet-28-2", "vgg16_cifar", "mobilenet_v2_cifar", "conv4")
 _NO_CLASSIFIERS = ("detection", "segmentation", "optical_flow", "video", "quantization")
 
@@ -29,6 +43,6 @@ def torchvision_names() -> frozenset[str]:
 
 def unknown(arch: str) -> str | None:
     """Why no classifier has this name; None when one has, or when torchvision is not here to say."""
-    if OWN.fullmatch(arch) or arch in torchvision_names() or not torchvision_names():
+    if OWN.fullmatch(arch) or arch in RELEASED or arch in torchvision_names() or not torchvision_names():
         return None
-    return f"{arch!r} is no known architecture{nearest(arch, [*EXAMPLES, *torchvision_names()])}"
+    return f"{arch!r} is no known architecture{nearest(arch, [*EXAMPLES, *RELEASED, *torchvision_names()])}"

@@ -7,16 +7,19 @@ that winnow ships: `config`, `paper/double_win`, `examples/cifar10`). Mappings a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from winnow.errors import WinnowError
+from winnow.schema import shown
 
 WHOLE = ("data", "model", "train", "attack", "evaluation")
 SHIPPED = Path(__file__).resolve().parents[3] / "config"
 LARGEST = 4 << 20  # bytes of a configuration file
 DEEPEST = 40  # mappings and lists in one another
+_COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+_OPEN = object()  # stands for a value whose parts are being made
 
 
 class Document:
@@ -75,7 +78,9 @@ def read(path: Path) -> Document:
             raise WinnowError(f"{path}: no such configuration file")
         if path.stat().st_size > LARGEST:
             raise WinnowError(f"{path}: larger than {LARGEST >> 20} MB; this is no configuration")
-        node = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        text, loader = path.read_text(encoding="utf-8-sig"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        _refuse_depth(yaml.parse(text, Loader=loader), path)
+        node = yaml.compose(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise WinnowError(f"{path}:{mark.line + 1 if mark else '?'}: not YAML ({error.problem or error.context})") from None
@@ -83,8 +88,6 @@ def read(path: Path) -> Document:
         raise WinnowError(f"{path}: not a YAML text in UTF-8 ({error})") from None
     except OSError as error:
         raise WinnowError(f"{path}: cannot be read ({error.strerror})") from None
-    except RecursionError:
-        raise WinnowError(f"{path}: nested too deeply; more than {DEEPEST} levels are no configuration") from None
     document = Document({}, {})
     if node is not None:
         values = _construct(node, document, str(path), {}, 0)
@@ -94,50 +97,79 @@ def read(path: Path) -> Document:
     return document
 
 
+def _refuse_depth(events: Iterable[Any], path: Path) -> None:
+    """WinnowError for a text that is nested too deeply, before its nodes are composed: libyaml's stack would overflow."""
+    import yaml
+
+    depth = 0
+    for event in events:
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise WinnowError(
+                f"{path}:{event.start_mark.line + 1}: nested more than {DEEPEST} levels deep; this is no configuration"
+            )
+
+
 def _construct(node: Any, document: Document, file: str, done: dict[int, Any], depth: int) -> Any:
     """The value of a YAML node; an alias is the same object, so a bomb of aliases costs nothing."""
     import yaml
 
+    line = node.start_mark.line + 1
     if id(node) in done:
+        if done[id(node)] is _OPEN:
+            raise WinnowError(f"{file}:{line}: an alias stands within what it names; write the values out")
         return done[id(node)]
     if depth > DEEPEST:
-        raise WinnowError(f"{file}:{node.start_mark.line + 1}: nested more than {DEEPEST} levels deep")
+        raise WinnowError(f"{file}:{line}: nested more than {DEEPEST} levels deep; this is no configuration")
+    if not isinstance(node, yaml.ScalarNode) and node.tag not in _COLLECTIONS:
+        raise WinnowError(f"{file}:{line}: the tag {node.tag!r:.100} is nothing of a configuration; leave it out")
     if isinstance(node, yaml.ScalarNode):
         loader = yaml.SafeLoader("")
         try:
             value = loader.construct_object(node)
         except (yaml.YAMLError, ValueError) as error:
-            raise WinnowError(f"{file}:{node.start_mark.line + 1}: {error}") from None
+            said = getattr(error, "problem", None) or error
+            raise WinnowError(f"{file}:{line}: not a value of a configuration ({said})") from None
         done[id(node)] = value
         return value
     made: Any = [] if isinstance(node, yaml.SequenceNode) else {}
-    done[id(node)] = made
+    done[id(node)] = _OPEN
     document.keep += [made, node]
     if isinstance(node, yaml.SequenceNode):
         for i, child in enumerate(node.value):
             made.append(_construct(child, document, file, done, depth + 1))
             document.marks[id(made), i] = f"{file}:{child.start_mark.line + 1}"
-        return made
+    else:
+        _fill(made, node, document, file, done, depth)
+    done[id(node)] = made
+    return made
+
+
+def _fill(made: dict[Any, Any], node: Any, document: Document, file: str, done: dict[int, Any], depth: int) -> None:
+    """The keys of a mapping node, merged ones (<<) below its own."""
+    import yaml
+
     said: set[Any] = set()
     for name_node, child in node.value:
         if name_node.tag == "tag:yaml.org,2002:merge":
             given = child.value if isinstance(child, yaml.SequenceNode) else [child]
             for part in reversed(given):
                 below = _construct(part, document, file, done, depth + 1)
+                if not isinstance(below, dict):
+                    raise WinnowError(f"{file}:{name_node.start_mark.line + 1}: << takes mappings, got {shown(below)}")
                 for name, value in below.items():
                     if name not in said:
                         made[name] = value
                         document.marks[id(made), name] = document.marks.get((id(below), name), file)
             continue
         name, line = _construct(name_node, document, file, done, depth + 1), name_node.start_mark.line + 1
-        if isinstance(name, dict | list) or name in said:
-            raise WinnowError(
-                f"{file}:{line}: the key {name!r:.100} " + ("is no name" if name not in said else "appears twice")
-            )
+        if isinstance(name, dict | list):
+            raise WinnowError(f"{file}:{line}: the key {shown(name)} is no name")
+        if name in said:
+            raise WinnowError(f"{file}:{line}: the key {name!r:.100} appears twice")
         said.add(name)
         made[name] = _construct(child, document, file, done, depth + 1)
         document.marks[id(made), name] = f"{file}:{line}"
-    return made
 
 
 def layered(path: Path, above: tuple[Path, ...] = ()) -> Document:

@@ -31,7 +31,10 @@ class Compute(Part):
     """Numerical settings. All of them fix the bytes of the result; the device does not belong here."""
 
     threads: int = key("CPU threads of torch; part of what fixes the bytes", 1, ge=1)
-    precision: Literal["float32", "bf16"] = key("bf16: autocast to bfloat16 in forward and backward passes", "float32")
+    precision: Literal["float32", "tf32", "bf16"] = key(
+        "bf16: autocast to bfloat16 in forward and backward passes; tf32: matrix products of a GPU with 10-bit mantissas",
+        "float32",
+    )
     compile: bool = key("compile the model with torch.compile", False)
     sync_batchnorm: bool = key("batch statistics over the batches of all GPUs together (papers: of each by itself)", False)
     deterministic: bool = key("refuse nondeterministic kernels (same bytes from run to run, on a GPU too)", True)
@@ -42,6 +45,11 @@ class Train(Part):
 
     epochs: int = key("passes over the training split", ge=0)
     batch_size: int = key("global batch size, whatever the number of GPUs", ge=1)
+    micro_batch: int | None = key(
+        "examples that pass through the network at once on each GPU, for batches that do not fit into its memory: the gradient is the "
+        "mean over the whole batch all the same, but batch normalisation sees, and averages, the micro-batches; null: no limit",
+        None, ge=2,
+    )  # fmt: skip
     optimizer: Literal["sgd", "adam", "adamw"] = key("optimiser", "sgd")
     lr: float = key("peak learning rate", gt=0)
     momentum: float = key("momentum of SGD", 0.9, ge=0, lt=1)
@@ -50,6 +58,7 @@ class Train(Part):
     schedule: Literal["constant", "multistep", "cosine", "linear"] = key("learning rate after warm-up", "constant")
     milestones: list[Count] = key("epochs at which multistep multiplies the rate by gamma", factory=list)
     gamma: float = key("factor of multistep", 0.1, gt=0)
+    schedule_epochs: int | None = key("epochs over which cosine falls to 0; null: epochs", None, ge=1)
     warmup_fraction: float = key("fraction of all steps over which the rate rises linearly from 0", 0.0, ge=0, lt=1)
     clip_norm: float | None = key("clip the gradient's global l2 norm", None, gt=0)
     label_smoothing: float = key("label smoothing of the cross-entropy", 0.0, ge=0, lt=1)
@@ -64,6 +73,10 @@ class Attack(Part):
     steps: int = key("number of steps", ge=1)
     random_start: bool = key("start at a uniform point of the ball", True)
     restarts: int = key("independent starts; an example counts as robust when it withstands all", 1, ge=1)
+    batch_statistics: bool = key(
+        "in training, attack the network as it trains: statistics of the batch, and running statistics that every step of the "
+        "attack moves (Double-win's code); false: the network in evaluation mode, as it is measured", False,
+    )  # fmt: skip
     backend: Literal["winnow", "advertorch"] = key("winnow's batched PGD, or advertorch as the reference", "winnow")
 
     def check(self) -> None:

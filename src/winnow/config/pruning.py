@@ -54,6 +54,19 @@ def module_of(config: Prune) -> str:
     return "random_like" if config.remaining_percent is None else "random_global"
 
 
+def loader_of(config: Prune) -> str | None:
+    """The module that gives the model and the examples to a method that runs the model; None for the others."""
+    entry = METHODS.get(module_of(config))
+    if entry is None or entry.takes != "model":
+        return None
+    return "winnow.vision.training" if config.text is None else "winnow.text.training"
+
+
+def modules_of(config: Prune) -> list[str]:
+    """What a job imports by name, beyond what the stage itself imports: a cut by magnitude does not depend on training code."""
+    return [f"winnow.prune.{module_of(config)}", *([loader] if (loader := loader_of(config)) else [])]
+
+
 class ImpSchedule(Part):
     """Iterative magnitude pruning: what goes in a round, which weights are ranked, what the next round starts from."""
 
@@ -67,11 +80,18 @@ class ImpSchedule(Part):
     rewind_iteration: int = key("optimisation step that warm rewinds to", 1000, ge=0)
     ranked: Literal["last", "best"] = key("rank the weights of the last epoch, or of the best held-out accuracy")
 
+    def remaining(self, number: int) -> float:
+        """Percentage that remains after round `number`, from 1. ValueError for a round that remaining_percents does not have."""
+        if self.remaining_percents is None:
+            return 100.0 * (1.0 - self.prune_percent / 100.0) ** number
+        if number > len(self.remaining_percents):
+            raise ValueError(f"round {number}: remaining_percents has {len(self.remaining_percents)} rounds")
+        return self.remaining_percents[number - 1]
+
     def schedule(self) -> list[float]:
-        """Percentage that remains after each round."""
-        if self.remaining_percents is not None:
-            return self.remaining_percents
-        return [100.0 * (1.0 - self.prune_percent / 100.0) ** k for k in range(1, self.rounds + 1)]
+        """Percentage that remains after each round that is run."""
+        rounds = self.rounds if self.remaining_percents is None else len(self.remaining_percents)
+        return [self.remaining(k) for k in range(1, rounds + 1)]
 
     def check(self) -> None:
         """The schedule falls."""

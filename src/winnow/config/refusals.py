@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from winnow.config.parts import Data, Model
 from winnow.config.vision import AutoAttack, WeightsSource
 from winnow.errors import WinnowError
 from winnow.schema import Origin, Part
+from winnow.vision import folders
+from winnow.vision.images import is_image
 
 CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "svhn": 10, "imagenet": 1000}
 IMAGES = {"digits": 1437, "cifar10": 50000, "cifar100": 50000, "svhn": 73257, "imagenet": 1281167}
@@ -69,18 +72,34 @@ def _any(pattern: str) -> bool:
 
 
 def _data(data: Data, root: Any) -> Iterator[tuple[tuple[str, ...], str]]:
+    if data.dataset in ("imagefolder", "npz", "packed") and data.path is None:
+        yield ("path",), f"required for dataset {data.dataset}: a folder or file below data_root"
+        return
+    folder = Path(root.data_root) / str(data.path)
     if data.dataset in ("imagefolder", "npz") and root.check_data:
-        path = Path(root.data_root) / str(data.path)
-        if not path.exists():
-            yield ("path",), f"{path}: not there; put the data in place, or correct the path or data_root"
+        if not folder.exists():
+            yield ("path",), f"{folder}: not there; put the data in place, or correct the path or data_root"
+            return
+        splits = [name for name in ("train", *folders.HELD_OUT) if (folder / name).is_dir()]
+        if data.dataset == "imagefolder" and (splits[:1] != ["train"] or len(splits) < 2):
+            yield ("path",), f"{folder}: expected the folders {folders.SHAPE}"
             return
     known = _classes(data.having(classes=None), root)
     if data.classes and known is not None and max(data.classes) >= known:
-        yield ("classes",), f"{max(data.classes)} is no label: {data.dataset} has the labels 0 to {known - 1}"
+        yield ("classes",), f"{max(data.classes)} is no label: {data.path or data.dataset} has the labels 0 to {known - 1}"
+    wanted = data.val_images + (data.train_images or 1)
     images = IMAGES.get(data.dataset)
-    if images is not None and data.classes is None and data.val_images + (data.train_images or 1) > images:
+    if data.dataset == "imagefolder" and root.check_data:
+        images = sum(1 for _ in islice(_files(folder / "train"), wanted))  # no further: sets are large
+    if images is not None and data.classes is None and wanted > images:
         asked = f"val_images {data.val_images}" + (f" and train_images {data.train_images}" if data.train_images else "")
-        yield (("val_images",), f"{asked} together are more than the {images} training images of {data.dataset}")
+        where = data.path or data.dataset
+        yield (("val_images",), f"{asked} are more than the {images} training images of {where} allow; lower it")
+
+
+def _files(split: Path) -> Iterator[str]:
+    """Images of a split's classes."""
+    return (path for path, is_folder in folders.walk(split) if not is_folder and "/" in path and is_image(path))
 
 
 def _classes(data: Data, root: Any) -> int | None:

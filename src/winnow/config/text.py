@@ -32,7 +32,10 @@ class TextData(Part):
     )
     classes: int = key("number of classes", 2, ge=2)
     max_length: int = key("tokens of a text or pair, special tokens included; the same in training and under attack", 128, ge=4)
-    val_fraction: float = key("part of the training split held out for the accuracy curves (stratified)", 0.1, gt=0, lt=1)
+    val_fraction: float = key(
+        "part of the training split held out for the accuracy curves (stratified); 0: train on all, curves on the test split (nothing "
+        "is selected by them)", 0.1, ge=0, lt=1,
+    )  # fmt: skip
     train_examples: int | None = key("use only this many training examples (stratified); null: all", None, ge=1)
     test_examples: int | None = key("use only this many test examples (stratified); null: all", None, ge=1)
     split_seed: int = key("fixes the held-out part and the subsets, whatever the run's seed", 0)
@@ -53,6 +56,11 @@ class LanguageModel(Part):
 
     sentences: int = key("embedded task: unlabelled sentences to draw; other tasks give their training texts", ge=1)
     train: Train = key("optimisation")
+
+    def check(self) -> None:
+        """Its mean is over masked words, which micro-batches share out unevenly."""
+        if self.train.micro_batch is not None:
+            raise ValueError("train.micro_batch: masked words are averaged over the whole batch; lower batch_size instead")
 
 
 class TextModel(Part):
@@ -123,7 +131,10 @@ class TextAttack(Part):
     same_part_of_speech: bool = key("replacements keep the part of speech (NLTK tagger; nouns and verbs may swap)", False)
     max_modified_fraction: float | None = key("largest fraction of the words changed", None, gt=0, le=1)
     max_edit_distance: int | None = key("largest Levenshtein distance to the original text", None, ge=1)
-    stopwords: Literal["builtin", "nltk"] = key("words never changed: winnow's list, or NLTK's", "builtin")
+    skip_short_texts: bool = key("texts shorter than window pass the similarity bound; false: they are compared whole", True)
+    stopwords: Literal["builtin", "nltk", "recipe"] = key(
+        "words never changed: winnow's list, NLTK's, or that of TextAttack's TextFooler recipe", "builtin"
+    )
     query_budget: int | None = key("most model queries per example; null: unbounded", None, ge=1)
     batch_size: int = key("texts per model call", 64, ge=1)
 
@@ -133,5 +144,7 @@ class TextAttack(Part):
             raise ValueError("pwws swaps synonyms: candidates must be wordnet, embedded, neighbours or counter_fitted")
         if self.recipe == "bae" and self.candidates == "none":
             raise ValueError("bae replaces words: candidates must be masked_lm or a synonym source")
+        if self.stopwords == "recipe" and self.recipe != "textfooler":
+            raise ValueError(f"stopwords recipe is a list of textfooler's; {self.recipe} takes builtin or nltk")
         if self.min_word_cosine is not None and self.candidates != "counter_fitted":
             raise ValueError("min_word_cosine needs candidates counter_fitted: only they come with vectors")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from winnow.config.parts import Attack, FilePath
+from winnow.config.parts import Attack, FilePath, Positive
 from winnow.schema import Part, key
 
 
@@ -19,14 +19,35 @@ class AutoAttack(Part):
     images: int | None = key("attack only this many test images (stratified); null: all", None, ge=1)
 
 
+class ChosenAutoAttack(AutoAttack):
+    """AutoAttack, and which tickets' networks it attacks: it costs more than all other measurements together."""
+
+    tickets: list[str] | None = key(
+        "tickets whose adversarial transfers are attacked, by kind and round as in file names without the regime: dense, imp-10, or a "
+        "kind alone for all its rounds (imp, omp, a further ticket's name); null: all", None,
+    )  # fmt: skip
+
+
 class Evaluation(Part):
     """What is measured on the test split of a downstream task."""
 
     attack: Attack = key("PGD for robust accuracy (RA)")
-    autoattack: AutoAttack | None = key("AutoAttack on the adversarially trained models; null: not run", None)
     l2_attack: Attack | None = key("an unseen attack: PGD in l2 on the adversarially trained models; null: not run", None)
     corruptions: FilePath | None = key("CIFAR-10-C folder below data_root for corruption accuracy; null: not run", None)
     batch_size: int = key("images per evaluation batch", 256, ge=1)
+
+
+class TaskEvaluation(Evaluation):
+    """What is measured on the test split of a downstream task, and of which networks."""
+
+    autoattack: ChosenAutoAttack | None = key("AutoAttack on the adversarially trained models; null: not run", None)
+
+
+class Normalisation(Part):
+    """The statistics by which a model normalises its input, images in [0,1]."""
+
+    mean: list[float] = key("per-channel mean")
+    std: list[Positive] = key("per-channel standard deviation")
 
 
 class WeightsSource(Part):

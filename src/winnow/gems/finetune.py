@@ -17,13 +17,13 @@ from winnow.config.parts import Attack, Compute, Data, Train
 from winnow.errors import WinnowError
 from winnow.run import Run
 from winnow.ticket import Ticket
-from winnow.train.device import start
+from winnow.train.device import explained, start
 from winnow.train.loop import Fit, fit
 from winnow.train.optim import make_optimizer
 from winnow.vision import models, sources
 from winnow.vision.batches import Loader
 from winnow.vision.evaluate import accuracy, robust_accuracy
-from winnow.vision.training import make_step, place, train_classifier
+from winnow.vision.training import make_step, place, train_classifier, training_loaders
 
 
 @dataclass
@@ -40,9 +40,8 @@ class Task:
     def __post_init__(self) -> None:
         self.device = start(self.compute, self.run.device, self.seed)
         self.sets = sources.load(self.data, self.run.data_root, self.run.download)
-        self.train_loader, self.val, self.test = (
-            Loader(split, self.data, self.train.batch_size, self.device, self.seed, self.run.workers)
-            for split in (self.sets.train, self.sets.val, self.sets.test)
+        self.train_loader, self.val, self.test = training_loaders(
+            (self.sets.train, self.sets.val, self.sets.test), self.data, self.train, self.seed, self.run
         )
 
     def model(self, weights: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -73,10 +72,12 @@ def recalibrate(model: nn.Module, loader: Loader) -> None:
     momenta = [m.momentum for m in layers]
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # cumulative mean
     model.train()
-    for x, _ in loader.epoch(0):
-        model(x)
+    with explained("set train.batch_size lower"):
+        for number, (x, _) in enumerate(loader.epoch(0), 1):
+            for layer in layers:
+                layer.momentum = 1.0 / number  # the cumulative mean; None would have each layer ask the device for its count
+            model(x)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
 

@@ -65,11 +65,15 @@ def initialise(model: nn.Module, names: list[str], init: str, fan_scale: float, 
 
 
 def draw_scores(shape: tuple[int, ...], score_init: str, rng: torch.Generator) -> Tensor:
-    """Start scores of one layer, in [0,1].
+    """Start scores of one layer: in [0,1], or around 0 for kaiming_uniform.
 
-    unif: U[0,1); half: 0.5; bern: 0 or 1; bimodal: Beta(0.1, 0.1); skew: Beta(1, 5). Raises ValueError for another name.
+    unif: U[0,1); half: 0.5; bern: 0 or 1; bimodal: Beta(0.1, 0.1); skew: Beta(1, 5); kaiming_uniform: with a = sqrt(5), which is
+    U(-b, b) with b = 1 / sqrt(fan_in) (Ramanujan et al., CVPR 2020, and edge-popup in Rare Gems). Raises ValueError for another
+    name.
     """
     uniform = torch.rand(shape, generator=rng)
+    if score_init == "kaiming_uniform":
+        return (2 * uniform - 1) / math.sqrt(fans(shape)[0])
     if score_init == "unif":
         return uniform
     if score_init == "half":

@@ -8,10 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-
-def prune_count(epochs: int, iter_period: int) -> int:
-    """Number of hard prunes in a search of `epochs`: one after each epoch e > 0 (0-based) that iter_period divides."""
-    return (epochs - 1) // iter_period
+from winnow.config.gems import prune_count
 
 
 def prune_fraction(target_percent: float, epochs: int, iter_period: int) -> float:
@@ -52,13 +49,27 @@ def keep_top(scores: Tensor, count: int, among: Tensor | None = None) -> Tensor:
     if count >= values.numel():
         return torch.ones_like(values, dtype=torch.bool)
     place = values.numel() - count
-    threshold = torch.sort(values).values[place] if values.is_cuda else torch.kthvalue(values, place + 1).values
+    on_cpu = values.device.type == "cpu"
+    threshold = torch.kthvalue(values, place + 1).values if on_cpu else torch.sort(values).values[place]
     kept = values > threshold
-    missing = count - int(kept.sum())
-    if missing:
-        ties = (values == threshold).nonzero().squeeze(1)[:missing]
-        kept[ties] = True
-    return kept
+    missing = count - kept.sum()  # read on the CPU alone: reading it on a GPU would wait for all work that is queued
+    if on_cpu and not missing:
+        return kept
+    tied = values == threshold
+    return kept | (tied & (tied.cumsum(0) <= missing))
+
+
+def above_smallest(values: Tensor, removed: float) -> tuple[Tensor, Tensor]:
+    """What global edge-popup keeps of a flat tensor: all strictly above its ceil(removed * n)-th smallest value, and that value.
+
+    The value stays on the device: a search asks at every step.
+    `removed` is a fraction of the n values; those that tie with the threshold go too (as in the code of Rare Gems).
+    """
+    count = math.ceil(removed * values.numel())
+    if count == 0:
+        return torch.ones_like(values, dtype=torch.bool), values.new_tensor(float("-inf"))
+    threshold = torch.sort(values).values[count - 1] if values.is_cuda else torch.kthvalue(values, count).values
+    return values > threshold, threshold
 
 
 def edge_popup_count(size: int, remaining: float) -> int:

@@ -11,17 +11,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_EDGE = 1e-6  # keeps the entropy's gradient finite at p = 0 and p = 1
-
 
 def _entropy(p: Tensor, w: Tensor) -> Tensor:
-    q = p.clamp(_EDGE, 1 - _EDGE)
-    return -(q * q.log() + (1 - q) * (1 - q).log())
+    return -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p))
 
 
 def _entropy_gradient(p: Tensor, w: Tensor) -> Tensor:
-    q = p.clamp(_EDGE, 1 - _EDGE)
-    return ((1 - q) / q).log()
+    """0 at p = 0 and p = 1, where scores that were clamped stay unless the loss moves them."""
+    return torch.where((p > 0) & (p < 1), ((1 - p) / p).log(), 0.0)
 
 
 Term = Callable[[Tensor, Tensor], Tensor]

@@ -42,7 +42,8 @@ class ScoredWeights:
     """Flat tensors over the scored weights of `model`, stored in the model's own memory format.
 
     `weights`: frozen values; `scores`: the parameter that a search trains; `alive`: bool, False once hard-pruned;
-    `effective`: what the layers compute with. All other parameters of the model are frozen.
+    `counted`: bool, what hard prunes may remove and densities count; `effective`: what the layers compute with. All of them have
+    the dtype of the model's first scored weight. All other parameters of the model are frozen.
     Raises WinnowError when the model has no weight to score.
     """
 
@@ -54,13 +55,17 @@ class ScoredWeights:
         self.shapes = {n: tuple(parameters[n].shape) for n in self.names}
         self.sizes = [parameters[n].numel() for n in self.names]
         self.layout = memory_format(model)
-        device = parameters[self.names[0]].device
+        like = parameters[self.names[0]]
         total = sum(self.sizes)
-        self.effective = torch.empty(total, device=device)
-        self.weights = torch.empty(total, device=device)
-        self.scores = nn.Parameter(torch.empty(total, device=device), requires_grad=True)
-        self.alive = torch.ones(total, dtype=torch.bool, device=device)
-        self.gate = torch.empty(total, device=device)
+        self.effective = like.new_empty(total)
+        self.weights = like.new_empty(total)
+        self.scores = nn.Parameter(like.new_empty(total), requires_grad=True)
+        self.alive = torch.ones(total, dtype=torch.bool, device=like.device)
+        self.gate = like.new_empty(total)
+        self.counted_names = hard_prunable(model)
+        self.counted = torch.cat(
+            [self.alive.new_full((s,), n in self.counted_names) for n, s in zip(self.names, self.sizes, strict=True)]
+        )
         with torch.no_grad():
             for name, view in self.views(self.weights).items():
                 view.copy_(parameters[name])

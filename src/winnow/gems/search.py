@@ -1,7 +1,8 @@
 """Search for a gem: train scores over frozen weights, round them in the forward pass, prune the smallest for good.
 
 Gem-Miner (`hc_iter`; Rare Gems, NeurIPS 2022, section 4), its form without hard prunes (`hc`), and edge-popup per layer and
-globally (`ep`, `global_ep`, `global_ep_iter`; Ramanujan et al., CVPR 2020).
+globally (`ep`, `global_ep`, `global_ep_iter`; Ramanujan et al., CVPR 2020). Edge-popup removes nothing for good: its mask is taken
+anew from |score| at every forward pass, so every score has a gradient; `global_ep_iter` removes a fraction that grows.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from winnow.config.gems import ITERATIVE, Search
+from winnow.config.gems import Search
 from winnow.config.parts import Attack, Compute, Train
 from winnow.errors import WinnowError
 from winnow.gems import pruning
 from winnow.gems.inits import draw_scores, generator
 from winnow.gems.regularizers import add_gradient, penalty
-from winnow.gems.scores import ScoredWeights, hard_prunable, scorable
+from winnow.gems.scores import ScoredWeights, scorable
 from winnow.run import Run
 from winnow.train import ranks
 from winnow.train.device import autocast
@@ -28,9 +29,11 @@ from winnow.train.loop import Batches, Fit, fit
 from winnow.train.optim import make_optimizer
 from winnow.vision.attack import perturb
 
+FIXED_THRESHOLD = 0.5  # of prune_type FixThresholding, whatever the rounding threshold
+
 
 def start_scores(model: nn.Module, score_init: str, *seed: object) -> dict[str, Tensor]:
-    """Start scores by weight name, each layer from its own generator."""
+    """Start scores by weight name, each layer from its own generator; `score_init` as in `gems.inits.draw_scores`."""
     parameters = dict(model.named_parameters())
     return {n: draw_scores(tuple(parameters[n].shape), score_init, generator(*seed, "scores", n)) for n in scorable(model)}
 
@@ -45,37 +48,42 @@ class GemSearch:
     def __init__(self, model: nn.Module, scores: Mapping[str, Tensor], config: Search, epochs: int):
         self.model, self.config, self.epochs = model, config, epochs
         self.popup = "ep" in config.algo.split("_")  # ranked by |score|, not confined to [0,1]
-        self.iterative = config.algo in ITERATIVE
+        self.hard = config.algo == "hc_iter"
         self.scored = ScoredWeights(model, scores)
-        prunable = set(hard_prunable(model))
-        sizes = torch.tensor(self.scored.sizes)
-        self.prunable = torch.tensor([n in prunable for n in self.scored.names]).repeat_interleave(sizes)
-        self.prunable = self.prunable.to(self.scored.scores.device)
-        self.total = int(self.prunable.sum())
+        self.total = int(self.scored.counted.sum())
         self.finished = self.collapsed = False
         self.prunes = 0
         self.level = torch.zeros(self.scored.scores.numel(), dtype=torch.int16, device=self.scored.scores.device)
         self.score_at = torch.zeros_like(self.scored.weights)
+        self.removed = 1.0 - config.target_sparsity / 100.0  # what global edge-popup leaves out now
         self.fraction = 0.0
-        if self.iterative:
+        if config.iterative:
             try:
                 self.fraction = pruning.prune_fraction(config.target_sparsity, epochs, config.iter_period)
             except ValueError as error:
                 raise WinnowError(f"config.train.epochs: {error}") from None
+            self.removed = self.fraction
         self.target_count = self.total - math.ceil((1.0 - config.target_sparsity / 100.0) * self.total)
 
     @torch.no_grad()
     def rounded(self) -> Tensor:
         """The mask that the scores stand for now (flat bool): what the search would keep if it ended here."""
-        scores, alive = self.scored.scores.detach(), self.scored.alive
         if self.config.algo == "ep":
             remaining = self.config.target_sparsity / 100.0
-            parts = scores.abs().split(self.scored.sizes)
+            parts = self.scored.scores.detach().abs().split(self.scored.sizes)
             return torch.cat([pruning.keep_top(p, pruning.edge_popup_count(p.numel(), remaining)) for p in parts])
-        if self.config.algo == "global_ep":
-            count = pruning.edge_popup_count(self.total, self.config.target_sparsity / 100.0)
-            return pruning.keep_top(scores.abs(), count)
-        return alive if self.popup else (scores > self.config.quantize_threshold) & alive
+        if self.popup:
+            return self._above_threshold()[0]
+        return (self.scored.scores.detach() > self.config.quantize_threshold) & self.scored.alive
+
+    def _above_threshold(self) -> tuple[Tensor, Tensor]:
+        """Global edge-popup's mask and threshold; weights that are not counted stay."""
+        rank = self.scored.scores.detach().abs()
+        rank = -rank if self.config.invert else rank
+        if self.total == rank.numel():
+            return pruning.above_smallest(rank, self.removed)
+        kept, threshold = pruning.above_smallest(rank[self.scored.counted], self.removed)
+        return torch.ones_like(self.scored.alive).masked_scatter_(self.scored.counted, kept), threshold
 
     @torch.no_grad()
     def fold(self, training: bool = False) -> None:
@@ -128,33 +136,42 @@ class GemSearch:
     def end_of_epoch(self, epoch: int) -> dict[str, Any]:
         """Hard prune when it is time; returns what remains and the regulariser. `epoch` is 0-based."""
         record: dict[str, Any] = {}
-        if self.iterative and epoch > 0 and epoch % self.config.iter_period == 0:
+        due = self.config.iterative and epoch > 0 and epoch % self.config.iter_period == 0
+        if due and self.hard:
             record["prune_threshold"] = self._prune()
         self.fold()
-        record["remaining_percent"] = 100.0 * int((self.rounded() & self.prunable).sum()) / self.total
-        record["alive_percent"] = 100.0 * int((self.scored.alive & self.prunable).sum()) / self.total
+        record["remaining_percent"] = 100.0 * self._count(self.rounded()) / self.total
+        record["alive_percent"] = 100.0 * self._count(self.scored.alive) / self.total
+        if self.popup and self.config.algo != "ep":
+            record["prune_threshold"] = float(self._above_threshold()[1])
         if self.config.regularization:
             sum_ = penalty(self.config.regularization, self.scored.scores.detach(), self.scored.weights)
             record["reg_loss"] = self.config.lmbda * float(sum_)
+        if due and not self.hard:  # acts from the next epoch on; after the last one, in the ticket
+            prunes = min((epoch + 1) // self.config.iter_period, pruning.prune_count(self.epochs, self.config.iter_period))
+            self.removed = 1.0 - (1.0 - self.fraction) ** prunes
         return record
+
+    def _count(self, mask: Tensor) -> int:
+        """Weights in a flat mask, of those that count."""
+        return int((mask & self.scored.counted).sum())
 
     @torch.no_grad()
     def _prune(self) -> float:
         """One hard prune. If nothing would be left to compute with, straight to the target, and the search ends."""
-        scores, alive = self.scored.scores.detach(), self.scored.alive & self.prunable
-        rank = scores.abs() if self.popup else scores
-        rank = -rank if self.config.invert else rank
+        scores, counted = self.scored.scores.detach(), self.scored.counted
+        alive = self.scored.alive & counted
+        rank = -scores if self.config.invert else scores
         if self.config.prune_type == "FixThresholding":
-            kept, threshold = alive & (scores > self.config.quantize_threshold), self.config.quantize_threshold
+            kept, threshold = alive & (scores > FIXED_THRESHOLD), FIXED_THRESHOLD
         elif self.config.prune_type == "LocalBottomK":
             kept, threshold = pruning.local_bottom_k(rank, alive, self.fraction, self.scored.sizes)
         else:
             kept, threshold = pruning.bottom_k(rank, alive, self.fraction)
-        active = kept if self.popup else kept & (scores > self.config.quantize_threshold)
-        if not bool(active.any()):
+        if not bool((kept & (scores > self.config.quantize_threshold)).any()):
             self.collapsed = self.finished = True
             kept = pruning.keep_top(rank, min(self.target_count, int(alive.sum())), alive)
-        self._drop(kept | (self.scored.alive & ~self.prunable), rank)
+        self._drop(kept | ~counted, rank)
         if self.config.rewind_score:
             self.scored.scores.data.copy_(self.scored.start_scores)
         return threshold
@@ -165,7 +182,7 @@ class GemSearch:
 
         Raises WinnowError when not one weight is left.
         """
-        if self.iterative and (self.config.unflag_before_finetune or self.collapsed):
+        if self.hard and (self.config.unflag_before_finetune or self.collapsed):
             return
         scores = self.scored.scores.detach()
         mask = self.rounded()
@@ -174,7 +191,10 @@ class GemSearch:
                 f"{self.config.algo}: every score ended below {self.config.quantize_threshold:g}, no weight is left; "
                 f"lower lmbda ({self.config.lmbda:g})"
             )
-        self._drop(mask.clone(), scores.abs() if self.popup else scores)
+        rank = scores.abs() if self.popup else scores
+        self._drop(mask.clone(), -rank if self.config.invert else rank)
+        if self.popup:
+            self.fold()
 
     def _drop(self, kept: Tensor, rank: Tensor) -> None:
         """Record one prune: `kept` survives; what goes is remembered with its level and its rank."""
@@ -185,24 +205,25 @@ class GemSearch:
         self.scored.set_alive(kept)
 
     def ticket(self) -> dict[str, Any]:
-        """Bool arrays by weight name: what is left (after `close`, the search's ticket)."""
-        return {n: m for n, m in self.scored.arrays(self.scored.alive).items() if n in self._masked()}
+        """Bool arrays by weight name: what is left (after `close`, the search's ticket).
 
-    def _masked(self) -> set[str]:
-        """Names of the layers that the ticket masks: the hard-prunable ones, and others that have lost a weight."""
-        counted, alive = self.scored.views(self.prunable), self.scored.views(self.scored.alive)
-        return {n for n in self.scored.names if bool(counted[n].any()) or not bool(alive[n].all())}
+        A weight tensor that hard prunes never touch and that is whole is left out: it does not count.
+        """
+        found = self.scored.arrays(self.scored.alive)
+        return {n: v for n, v in found.items() if n in self.scored.counted_names or not v.all()}
 
     @torch.no_grad()
     def order(self) -> dict[str, Any]:
-        """Arrays `<name>.level` (int16) and `<name>.score` (float32) for gems.order; survivors come one level after the last."""
+        """Arrays `<name>.level` (int16) and `<name>.score` (float32) for gems.order, of the weights that count.
+
+        Survivors come one level after the last.
+        """
         alive = self.scored.alive
         level = torch.where(alive, torch.full_like(self.level, self.prunes + 1), self.level)
-        score = torch.where(alive, self.scored.scores.detach(), self.score_at)
-        masked = self._masked()
+        score = torch.where(alive, self.scored.scores.detach(), self.score_at).float()
         levels, scores = self.scored.arrays(level), self.scored.arrays(score)
-        ordered = {f"{n}.level": v for n, v in levels.items() if n in masked}
-        return {**ordered, **{f"{n}.score": v for n, v in scores.items() if n in masked}}
+        names = self.scored.counted_names
+        return {**{f"{n}.level": levels[n] for n in names}, **{f"{n}.score": scores[n] for n in names}}
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
@@ -212,7 +233,8 @@ class GemSearch:
             "level": self.level,
             "score_at": self.score_at,
         }
-        return {**tensors, "prunes": self.prunes, "finished": self.finished, "collapsed": self.collapsed}
+        plain = {name: getattr(self, name) for name in ("prunes", "finished", "collapsed", "removed")}
+        return {**tensors, **plain}
 
     def load_state_dict(self, state: Any) -> None:
         """From the checkpoint."""
@@ -221,6 +243,7 @@ class GemSearch:
         self.score_at.copy_(state["score_at"])
         self.scored.set_alive(state["alive"].to(self.level.device))
         self.prunes, self.finished, self.collapsed = state["prunes"], state["finished"], state["collapsed"]
+        self.removed = state["removed"]
 
 
 def search(
@@ -241,7 +264,7 @@ def search(
     `scores`: start scores by weight name (default: drawn from the seed); `attack`: search for a robust gem on adversarial
     images; `evaluate()` adds metrics of the rounded network to each epoch. The search is closed: its ticket is final.
     """
-    gem = GemSearch(model, scores or start_scores(model, config.score_init, seed), config, train.epochs)
+    gem = GemSearch(model, scores or start_scores(model, config.start, seed), config, train.epochs)
 
     def after_epoch(epoch: int) -> dict[str, Any]:
         record = gem.end_of_epoch(epoch)

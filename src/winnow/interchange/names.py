@@ -24,6 +24,11 @@ _RENAMED = (
 )
 
 
+def stands_beside(name: str) -> bool:
+    """Whether a tensor of this name is a mask, a score or a counter beside a model's own tensors."""
+    return bool(_BESIDE.search(name))
+
+
 @dataclass(frozen=True)
 class Fitted:
     """`tensors` under the model's names and in its shapes as far as they are its, `left_out`: names of what is no part of it.

@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from winnow import outside
 from winnow.artifacts import read_tensors
 from winnow.errors import WinnowError
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "ema", "init_weight")
+_SMALL = 16 << 20  # bytes that a tensor expanded from fewer may have
 _NUMPY = np._core.multiarray  # type: ignore[attr-defined]
 
 
@@ -42,14 +44,23 @@ def read_checkpoint(path: Path, entry: str | None = None) -> dict[str, Tensor]:
     """
     _check_kind(path)
     if path.suffix == ".safetensors":
-        return read_tensors(path)
+        state = read_tensors(path)
+        for name, tensor in state.items():
+            _check_values(path, name, tensor)
+        return state
     loaded = _read_imp_mask(path) if path.suffix == ".npy" else _load(path)
     for name in entry.split(".") if entry else ():
         if not isinstance(loaded, Mapping) or name not in loaded:
             keys = ", ".join(map(str, list(loaded)[:12])) if isinstance(loaded, Mapping) else type(loaded).__name__
             raise WinnowError(f"{path}: no entry {entry!r}; it holds {keys}")
         loaded = loaded[name]
+    seen: list[Any] = []
     while isinstance(loaded, Mapping):
+        if any(loaded is s for s in seen):
+            raise WinnowError(
+                f"{path}: holds itself under the keys of a state dict ({', '.join(CONTAINERS)}); it is no checkpoint"
+            )
+        seen.append(loaded)
         inner = next((loaded[k] for k in CONTAINERS if isinstance(loaded.get(k), Mapping)), None)
         if inner is None:
             break
@@ -59,14 +70,27 @@ def read_checkpoint(path: Path, entry: str | None = None) -> dict[str, Tensor]:
     state = {str(k): v.detach() for k, v in loaded.items() if isinstance(v, Tensor)}
     if not state:
         raise WinnowError(f"{path}: no state dict found; looked for the keys {', '.join(CONTAINERS)}")
+    for name, tensor in state.items():
+        _check_values(path, name, tensor)
     return state
+
+
+def _check_values(path: Path, name: str, tensor: Tensor) -> None:
+    """Raise WinnowError for a tensor that no network computes with: complex, not on the CPU, or larger than what is stored of it."""
+    if tensor.is_complex():
+        raise WinnowError(f"{path}: {name} is complex; save its real weights alone")
+    if tensor.device.type != "cpu" or tensor.layout != torch.strided:
+        raise WinnowError(
+            f"{path}: {name} holds no plain values ({tensor.device.type}, {tensor.layout}); save it dense, with values"
+        )
+    size = tensor.numel() * tensor.element_size()
+    if size > max(tensor.untyped_storage().nbytes(), _SMALL):
+        raise WinnowError(f"{path}: {name} is a view of {size:,} bytes on fewer that are stored; save a contiguous copy of it")
 
 
 def _check_kind(path: Path) -> None:
     """Raise WinnowError for what often lies under the name of a weights file: nothing, a Git LFS pointer, a web page."""
-    if not path.is_file():
-        raise WinnowError(f"{path}: no such file; correct the path")
-    with path.open("rb") as f:
+    with outside.opened(path) as f:
         head = f.read(64)
     if not head:
         raise WinnowError(f"{path}: is empty; fetch the file again")
@@ -77,6 +101,7 @@ def _check_kind(path: Path) -> None:
 
 
 def _load(path: Path) -> Any:
+    outside.check_zip(path)
     try:
         with torch.serialization.safe_globals(_harmless()):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -91,7 +116,7 @@ def _load(path: Path) -> Any:
             "torch.save(model.state_dict(), ...)"
         ) from None
     except MemoryError:
-        raise
+        raise WinnowError(f"{path}: needs more memory than there is; save its state dict alone") from None
     except Exception as error:  # a broken file fails in as many ways as a pickle has instructions
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise WinnowError(f"{path}: truncated or not a torch checkpoint ({reason})") from None

@@ -84,7 +84,11 @@ def work(text: str, model: Model | TextModel | None, wildcards: Any = None) -> f
     train, held_out, test = _examples(data)
     attack = config.get("attack") or {}
     if "evaluation" in config:
-        return one * test * _evaluation_passes(config["evaluation"], test, getattr(wildcards, "mode", "adv") == "adv")
+        return one * test * _evaluation_passes(config["evaluation"], getattr(wildcards, "mode", "adv") == "adv")
+    if "autoattack" in config:
+        auto = config["autoattack"]
+        passes = 1.0 + WITHSTANDS * sum(AUTOATTACK[a] for a in auto["attacks"])
+        return one * min(test, auto["images"] or test) * passes
     if "recipe" in attack:
         return one * (test + min(test, config["examples"] or test) * QUERIES)
     if pretraining:
@@ -98,14 +102,10 @@ def work(text: str, model: Model | TextModel | None, wildcards: Any = None) -> f
     return one * epoch * config["train"]["epochs"] * max(1, len(config.get("checks", [])))
 
 
-def _evaluation_passes(evaluation: dict[str, Any], test: float, adversarial: bool) -> float:
-    """Forward passes of an image: PGD on every network, AutoAttack and l2 on adversarially trained ones alone."""
+def _evaluation_passes(evaluation: dict[str, Any], adversarial: bool) -> float:
+    """Forward passes of an image: PGD on every network, l2 on adversarially trained ones alone."""
     attacks = [evaluation["attack"], evaluation["l2_attack"] if adversarial else None]
-    passes = 1.0 + sum(2 * a["steps"] * a["restarts"] for a in attacks if a)
-    auto = evaluation["autoattack"] if adversarial else None
-    if auto:
-        passes += WITHSTANDS * sum(AUTOATTACK[a] for a in auto["attacks"]) * min(1.0, (auto["images"] or test) / test)
-    return passes
+    return 1.0 + sum(2 * a["steps"] * a["restarts"] for a in attacks if a)
 
 
 def output_bytes(paths: list[str], model: Model | TextModel | None) -> float:

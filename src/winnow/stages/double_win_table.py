@@ -21,12 +21,13 @@ def main(job: Job[Table]) -> None:
     from winnow.pipelines.double_win.table import table
 
     cfg, runs = job.config, list(job.config.grid.runs())
-    files = sorted({f"{r.folder}/evaluation.json" for r in runs} | {r.mask for r in runs if r.mask})
+    files = sorted({*cfg.grid.results(runs)} | {r.mask for r in runs if r.mask})
     job.read("results", [Path(f) for f in files])
     remaining = {mask: read_metadata(mask)["remaining_percent"] for mask in {r.mask for r in runs if r.mask}}
     result = table(
         runs,
         evaluation=lambda run: read_json(f"{run.folder}/evaluation.json"),
+        autoattack=lambda run: read_json(f"{run.folder}/autoattack.json")["aa"] if cfg.grid.autoattacked(run) else None,
         remaining_percent=lambda run: remaining[run.mask] if run.mask else 100.0,
         tolerance=cfg.tolerance,
         published=cfg.published,

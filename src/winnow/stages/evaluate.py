@@ -1,7 +1,7 @@
-"""Measure transferred models on the test split: SA, RA by PGD with restarts, AutoAttack, l2 PGD, CIFAR-10-C.
+"""Measure transferred models on the test split: SA, RA by PGD with restarts, l2 PGD, CIFAR-10-C.
 
 Models trained adversarially get every configured attack; others SA and RA. Accuracies are percentages of the test split. A killed
-run goes on after the last finished batch.
+run goes on after the last finished batch. AutoAttack is a stage of its own.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main(job: Job[Evaluate]) -> None:
         for name in ("best_sa", "best_ra"):
             if not job.inputs[name]:
                 continue
-            model, spec = models.load_pretrained(job[name])
+            model, _ = models.load_pretrained(job[name])
             place(model, cfg.compute, device)
             part = functools.partial(tally, name)
             result: dict[str, Any] = {"sa": ev.accuracy(model, loader, cfg.compute, tally=part("sa"))}
@@ -51,10 +51,6 @@ def main(job: Job[Evaluate]) -> None:
                 )
             if name == "best_ra" and wanted.l2_attack:
                 result["l2_ra"] = ev.robust_accuracy(model, loader, wanted.l2_attack, cfg.compute, cfg.seed, part("l2_ra"))
-            if name == "best_ra" and wanted.autoattack:
-                part_of = sources.subset(test, wanted.autoattack.images, cfg.data.split_seed)
-                some = Loader(part_of, cfg.data, wanted.batch_size, device, cfg.seed, job.run.workers)
-                result["aa"] = ev.autoattack_accuracy(model, some, wanted.autoattack, spec["num_classes"], cfg.seed, part("aa"))
             found[name] = result
     job.write_metrics("metrics", found)
 

@@ -25,18 +25,14 @@ def main(job: Job[Pretrain]) -> None:
     """Build, train, measure, write."""
     from winnow.train.device import start
     from winnow.vision import models, sources
-    from winnow.vision.batches import Loader
     from winnow.vision.evaluate import accuracy
-    from winnow.vision.training import place, train_classifier
+    from winnow.vision.training import place, train_classifier, training_loaders
 
     cfg = job.config
     device = start(cfg.compute, job.run.device, seed_of(cfg.seed, "init"))
     sets = sources.load(cfg.data, job.run.data_root, job.run.download)
     model = place(models.build(cfg.model, sets.num_classes), cfg.compute, device)
-    train, val, test = (
-        Loader(split, cfg.data, cfg.train.batch_size, device, cfg.seed, job.run.workers)
-        for split in (sets.train, sets.val, sets.test)
-    )
+    train, val, test = training_loaders((sets.train, sets.val, sets.test), cfg.data, cfg.train, cfg.seed, job.run)
     history, _ = train_classifier(
         model, train, val, train=cfg.train, compute=cfg.compute, seed=cfg.seed, attack=cfg.attack, run=job.run
     )

@@ -7,9 +7,10 @@ random can take the counts of another ticket (--like); snip, grasp, synflow and 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Any
 
-from winnow.config.pruning import Prune, module_of
+from winnow.config.pruning import Prune, loader_of, module_of, modules_of
 from winnow.errors import WinnowError
 from winnow.prune import methods
 from winnow.stage import Job, Stage
@@ -25,7 +26,7 @@ stage = Stage(
         "like?": "ticket whose per-layer counts a random one takes",
     },
     outputs={"out": "the ticket"},
-    also=lambda config: [f"winnow.prune.{module_of(config)}"],
+    also=modules_of,
 )
 
 
@@ -64,23 +65,16 @@ def _count(sized: Any, cfg: Prune) -> float:
 
 
 def _by_model(job: Job[Prune], module: Any) -> Any:
-    from winnow.train.device import start
-
     cfg, weights = job.config, job["weights"]
-    batches: list[Any]
-    start(cfg.compute, job.run.device, cfg.seed)
-    if cfg.text is not None:
-        from winnow.text.training import calibration as texts
-
-        model, batches = texts(weights, cfg.text, cfg.images, cfg.seed, job.run)
-    elif cfg.data is not None:
-        from winnow.vision.training import calibration as images
-
-        model, batches = images(weights, cfg.data, cfg.images, cfg.seed, cfg.compute, job.run)
-    else:
+    data = cfg.data if cfg.text is None else cfg.text
+    if data is None:
         raise WinnowError(f"config: {cfg.method} runs the model, so it needs the task (data or text)")
+    load = import_module(str(loader_of(cfg))).calibration  # by name: what prunes without it does not depend on training code
+    model, batches = load(weights, data, cfg.images, cfg.seed, cfg.compute, job.run)
     arrays = prunable_arrays(weights)
-    return module.masks(model, list(arrays), _count(arrays, cfg), batches, **cfg.options)
+    explained = import_module("winnow.train.device").explained
+    with explained(f"set images to less than {cfg.images}"):
+        return module.masks(model, list(arrays), _count(arrays, cfg), batches, **cfg.options)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def main(job: Job[SearchRobustTicket]) -> None:
     shapes = {name: list(model.get_parameter(name).shape) for name in prunable(model)}
     history, kept = search(
         model, list(shapes), data, train=cfg.train, masks=cfg.masks, adversary=cfg.adversary,
-        keep_epochs=cfg.keep_epochs, compute=cfg.compute, seed=cfg.seed, run=job.run,
+        keep_epochs=cfg.keep_epochs, compute=cfg.compute, seed=cfg.seed, frozen=cfg.frozen, run=job.run,
     )  # fmt: skip
     if not job.writes:
         return

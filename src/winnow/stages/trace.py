@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from winnow import records
+from winnow.errors import printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         made = about.get("stage", "not made by winnow") + ("" if seed is None else f" seed {seed}")
         role = f"{node.role}: " if node.role else ""
         more = " (its parents: above)" if node.repeated and node.record and node.record.parents else ""
-        print(f"{'  ' * node.depth}{role}{node.file}  {digest}  {made}  {node.state}{more}")
+        print(printable(f"{'  ' * node.depth}{role}{node.file}  {digest}  {made}  {node.state}{more}"))
     return 0 if sound else 2
 
 

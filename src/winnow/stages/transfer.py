@@ -27,21 +27,21 @@ def main(job: Job[Transfer]) -> None:
     from winnow.ticket import Ticket
     from winnow.train.device import start
     from winnow.vision import models, sources
-    from winnow.vision.batches import Loader
-    from winnow.vision.training import place, train_classifier
+    from winnow.vision.training import place, train_classifier, training_loaders
 
     cfg = job.config
     device = start(cfg.compute, job.run.device, seed_of(cfg.seed, "head"))
     sets = sources.load(cfg.data, job.run.data_root, job.run.download)
     subset = sources.fraction(sets.train, cfg.fraction, cfg.seed)
-    model, spec = models.load_pretrained(job["init"], sets.num_classes)
+    model, spec = models.load_pretrained(job["init"], sets.num_classes, cfg.normalisation)
     place(model, cfg.compute, device)
     ticket = Ticket.load(job["mask"]) if job.inputs["mask"] else None
-    train, val = (Loader(s, cfg.data, cfg.train.batch_size, device, cfg.seed, job.run.workers) for s in (subset, sets.val))
+    train, val = training_loaders((subset, sets.val), cfg.data, cfg.train, cfg.seed, job.run)
     watch = ("val_sa", "val_ra") if cfg.attack else ("val_sa",)
     history, best = train_classifier(
         model, train, val,
         train=cfg.train, compute=cfg.compute, seed=cfg.seed, attack=cfg.attack, ticket=ticket, watch=watch, run=job.run,
+        selection_attack=cfg.selection_attack,
     )  # fmt: skip
     for metric in watch:
         job.write_weights(metric.replace("val", "best"), best.states[metric], model=spec, selected_by=metric)

@@ -8,13 +8,14 @@ and figures alone, so that two versions of the code can be compared. Exit codes:
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from winnow import records
-from winnow.errors import WinnowError
+from winnow.errors import WinnowError, printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,9 +39,10 @@ def _check(folder: Path) -> int:
     bad, notes, count = records.verify(folder)
     for b in bad:
         follow = ", ".join(f"{n} of {stage}" for stage, n in b.followers.items())
-        print(f"{b.file}: {b.reason}; delete {_quoted(b.delete)}" + (f"; what follows from it: {follow}" if follow else ""))
+        bad_one = printable(f"{b.file}: {b.reason}")
+        print(f"{bad_one}; delete {_quoted(b.delete)}" + (printable(f"; what follows from it: {follow}") if follow else ""))
     for note in notes:
-        print(f"note: {note}")
+        print(printable(f"note: {note}"))
     print(f"{folder}: {count} artifacts, {len(bad)} bad")
     if bad:
         remove = {f for b in bad for f in b.delete}
@@ -52,12 +54,17 @@ def _check(folder: Path) -> int:
 
 def _compare(folder: Path, other: Path, tensors: bool) -> int:
     found, count = records.differences(folder, other, tensors)
-    print(*found, f"{folder} and {other}: {count} artifacts in both, {len(found)} differences", sep="\n")
+    print(*map(printable, found), f"{folder} and {other}: {count} artifacts in both, {len(found)} differences", sep="\n")
     return 2 if found or not count else 0
 
 
 def _quoted(files: list[Path]) -> str:
-    return " ".join(shlex.quote(str(f)) for f in files)
+    """The files for a shell; names with control characters in the quotes that bash and zsh have for them."""
+    return " ".join(shlex.quote(str(f)) if str(f).isprintable() else f"$'{_escaped(os.fsencode(f))}'" for f in files)
+
+
+def _escaped(name: bytes) -> str:
+    return "".join(chr(b) if 32 <= b < 127 and b not in b"'\\" else f"\\x{b:02x}" for b in name)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,16 @@ import pandas as pd
 COLUMNS = {
     "double_win": [
         "pretraining", "imp_regime", "method", "removed_percent", "dataset", "fraction", "seeds",
-        "std_sa_mean", "std_ra_mean", "adv_sa_mean", "adv_ra_mean", "adv_aa_mean", "double_win",
+        "std_sa_mean", "std_ra_mean", "adv_sa_mean", "adv_ra_mean", "adv_aa_mean", "double_win", "double_win_margin_se",
     ],
     "robust_bert": [
         "task", "method", "removed_percent", "search_epoch", "attacker", "attacked", "seeds",
         "clean_percent", "aua_percent", "suc_percent", "mean_queries", "perturbed_percent",
     ],
     "rare_gems": [
-        "dataset", "arch", "algo", "target_remaining_percent", "remaining_percent", "seeds", "acc_before",
+        "dataset", "arch", "branch", "algo", "target_remaining_percent", "remaining_percent", "seeds", "acc_before",
         "acc_after_mean", "acc_after_std", "reinit_acc", "shuffle_acc", "invert_acc", "is_gem",
+        "is_gem_margin_se",
     ],
 }  # fmt: skip
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from winnow.rng import numpy_generator
 from winnow.text.data import Examples
+from winnow.train.device import on_device
 
 POOL_BATCHES = 32  # examples are sorted by length within pools of this many batches; order is otherwise random
 
@@ -41,8 +42,8 @@ class Encoded:
             if self.types is not None:
                 packed[2, row, :n] = self.types[i]
         names = ("input_ids", "attention_mask", "token_type_ids")
-        inputs = dict(zip(names, torch.from_numpy(packed).to(device), strict=False))  # two, or three with token types
-        return {**inputs, "labels": torch.from_numpy(self.labels[index]).to(device)}
+        inputs = dict(zip(names, on_device(packed, device), strict=False))  # two, or three with token types
+        return {**inputs, "labels": on_device(self.labels[index], device)}
 
 
 def encode(tokenizer: Any, examples: Examples, max_length: int, types: bool = True) -> Encoded:

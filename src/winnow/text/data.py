@@ -56,7 +56,12 @@ class Examples:
 def load_text(
     config: TextData, data_root: Path, download: bool = False, wanted: tuple[str, ...] = ("train", "test")
 ) -> dict[str, Examples]:
-    """The wanted splits; train comes as `train` and `val` (held out, stratified). WinnowError for anything unusable."""
+    """The wanted splits; train comes as `train` and `val` (held out, stratified; the test split when `val_fraction` is 0).
+
+    WinnowError for anything unusable.
+    """
+    if "train" in wanted and not config.val_fraction:
+        wanted = tuple(dict.fromkeys((*wanted, "test")))
     if config.dataset == "embedded":
         parts = {k: n for k, n in (("train", EMBEDDED_TRAIN), ("test", EMBEDDED_TEST)) if k in wanted}
         whole = {name: Examples(t, None, y) for name, n in parts.items() for t, y in [grammar.sentences(n, 0, name)]}
@@ -71,7 +76,9 @@ def load_text(
     for name, examples in whole.items():
         _check(examples, config, name)
     splits = dict(whole)
-    if "train" in whole:
+    if "train" in whole and not config.val_fraction:
+        splits["val"] = whole["test"]
+    elif "train" in whole:
         held = stratified(whole["train"].labels, config.val_fraction, config.split_seed, "val")
         rest = np.setdiff1d(np.arange(len(whole["train"])), held)
         if not len(rest):

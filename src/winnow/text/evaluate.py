@@ -8,7 +8,7 @@ from torch import nn
 from winnow.config.parts import Compute
 from winnow.text.batches import Encoded, by_length
 from winnow.train import ranks
-from winnow.train.device import autocast
+from winnow.train.device import autocast, explained
 
 EVAL_BATCH = 128
 
@@ -20,6 +20,6 @@ def accuracy(model: nn.Module, data: Encoded, compute: Compute, device: torch.de
     right = torch.zeros((), dtype=torch.int64, device=device)
     for batch in by_length(data, EVAL_BATCH, device, ranks.turns()):
         labels = batch.pop("labels")
-        with autocast(compute, device):
+        with autocast(compute, device), explained("take a GPU with more memory, or a smaller data.max_length"):
             right += (model(**batch).logits.argmax(dim=1) == labels).sum()
     return 100.0 * ranks.total(int(right)) / len(data.ids)

@@ -105,13 +105,17 @@ def _sample(score: Tensor, u: Tensor, config: HardConcrete) -> tuple[Tensor, Ten
 
 
 class _Masked(torch.autograd.Function):
-    """weight * mask(score, u) with the gradient to the score alone: the weights are frozen during the search.
+    """weight * mask(score, u) with the gradient to the score alone: the weights are frozen during the search, as a rule.
 
     Under autocast the result has its dtype already (rounded from float32, once), and no pass over the weights casts it.
     """
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, score: Tensor, u: Tensor, config: HardConcrete) -> Tensor:
+        if ctx.needs_input_grad[0]:
+            mask, slope = _sample(score, u, config)
+            ctx.save_for_backward(slope, weight, mask)
+            return (weight * mask).to(working_dtype(weight))
         if score.shape != weight.shape or weight.device.type != "cpu":
             mask, slope = _sample(score, u, config)
             ctx.save_for_backward(slope * weight if score.shape == weight.shape else slope, weight)
@@ -128,6 +132,9 @@ class _Masked(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+        if ctx.needs_input_grad[0]:
+            slope, weight, mask = ctx.saved_tensors
+            return grad * mask, (grad * weight).sum_to_size(slope.shape) * slope, None, None
         gain, weight = ctx.saved_tensors
         if weight is None:
             result = torch.empty_like(gain)
@@ -159,9 +166,9 @@ class MaskedWeight(nn.Module):
         return weight * eval_mask(self.score, self.config)
 
 
-def attach(model: nn.Module, names: list[str], config: HardConcrete) -> dict[str, nn.Parameter]:
-    """Freeze `model`, put a mask on each named weight; returns the scores (trainable) by weight name."""
-    model.requires_grad_(False)
+def attach(model: nn.Module, names: list[str], config: HardConcrete, frozen: bool = True) -> dict[str, nn.Parameter]:
+    """Freeze `model` (unless told not to), put a mask on each named weight; returns the scores (trainable) by weight name."""
+    model.requires_grad_(not frozen)
     scores = {}
     for name in names:
         path, _, leaf = name.rpartition(".")

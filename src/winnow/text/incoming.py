@@ -6,7 +6,6 @@ numbers and goes on. Whatever could not work in a later stage is refused.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from winnow import outside
 from winnow.errors import WinnowError
-from winnow.interchange import read_checkpoint
+from winnow.interchange import read_checkpoint, stands_beside
 from winnow.text import compat
 from winnow.text.batches import encode
 from winnow.text.data import Examples
@@ -25,6 +25,7 @@ from winnow.weights import pretrained_files, pretrained_folder
 
 log = logging.getLogger("winnow")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+MOST_LAYERS = 1000
 _OTHER_FRAMEWORKS = ("tf_model.h5", "flax_model.msgpack", "model.onnx", "adapter_model.safetensors", "adapter_config.json")
 
 
@@ -45,6 +46,7 @@ def load_pretrained(
         raise _unusable(folder, "config.json", error) from None
     kind = class_for(config, folder)
     state = read_state(folder)
+    check_sizes(config, state, folder)
     config.num_labels = classes
     try:
         model = kind._from_config(config, attn_implementation=compat.attention(kind), dtype=torch.float32)
@@ -85,7 +87,7 @@ def _unusable(folder: Path, what: str, error: Exception) -> WinnowError:
 def check_files(folder: Path) -> None:
     """Raise WinnowError for files that only stand for a model's: empty ones, Git LFS pointers and web pages."""
     for file in pretrained_files(folder):
-        with file.open("rb") as f:
+        with outside.opened(file) as f:
             head = f.read(512)
         if not head.strip():
             raise WinnowError(f"{file}: is empty; copy or download it again")
@@ -107,8 +109,8 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     if not name.endswith(".index.json"):
         return read_checkpoint(folder / name)
     try:
-        shards = sorted(set(json.loads((folder / name).read_text())["weight_map"].values()))
-        missing = [s for s in shards if not (folder / s).is_file()]
+        shards = sorted(set(outside.read_json(folder / name)["weight_map"].values()))
+        missing = [s for s in shards if "/" in s or not (folder / s).is_file()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WinnowError(f"{folder / name}: not an index of weights ({error!r}); copy it again") from None
     if missing:
@@ -116,6 +118,23 @@ def read_state(folder: Path) -> dict[str, Tensor]:
             f"{folder / missing[0]}: missing ({len(missing)} of {len(shards)} parts of the weights); copy it here"
         )
     return {k: v for shard in shards for k, v in read_checkpoint(folder / shard).items()}
+
+
+def check_sizes(config: Any, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Raise WinnowError for a config.json whose network would be larger than its weights, before it is built."""
+    layers, hidden = getattr(config, "num_hidden_layers", 0), getattr(config, "hidden_size", 0)
+    stored = sum(v.numel() for v in state.values())
+    wide = max((getattr(config, name, 0) for name in ("vocab_size", "intermediate_size")), key=_number)
+    narrow = getattr(config, "embedding_size", hidden)
+    if _number(layers) > MOST_LAYERS or _number(wide) * min(_number(narrow), _number(hidden)) > max(stored, 1):
+        raise WinnowError(
+            f"{folder}: config.json describes {layers} layers, {wide} x {hidden} the largest matrix, and the weights hold {stored:,} "
+            "values; they belong to different models"
+        )
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _modern(name: str) -> str:
@@ -147,7 +166,8 @@ def fill(model: Any, state: Mapping[str, Tensor], folder: Path, classes: int, sa
     named = {base + n: state[prefix + n] for n in encoder if prefix + n in state}
     left = {k.removeprefix(prefix) for k in state if k.startswith(prefix)} - set(encoder) if prefix else set()
     buffers = {n.removeprefix(base) for n, _ in model.named_buffers()}
-    surplus = sorted(n for n in left - buffers if n.startswith(_inner(needed)) and "pooler" not in n)
+    unknown = (n for n in left - buffers if n.startswith(_inner(needed)) and "pooler" not in n)
+    surplus = sorted(n for n in unknown if not stands_beside(n))  # import_ticket reads the masks
     if surplus:
         raise WinnowError(
             f"{folder}: the weights hold {_some(surplus)}, which config.json does not know; they belong to another model"

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
+from winnow import places
 from winnow.artifacts import MODEL_FILE, SIDECAR, sha256_file, write_json, write_record
 from winnow.config.text import TextModel
 from winnow.errors import WinnowError
 from winnow.rng import seed_of
 from winnow.text import compat
-from winnow.weights import model_folder
+from winnow.weights import check_replaceable, model_folder, replace_folder
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -159,26 +161,31 @@ def save_classifier(file: Path, model: Any, tokenizer: Any, record: Mapping[str,
     """
     if file.name != MODEL_FILE:
         raise WinnowError(f"{file}: a model folder is named by its {MODEL_FILE}; write to .../{MODEL_FILE}")
-    folder = file.parent
+    folder = file.parent.absolute()
+    check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
     try:
-        model.config._name_or_path = ""  # where it was loaded from must not be in the bytes
-        model.save_pretrained(made)
-        tokenizer.save_pretrained(made)
-        _strip_paths(made / "tokenizer_config.json")
-        about = {"format": 1, "kind": "text_model", "prunable": prunable(model), **record}
-        files = {p.name: sha256_file(p) for p in sorted(made.iterdir())}
-        write_record(made / SIDECAR, {**about, "files": files})
-        for file in made.iterdir():
-            with file.open("rb") as f:
-                os.fsync(f.fileno())
-        made.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(made, folder)
-    except OSError as error:
-        raise WinnowError(f"{folder}: cannot be written ({error.strerror or error}); free space or change the folder") from None
+        with places.marked(made):
+            model.config._name_or_path = ""  # where it was loaded from must not be in the bytes
+            model.save_pretrained(made)
+            tokenizer.save_pretrained(made)
+            _strip_paths(made / "tokenizer_config.json")
+            about = {"format": 1, "kind": "text_model", "prunable": prunable(model), **record}
+            files = {p.name: sha256_file(p) for p in sorted(made.iterdir())}
+            write_record(made / SIDECAR, {**about, "files": files})
+            for file in made.iterdir():
+                with file.open("rb") as f:
+                    os.fsync(f.fileno())
+            made.chmod(0o755)
+            replace_folder(made, folder)
+    except Exception as error:
+        if not isinstance(error, OSError | SafetensorError) and "(os error" not in str(
+            error
+        ):  # tokenizers raises Exception itself
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise WinnowError(f"{folder}: cannot be written ({reason}); free space or change the folder") from None
     finally:
         shutil.rmtree(made, ignore_errors=True)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
 import io
 import json
 import sys
@@ -14,8 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from winnow import outside
 from winnow.errors import WinnowError, nearest
 
+LARGEST = outside.LARGEST_TABLE
 KINDS = ("tsv", "csv", "jsonl", "json", "parquet")
 Quoting = Literal["none", "minimal"]
 _MARKS = [(codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -37,10 +38,8 @@ def read_rows(path: Path, columns: Sequence[str], quoting: Quoting | None = None
     if kind not in KINDS:
         raise WinnowError(f"{path}: unknown kind of table; use .tsv, .csv, .jsonl, .json or .parquet (also .gz)")
     try:
-        data = path.read_bytes()
-        if name.endswith(".gz"):
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
+        data = outside.unpacked(path, LARGEST) if name.endswith(".gz") else outside.read_bytes(path, LARGEST)
+    except (ValueError, zlib.error) as error:
         raise _damaged(path, kind, error) from None
     if not data.strip():
         raise WinnowError(f"{path}: holds no rows (the file is empty)")

@@ -19,7 +19,7 @@ from winnow.text.evaluate import accuracy
 from winnow.text.freelb import AdversarialStep
 from winnow.text.models import check_classes, load_classifier, token_types
 from winnow.ticket import Ticket
-from winnow.train.device import autocast
+from winnow.train.device import autocast, start
 from winnow.train.loop import Fit, fit
 from winnow.train.masking import enforce
 from winnow.train.optim import decay_groups, make_optimizer
@@ -87,8 +87,11 @@ def finetune(
     )
 
 
-def calibration(path: Path, data: TextData, examples: int, seed: int, run: Run) -> tuple[nn.Module, list[dict[str, Tensor]]]:
+def calibration(
+    weights: Path, data: TextData, examples: int, seed: int, compute: Compute, run: Run
+) -> tuple[nn.Module, list[dict[str, Tensor]]]:
     """The model of a folder on the run's device, and its first batch of the shuffled training split."""
-    model, _, encoded = load(path, data, run.data_root, run.download)
+    start(compute, run.device, seed)
+    model, _, encoded = load(weights, data, run.data_root, run.download)
     batches = TextBatches(encoded["train"], min(examples, len(encoded["train"].ids)), seed, run.device)
     return model.to(run.device), [next(iter(batches.epoch(0)))]

@@ -11,11 +11,13 @@ import logging
 import os
 import pickle
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from winnow import outside
 from winnow.artifacts import write_bytes
 from winnow.run import Run
 from winnow.train import ranks
@@ -52,7 +54,7 @@ class Checkpoints:
         torch.save(state, buffer)
         data = buffer.getvalue()
         current = folder / CURRENT
-        if current.exists():
+        with suppress(FileNotFoundError):
             os.replace(current, folder / PREVIOUS)
         write_bytes(current, hashlib.sha256(data).digest() + data)
 
@@ -62,9 +64,9 @@ class Checkpoints:
             return None
         for name in (CURRENT, PREVIOUS):
             path = self.folder / name
-            if not path.exists():
+            if not path.is_file() or path.is_symlink():
                 continue
-            data = path.read_bytes()
+            data = outside.read_bytes(path)
             digest, body = data[:_DIGEST], data[_DIGEST:]
             if hashlib.sha256(body).digest() != digest:
                 log.warning("%s is damaged (checksum); the generation before it is used", path)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 
 from winnow.config.parts import Compute
@@ -35,15 +36,29 @@ def configure(compute: Compute, device: torch.device) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(compute.deterministic)
         torch.backends.cudnn.benchmark = not compute.deterministic
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+        # else a pass over every new tensor; nothing here reads one unwritten
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.allow_tf32 = compute.precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = compute.precision == "tf32"
+
+
+def on_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A copy of a NumPy array on the device; a GPU takes it without the host waiting for what is queued there."""
+    tensor = torch.from_numpy(array)
+    return tensor.to(device) if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Within: a kernel that has no deterministic form (a VGG's pooling on a GPU) ends in the line that says what to do."""
+def explained(smaller: str) -> Iterator[None]:
+    """Within: what a user can mend ends in one line. `smaller`: the key to change when the memory of the GPU is too small.
+
+    The other is a kernel that has no deterministic form (a VGG's pooling on a GPU).
+    """
     try:
         yield
+    except torch.OutOfMemoryError as error:
+        told = " ".join(str(error).split(". ")[:2])
+        raise WinnowError(f"{told}; {smaller}") from None
     except RuntimeError as error:
         if "deterministic" not in str(error) or not torch.are_deterministic_algorithms_enabled():
             raise

@@ -64,6 +64,7 @@ class Fit:
     before_update() may change gradients (masks, regularisers), after_update() parameters (clamps);
     after_epoch(epoch) -> metrics of that epoch (0-based), e.g. validation accuracies. finished() ends the run before the next
     epoch; it must follow from checkpointed state. max_steps ends it after that many steps. `extras` are checkpointed too.
+    `accumulating`: parameters that are not stepped; their gradients are never set to zero and count in the norm that is clipped.
     """
 
     model: nn.Module
@@ -78,6 +79,7 @@ class Fit:
     finished: Callable[[], bool] | None = None
     max_steps: int | None = None
     extras: Mapping[str, Stateful] = field(default_factory=dict)
+    accumulating: Sequence[Tensor] = ()
     history: list[dict[str, Any]] = field(default_factory=list)
     global_step: int = 0
     epoch_loss: float | Tensor = 0.0  # sum over the epoch's steps so far; stays on the device
@@ -102,6 +104,7 @@ def _fit(plan: Fit, run: Run) -> list[dict[str, Any]]:
         group["base_lr"] = rate
     run.record_processes(ranks.size())
     trainable = [p for group in plan.optimizer.param_groups for p in group["params"]]
+    trainable += plan.accumulating
     for epoch in range(len(plan.history), plan.train.epochs):
         first, sizes = plan.global_step - epoch * per_epoch, plan.batches.sizes(epoch)
         if first == 0 and plan.finished is not None and plan.finished():
@@ -167,8 +170,8 @@ def _one_step(plan: Fit, batch: Any, examples: int, trainable: list[Tensor]) -> 
     for group in plan.optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
     plan.optimizer.zero_grad(set_to_none=True)
-    with ranks.step(plan.seed, plan.global_step, examples), explained():
-        loss = plan.step(batch).detach()
+    with ranks.step(plan.seed, plan.global_step, examples), explained(_smaller(plan.train, examples)):
+        loss = _passes(plan, batch, examples, trainable)
     if ranks.size() > 1:
         gradients = [p.grad for p in trainable if p.grad is not None]
         ranks.average([loss, *ranks.statistics(plan.model), *gradients], examples)
@@ -183,6 +186,39 @@ def _one_step(plan: Fit, batch: Any, examples: int, trainable: list[Tensor]) -> 
     plan.optimizer.step()
     if plan.after_update is not None:
         plan.after_update()
+
+
+def _passes(plan: Fit, batch: Any, examples: int, trainable: list[Tensor]) -> Tensor:
+    """The loss and gradients of a batch: in one pass, or as the mean over its micro-batches, each counting by its examples."""
+    count = ranks.pieces(examples, plan.train.micro_batch)
+    if count == 1:
+        return plan.step(batch).detach()
+    whole = ranks.share(examples)
+    losses, sums, moved = [], list[Tensor](), list[Tensor]()
+    for number in range(count):
+        with ranks.micro_batch(examples, number, count) as part:
+            weight = (part.stop - part.start) / (whole.stop - whole.start)
+            losses.append(plan.step(_part(batch, part)).detach() * weight)
+        moved = moved or [p for p in trainable if p.grad is not None]
+        gradients = [p.grad for p in moved if p.grad is not None]
+        if sums:
+            torch._foreach_add_(sums, gradients, alpha=weight)
+        else:
+            sums = list(torch._foreach_mul(gradients, weight))
+        plan.optimizer.zero_grad(set_to_none=True)
+    for parameter, total in zip(moved, sums, strict=True):
+        parameter.grad = total
+    return torch.stack(losses).sum()
+
+
+def _part(batch: Any, part: slice) -> Any:
+    return {k: v[part] for k, v in batch.items()} if isinstance(batch, Mapping) else tuple(t[part] for t in batch)
+
+
+def _smaller(train: Train, examples: int) -> str:
+    """What to do when a step does not fit into memory."""
+    now = min(train.micro_batch or examples, examples)
+    return f"set train.micro_batch ({now} examples at once did not fit) to {max(2, now // 2)} or less"
 
 
 def _check_finite(plan: Fit) -> None:

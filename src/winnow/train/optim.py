@@ -12,23 +12,32 @@ from winnow.config.parts import Train
 
 
 def make_optimizer(config: Train, parameters: Iterable[Any]) -> torch.optim.Optimizer:
-    """SGD, Adam (weight decay in the gradient) or AdamW (decoupled) over parameters or parameter groups."""
+    """SGD, Adam (weight decay in the gradient) or AdamW (decoupled) over parameters or parameter groups; on a GPU in one kernel."""
+    parameters = list(parameters)
+    fused = _on_cuda(parameters) or None  # None: torch's own choice
     if config.optimizer == "sgd":
         return torch.optim.SGD(
             parameters,
+            fused=fused,
             lr=config.lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             nesterov=config.nesterov and config.momentum > 0,
         )
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    return kind(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+
+
+def _on_cuda(parameters: list[Any]) -> bool:
+    tensors = [t for p in parameters for t in (p["params"] if isinstance(p, dict) else [p])]
+    return bool(tensors) and all(t.is_cuda for t in tensors)
 
 
 def lr_factor(config: Train, step: int, steps_per_epoch: int) -> float:
     """Factor on the peak rate at optimisation step `step` (0-based).
 
-    constant, multistep and cosine move at epoch boundaries (as the papers' schedulers do, cosine with T_max = epochs);
+    constant, multistep and cosine move at epoch boundaries (as the papers' schedulers do, cosine with T_max = epochs,
+    or schedule_epochs);
     linear decays every step to 0 at the end (as BERT's fine-tuning does). Warm-up is linear over the first steps.
     """
     total = max(1, config.epochs * steps_per_epoch)
@@ -42,7 +51,7 @@ def lr_factor(config: Train, step: int, steps_per_epoch: int) -> float:
     epoch = step // steps_per_epoch
     if config.schedule == "multistep":
         return config.gamma ** sum(epoch >= m for m in config.milestones)
-    return 0.5 * (1.0 + math.cos(math.pi * epoch / max(1, config.epochs)))
+    return 0.5 * (1.0 + math.cos(math.pi * epoch / max(1, config.schedule_epochs or config.epochs)))
 
 
 def decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

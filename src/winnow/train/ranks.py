@@ -7,6 +7,7 @@ and score searches differentiate the model several times a step, with respect to
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -75,11 +76,58 @@ def turns(done: int = 0) -> slice:
 
 @dataclass
 class _Step:
-    """The global batch that is being worked on, and its generators: the same stream in every process."""
+    """The examples that all processes are working on, this one's place among them and what its mean over them counts.
+
+    The generators give the same stream in every process.
+    """
 
     seed: int
     examples: int
+    mine: slice
+    weight: float
     generators: dict[torch.device, torch.Generator] = field(default_factory=dict)
+
+
+def pieces(count: int, at_most: int | None) -> int:
+    """How many micro-batches of `at_most` examples a process makes of its part of `count`: as many in every process.
+
+    No micro-batch holds a single example, which has no batch statistics: where `at_most` is 2 or 3 one may hold up to two more.
+    """
+    parts = _parts(count)
+    return max(1, min(-(-max(parts) // at_most), min(parts) // 2)) if at_most else 1
+
+
+def _parts(count: int) -> list[int]:
+    """Examples of `count` that each process works on."""
+    if count < 2 * size():
+        return [count] * size()
+    bounds = [count * r // size() for r in range(size() + 1)]
+    return [b - a for a, b in itertools.pairwise(bounds)]
+
+
+def piece(length: int, number: int, of: int) -> slice:
+    """Micro-batch `number` of `of` in a part of `length` examples."""
+    return slice(length * number // of, length * (number + 1) // of)
+
+
+@contextmanager
+def micro_batch(count: int, number: int, of: int) -> Iterator[slice]:
+    """Within a step on `count` examples: micro-batch `number` of `of`, as a slice of this process's part."""
+    global _step
+    whole, parts = _step, _parts(count)
+    mine = piece(parts[rank()], number, of)
+    if whole is not None and of > 1:
+        lengths = [p.stop - p.start for p in (piece(part, number, of) for part in parts)]
+        own, before = lengths[rank()], sum(lengths[: rank()])
+        shared = count >= 2 * size()
+        _step = _Step(
+            whole.seed, sum(lengths) if shared else own, slice(before, before + own) if shared else slice(0, own),
+            own / sum(lengths), whole.generators,
+        )  # fmt: skip
+    try:
+        yield mine
+    finally:
+        _step = whole
 
 
 _step: _Step | None = None
@@ -95,7 +143,7 @@ def step(seed: int, number: int, examples: int) -> Iterator[None]:
     global _step
     common = seed_of(seed, "step", number)
     torch.manual_seed(common if size() == 1 else seed_of(seed, "step", number, "rank", rank()))
-    _step = _Step(common, examples) if size() > 1 else None
+    _step = _Step(common, examples, share(examples), weight(examples)) if size() > 1 else None
     try:
         yield
     finally:
@@ -108,14 +156,15 @@ def training_together() -> bool:
 
 
 def examples() -> int:
-    """Examples of the global batch that several processes are working on."""
+    """Examples of the global batch, or micro-batch, that several processes are working on."""
     assert _step is not None
     return _step.examples
 
 
 def weighted_sum(value: Tensor) -> Tensor:
     """Within a step of several processes: the mean over the global batch of each one's mean over its part."""
-    return _all_reduce(value * weight(examples()))
+    assert _step is not None
+    return _all_reduce(value * _step.weight)
 
 
 def generator(device: torch.device) -> torch.Generator | None:
@@ -139,7 +188,7 @@ def noise(like: Tensor, draw: Callable[[Tensor, torch.Generator | None], Tensor]
         (_step.examples, *like.shape[1:]), dtype=like.dtype, device=like.device,
         memory_format=torch.channels_last if last else torch.contiguous_format,
     )  # fmt: skip
-    return draw(whole, generator(like.device))[share(_step.examples)]
+    return draw(whole, generator(like.device))[_step.mine]
 
 
 def _all_reduce(tensor: Tensor, op: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> Tensor:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from winnow import outside
 from winnow.errors import WinnowError
 
 log = logging.getLogger("winnow")
@@ -22,15 +24,24 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     Images are stored as uint8 (N,H,W,3), (N,H,W,1) or (N,H,W); labels as class numbers (N,) or (N,1), one-hot rows, or
     names (numbered in sorted order). Raises WinnowError for anything else.
     """
-    if not path.is_file():
-        raise WinnowError(f"{path}: no such file; data.path names an .npz with {', '.join(ARRAYS)} below data_root")
+    outside.regular(path, missing=f"data.path names an .npz with {', '.join(ARRAYS)} below data_root")
+    outside.check_zip(path)
     try:
         with np.load(path, allow_pickle=False) as stored:
             missing = [k for k in ARRAYS if k not in stored]
             if missing:
                 raise WinnowError(f"{path}: holds no array {missing[0]!r}; expected {', '.join(ARRAYS)}")
             arrays = {k: stored[k] for k in ARRAYS}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError) as error:
+    except (
+        ValueError,
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        NotImplementedError,
+        zlib.error,
+        MemoryError,
+    ) as error:
         raise WinnowError(f"{path}: not a readable .npz of plain arrays ({error})") from None
     found = {k: as_images(arrays[k], f"{path}: {k}") for k in ARRAYS if k.endswith("images")}
     for split in ("train", "test"):

@@ -1,13 +1,14 @@
 """Gradient attacks in pixel space, batched on the device.
 
 The attacked model gets images in [0,1] and normalises inside, so `eps` means what the papers mean. Attacks run with the
-model in evaluation mode (batch statistics frozen) and take gradients of the image only: no parameter gradient is computed.
+model in evaluation mode (batch statistics frozen), unless adversarial training asks for `batch_statistics`, and take gradients
+of the image only: no parameter gradient is computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -36,11 +37,10 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 def check_pixels(x: Tensor) -> None:
     """WinnowError unless all values lie in [0,1]: an attack would clip them there, and measure other images. Waits for the device."""
-    low, high = x.aminmax() if x.numel() else (0.0, 1.0)
-    if not (float(low) >= 0 and float(high) <= 1):
+    low, high = torch.stack(x.aminmax()).cpu().tolist() if x.numel() else (0.0, 1.0)
+    if not (low >= 0 and high <= 1):
         raise WinnowError(
-            f"attack: images must lie in [0,1], these run from {float(low):.4g} to {float(high):.4g}; leave the normalisation to "
-            "the model"
+            f"attack: images must lie in [0,1], these run from {low:.4g} to {high:.4g}; leave the normalisation to the model"
         )
 
 
@@ -109,9 +109,10 @@ def advertorch_pgd(model: Any, x: Tensor, y: Tensor, attack: Attack) -> Tensor:
 def perturb(model: nn.Module, x: Tensor, y: Tensor, attack: Attack) -> Tensor:
     """Adversarial images by the configured back end, the model in evaluation mode meanwhile.
 
-    x in [0,1], as a Loader makes it; not checked, for that would wait for the device at every training step.
+    A model that trains is attacked as it is when the attack asks for `batch_statistics`: each forward pass of the attack uses the
+    statistics of its batch, and moves the running ones. x in [0,1], as a Loader makes it; not checked, for that would wait for the device at every training step.
     """
-    with evaluation_mode(model):
+    with nullcontext() if attack.batch_statistics and model.training else evaluation_mode(model):
         if attack.backend == "advertorch":
             return advertorch_pgd(model, x, y, attack)
         return _ascent(model, x, y, attack).detach()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from winnow.config.parts import Data
+from winnow.train.device import on_device
 from winnow.vision import geometry
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -85,12 +86,6 @@ def mirrored(images: Tensor, flips: np.ndarray) -> Tensor:
 def to_float(images: Tensor) -> Tensor:
     """uint8 to float32 in [0,1]; floats pass."""
     return images.to(torch.float32).div_(255.0) if images.dtype == torch.uint8 else images
-
-
-def on_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """A copy of a NumPy array on the device; a GPU takes it without the host waiting for what is queued there."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def resample(images: Tensor, boxes: np.ndarray, limits: np.ndarray, size: int, flips: np.ndarray | None) -> Tensor:

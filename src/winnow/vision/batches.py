@@ -12,8 +12,9 @@ from torch import Tensor
 from winnow.config.parts import Data
 from winnow.errors import WinnowError
 from winnow.rng import numpy_generator
+from winnow.train.device import on_device
 from winnow.vision import geometry
-from winnow.vision.augment import eval_batch, moved, on_device, resample, to_float, train_batch
+from winnow.vision.augment import eval_batch, moved, resample, to_float, train_batch
 from winnow.vision.files import FileFeed, read_image
 from winnow.vision.packed import Cut, Packed, PackedFeed
 from winnow.vision.sources import Split
@@ -39,7 +40,7 @@ class Loader:
         self.steps_per_epoch = len(self._cut(np.arange(len(split)), drop_single=True))
         self.labels = torch.from_numpy(split.labels).to(device)
         self._feed: FileFeed | PackedFeed | None = None
-        pinned, source = device.type == "cuda", split.images
+        pinned, source = device.type != "cpu", split.images
         if isinstance(source, Packed):
             if len(np.unique(source.sizes, axis=0)) == 1 and 3 * source.sizes.prod(1).sum() <= RESIDENT_BYTES:
                 self.images = torch.from_numpy(source.whole()).to(device)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import lzma
 import os
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -18,11 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
+from winnow import outside
 from winnow.artifacts import sha256_text
 from winnow.errors import WinnowError
 from winnow.vision.folders import HELD_OUT, Layout, layout, splits, walk
 from winnow.vision.images import is_image
 
+LARGEST_IMAGE = 1 << 30  # bytes of an encoded image
 Streamed = tuple[int, str, bytes | Path]  # number of the item, its name, its bytes or the file that holds them
 
 
@@ -62,6 +65,7 @@ def find(source: Path) -> Encoded:
     """The images of `source`; WinnowError when it is not <train>/<class>/<image> beside a test split, or cannot be read."""
     if source.is_dir():
         return _folder(source)
+    outside.regular(source, sys.maxsize)
     return _jpeg_arrays(source) if source.suffix == ".npz" else _tar(source)
 
 
@@ -84,6 +88,8 @@ def _tar(source: Path) -> Encoded:
     entries: list[tuple[str, bool]] = []
     for member in _members(source):
         path = member.name
+        if member.issparse() or (is_image(path) and member.size > LARGEST_IMAGE):
+            raise WinnowError(f"{source}: {path} is sparse, or larger than any image ({member.size:,} bytes); leave it out")
         if member.issym() or member.islnk():
             if is_image(path):
                 raise WinnowError(f"{source}: {member.name} is a link; unpack the archive and pack the folder")
@@ -131,12 +137,13 @@ def _contents(source: Path, wanted: Callable[[int], bool]) -> Iterator[tuple[tar
 
 def _jpeg_arrays(source: Path) -> Encoded:
     """<split>_jpeg (all bytes joined), <split>_offsets (N+1) and y_<split> (N labels) of train and one other split."""
+    outside.check_zip(source)
     try:
         with np.load(source, allow_pickle=False) as stored:
             held = next((name for name in HELD_OUT if f"{name}_jpeg" in stored), "test")
             parts = {s: tuple(stored[k] for k in (f"{n}_jpeg", f"{n}_offsets", f"y_{n}")) for s, n in
                      (("train", "train"), ("test", held))}  # fmt: skip
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
         raise WinnowError(f"{source}: no <split>_jpeg, <split>_offsets and y_<split> arrays to read ({error})") from None
     for split, (data, offsets, y) in parts.items():
         if (

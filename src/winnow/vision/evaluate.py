@@ -23,7 +23,7 @@ from winnow.rng import seed_of
 from winnow.run import Run, Stopped
 from winnow.train import ranks
 from winnow.train.checkpoint import Checkpoints
-from winnow.train.device import autocast
+from winnow.train.device import autocast, explained
 from winnow.vision import arrays
 from winnow.vision.attack import check_pixels, evaluation_mode, perturb
 from winnow.vision.batches import Loader
@@ -90,7 +90,7 @@ def robust_accuracy(
             torch.manual_seed(seed_of(seed, "evaluate", batch, restart))
             adversarial = perturb(model, x, y, attack)
             with torch.no_grad():
-                robust = model(adversarial).argmax(1) == y
+                robust = (model(adversarial).argmax(1) == y).nonzero().squeeze(1)
             x, y = x[robust], y[robust]
         return len(y)
 
@@ -108,7 +108,8 @@ def _percentage(
     counts = tally.right if tally else []
     turns = ranks.turns(len(counts))
     for batch, (x, y) in zip(itertools.count(turns.start, turns.step), loader.once(turns), strict=False):
-        with autocast(compute, loader.device), evaluation_mode(model):
+        smaller = f"evaluate fewer than {len(y)} images at once (evaluation.batch_size; in training train.micro_batch)"
+        with autocast(compute, loader.device), evaluation_mode(model), explained(smaller):
             counts.append(right(batch, x, y))
         if tally:
             tally.after_batch()

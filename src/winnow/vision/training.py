@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from winnow.config.parts import Attack, Compute, Data, Train
 from winnow.run import Run
 from winnow.ticket import Ticket
-from winnow.train.device import autocast
+from winnow.train.device import autocast, start
 from winnow.train.loop import Fit, fit
 from winnow.train.masking import enforce
 from winnow.train.optim import make_optimizer
@@ -53,6 +53,12 @@ def place(model: nn.Module, compute: Compute, device: torch.device) -> nn.Module
     return model
 
 
+def training_loaders(splits: tuple[sources.Split, ...], data: Data, train: Train, seed: int, run: Run) -> tuple[Loader, ...]:
+    """Loaders of the training split, and of those that are evaluated: in pieces of at most `micro_batch` images, for memory."""
+    sizes = [train.batch_size, *[min(train.batch_size, train.micro_batch or train.batch_size)] * (len(splits) - 1)]
+    return tuple(Loader(s, data, n, run.device, seed, run.workers) for s, n in zip(splits, sizes, strict=True))
+
+
 @dataclass
 class Best:
     """Keeps the state with the highest value of each watched metric (the earliest on ties)."""
@@ -88,12 +94,13 @@ def train_classifier(
     attack: Attack | None = None,
     ticket: Ticket | None = None,
     watch: tuple[str, ...] = (),
+    selection_attack: Attack | None = None,
     run: Run | None = None,
 ) -> tuple[list[dict[str, Any]], Best]:
     """Train `model` in place (on the loaders' device, by `place`), the ticket's mask enforced throughout.
 
-    Every epoch records loss, val_sa and, under an `attack`, val_ra (percentages, held-out split). Returns the history and
-    the best states for the metrics in `watch`. Raises WinnowError when training diverges.
+    Every epoch records loss, val_sa and, under an `attack`, val_ra (percentages, held-out split; by `selection_attack` if there
+    is one). Returns the history and the best states for the metrics in `watch`. Raises WinnowError when training diverges.
     """
     enforce(model, ticket)
     best = Best(watch)
@@ -101,7 +108,7 @@ def train_classifier(
     def after_epoch(epoch: int) -> dict[str, Any]:
         record = {"val_sa": accuracy(model, val_loader, compute)}
         if attack is not None:
-            record["val_ra"] = robust_accuracy(model, val_loader, attack, compute, seed)
+            record["val_ra"] = robust_accuracy(model, val_loader, selection_attack or attack, compute, seed)
         best.offer(record, model)
         return record
 
@@ -120,6 +127,7 @@ def train_classifier(
 
 def calibration(weights: Path, data: Data, images: int, seed: int, compute: Compute, run: Run) -> tuple[nn.Module, list[Batch]]:
     """The model of a weights artifact on the run's device, and one batch: the first images of the shuffled training split."""
+    start(compute, run.device, seed)
     sets = sources.load(data, run.data_root, run.download)
     model = place(models.load_pretrained(weights)[0], compute.having(compile=False), run.device)
     return model, [next(iter(Loader(sets.train, data, images, run.device, seed, run.workers).epoch(0)))]

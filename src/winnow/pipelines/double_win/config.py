@@ -20,7 +20,7 @@ from winnow.config.parts import (
     check_seeds,
 )
 from winnow.config.pruning import FOR_IMAGES, ImpSchedule
-from winnow.config.vision import Evaluation, WeightsSource
+from winnow.config.vision import Normalisation, TaskEvaluation, WeightsSource
 from winnow.schema import Part, key
 
 BUILT_IN = ("dense", "imp", "omp", "random")
@@ -115,6 +115,10 @@ class Tickets(Part):
     rounds: list[Ordinal] | None = key("IMP rounds to transfer; null: all", None)
     random: Literal["per_layer", "global"] = key("random tickets: per layer as many as IMP's, or uniform over all", "per_layer")
     tickets: list[ExtraTicket] = key("further tickets", factory=list)
+    keep_models: Literal["all", "table"] = key(
+        "table: the transferred networks are deleted once they are measured, and trained anew when another measurement is asked for; "
+        "they are nearly all of a grid's disk", "all",
+    )  # fmt: skip
 
 
 class Downstream(Part):
@@ -126,7 +130,9 @@ class Downstream(Part):
     std: Train = key("standard transfer")
     adv: Train = key("adversarial transfer")
     attack: Attack = key("adversary of adversarial transfer")
-    evaluation: Evaluation = key("what is measured on the test split")
+    selection_attack: Attack | None = key("attack of the validation RA that selects the best weights; null: `attack`", None)
+    normalisation: Normalisation | None = key("statistics of the input in transfer; null: those of the pre-trained model", None)
+    evaluation: TaskEvaluation = key("what is measured on the test split")
 
     def check(self) -> None:
         """Both transfers train."""
@@ -178,12 +184,26 @@ class DoubleWin(Part):
                 raise ValueError(f"transfer.tickets: the name {ticket.name!r} is taken by a built-in method")
         for where, methods in [("transfer", self.transfer.methods), *((p.name, p.methods) for p in self.pretrainings)]:
             check_methods(f"{where}.methods", methods)
+        for task in self.downstreams:
+            self._check_autoattack(task)
         rounds = len(self.imp.schedule())
         late = [r for r in self.transfer.rounds or [] if r > rounds]
         if late:
             raise ValueError(f"transfer.rounds: round {late[0]} is not run (imp.rounds is {rounds})")
         if self.imp.attack is None and any("adv" in p.imp_regimes for p in self.pretrainings):
             raise ValueError("imp.attack: needed, since a pretraining has the IMP regime adv")
+
+    def _check_autoattack(self, task: Downstream) -> None:
+        kinds = [*METHODS, *(t.name for t in self.transfer.tickets)]
+        auto = task.evaluation.autoattack
+        for ticket in (auto.tickets if auto else None) or []:
+            kind, _, number = ticket.partition("-")
+            if kind not in kinds or (number and not number.isdigit()):
+                from winnow.errors import nearest
+
+                raise ValueError(
+                    f"{task.name}.evaluation.autoattack.tickets: {ticket!r} is no ticket here{nearest(kind, kinds)}"
+                )
 
 
 def check_methods(where: str, methods: list[str] | None) -> None:

@@ -11,17 +11,16 @@ method (omp: magnitude) that leaves as many weights as IMP does after that round
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 from winnow.config.jobs import ExportTicket, ImportTicket, ImportWeights, TrainWeights
 from winnow.config.pruning import FOR_IMAGES, LIGHT, Prune, settings
+from winnow.config.vision import AutoAttack, Evaluation
 from winnow.pipelines import named, percent
 from winnow.pipelines.double_win.config import BUILT_IN, DoubleWin, Downstream, Published
-from winnow.pipelines.double_win.jobs import Evaluate, Pretrain, Transfer
+from winnow.pipelines.double_win.jobs import AutoAttacked, Evaluate, Pretrain, Transfer
 from winnow.schema import Part, key
 
 ROOT = "results/double_win"
@@ -94,6 +93,8 @@ class Task(Part):
 
     name: str = key("name of the task")
     fractions: list[float] = key("fractions of the training split")
+    autoattack: bool = key("whether AutoAttack runs", False)
+    autoattacked: list[str] | None = key("tickets that it attacks; null: all", None)
 
 
 class Grid(Part):
@@ -115,6 +116,21 @@ class Grid(Part):
                 if method in branch.methods:
                     found += [f"{method}-{regime}-{r}" for regime in branch.imp_regimes]
         return found + [f"extra-{name}" for name in branch.extra]
+
+    def autoattacked(self, run: Run) -> bool:
+        """Whether AutoAttack runs on the transferred network."""
+        task = named(self.tasks, run.dataset)
+        chosen = task.autoattacked
+        return (
+            run.mode == "adv"
+            and task.autoattack
+            and (chosen is None or bool({run.method, f"{run.method}-{run.round}"} & {*chosen}))
+        )
+
+    def results(self, runs: Iterable[Run]) -> list[str]:
+        """The measurements of these runs."""
+        attacked = [f"{run.folder}/autoattack.json" for run in runs if self.autoattacked(run)]
+        return [f"{run.folder}/evaluation.json" for run in runs] + attacked
 
     def runs(self) -> Iterator[Run]:
         """Every transfer that the table needs."""
@@ -138,10 +154,17 @@ def grid_of(section: DoubleWin) -> Grid:
             )
             for p in section.pretrainings
         ],
-        tasks=[Task(name=d.name, fractions=d.fractions) for d in section.downstreams],
+        tasks=[_task(d) for d in section.downstreams],
         rounds=list(range(1, len(section.imp.schedule()) + 1)) if rounds is None else rounds,
         seeds=section.seeds,
         source_seed=section.source_seed,
+    )
+
+
+def _task(task: Downstream) -> Task:
+    auto = task.evaluation.autoattack
+    return Task(
+        name=task.name, fractions=task.fractions, autoattack=auto is not None, autoattacked=auto.tickets if auto else None
     )
 
 
@@ -171,7 +194,7 @@ def prune(section: DoubleWin, seed: str, ticket: str) -> Prune:
     if kind == "random" and section.transfer.random == "per_layer":
         return Prune(method="random", label="random", seed=int(seed))
     number = int(rest.rpartition("-")[2])
-    left = section.imp.schedule()[number - 1]
+    left = section.imp.remaining(number)
     method = {"imp": "magnitude", "omp": "magnitude"}.get(kind, kind)
     keys = settings(method, int(seed), None, data=section.source.data, compute=section.compute)
     return Prune(method=method, label=kind, remaining_percent=left, round=number, **keys)
@@ -192,13 +215,26 @@ def transfer(section: DoubleWin, dataset: str, fraction_percent: str, mode: str,
     task: Downstream = named(section.downstreams, dataset)
     fraction = next(f for f in task.fractions if percent(f) == fraction_percent)
     train, attack = (task.std, None) if mode == "std" else (task.adv, task.attack)
-    return Transfer(data=task.data, fraction=fraction, train=train, attack=attack, compute=section.compute, seed=int(seed))
+    return Transfer(
+        data=task.data, fraction=fraction, train=train, attack=attack, normalisation=task.normalisation, compute=section.compute,
+        selection_attack=task.selection_attack if attack else None, seed=int(seed),
+    )  # fmt: skip
 
 
 def evaluate(section: DoubleWin, dataset: str, seed: str) -> Evaluate:
     """The measurements of a transferred model."""
     task: Downstream = named(section.downstreams, dataset)
-    return Evaluate(data=task.data, evaluation=task.evaluation, compute=section.compute, seed=int(seed))
+    wanted = Evaluation(**{name: getattr(task.evaluation, name) for name in Evaluation.model_fields})
+    return Evaluate(data=task.data, evaluation=wanted, compute=section.compute, seed=int(seed))
+
+
+def autoattack(section: DoubleWin, dataset: str, seed: str) -> AutoAttacked:
+    """AutoAttack on a transferred model; which tickets it attacks is not in it."""
+    task: Downstream = named(section.downstreams, dataset)
+    assert task.evaluation.autoattack is not None
+    wanted = AutoAttack(**{name: getattr(task.evaluation.autoattack, name) for name in AutoAttack.model_fields})
+    size = task.evaluation.batch_size
+    return AutoAttacked(data=task.data, autoattack=wanted, batch_size=size, compute=section.compute, seed=int(seed))
 
 
 class Table(Part):
@@ -235,59 +271,6 @@ def targets(section: DoubleWin) -> list[str]:
 
 def table_inputs(section: DoubleWin) -> list[str]:
     """Every evaluation and ticket that the table reads."""
-    runs = list(grid_of(section).runs())
-    return [f"{run.folder}/evaluation.json" for run in runs] + sorted({run.mask for run in runs if run.mask})
-
-
-def imported_names(section: DoubleWin) -> str:
-    """A regular expression of the pre-trainings that are brought in rather than trained (one that matches nothing: none)."""
-    return "|".join(re.escape(p.name) for p in section.pretrainings if p.method == "import") or "(?!)"
-
-
-def weights_file(section: DoubleWin, wildcards: Any) -> str | list[str]:
-    """The local file of an imported pre-training; none for torchvision and hub weights."""
-    file = named(section.pretrainings, wildcards.pretraining).weights.file
-    return file.replace("{seed}", wildcards.seed) if file else []
-
-
-def extra_file(section: DoubleWin, wildcards: Any) -> str:
-    """The file of a ticket from outside the grid."""
-    return named(section.transfer.tickets, wildcards.name).file.replace("{seed}", wildcards.seed)
-
-
-def pruned(section: DoubleWin, wildcards: Any) -> dict[str, str | list[str]]:
-    """What a ticket is made from. imp: the weights that the last round trained under its mask, or the dense ones in round 1;
-    random per layer: the IMP ticket of its round; any other: the dense weights."""
-    chain = CHAIN.format(**wildcards)
-    kind, _, rest = wildcards.ticket.partition("-")
-    found: dict[str, str | list[str]] = {"weights": f"{chain}/dense.safetensors", "mask": [], "like": []}
-    if kind == "random" and section.transfer.random == "per_layer":
-        return {"weights": [], "mask": [], "like": f"{chain}/tickets/imp-{rest}.mask.safetensors"}
-    regime, _, number = rest.partition("-")
-    if kind == "imp" and int(number) > 1:
-        last = f"imp-{regime}-{int(number) - 1}"
-        return found | {"weights": f"{chain}/trained/{last}.safetensors", "mask": f"{chain}/tickets/{last}.mask.safetensors"}
-    return found
-
-
-def imp_start(section: DoubleWin, wildcards: Any) -> str:
-    """The weights that an IMP round trains from."""
-    chain, last = CHAIN.format(**wildcards), int(wildcards.round) - 1
-    if section.imp.rewind == "renda" and last:
-        return f"{chain}/trained/imp-{wildcards.regime}-{last}.safetensors"
-    return f"{chain}/dense.safetensors"
-
-
-def transferred(wildcards: Any) -> dict[str, str | list[str]]:
-    """Dense weights and, unless the dense model itself is transferred, a ticket."""
-    chain = CHAIN.format(**wildcards)
-    mask: str | list[str] = [] if wildcards.ticket == "dense" else f"{chain}/tickets/{wildcards.ticket}.mask.safetensors"
-    return {"init": f"{chain}/dense.safetensors", "mask": mask}
-
-
-def best_ra(wildcards: Any) -> str | list[str]:
-    """The best-RA checkpoint beside a best-SA one; adversarial transfers alone have it."""
-    if wildcards.mode == "std":
-        return []
-    folder = "{dataset}/{percent}/{ticket}/adv/s{run_seed}".format(**wildcards)
-    return f"{CHAIN.format(**wildcards)}/transfer/{folder}/best_ra.safetensors"
+    grid = grid_of(section)
+    runs = list(grid.runs())
+    return grid.results(runs) + sorted({run.mask for run in runs if run.mask})

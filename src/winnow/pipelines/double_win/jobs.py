@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from winnow.config.parts import Attack, Compute, Data, Model, Train
-from winnow.config.vision import Evaluation
+from winnow.config.vision import AutoAttack, Evaluation, Normalisation
 from winnow.schema import Part, key
 
 
@@ -35,6 +35,8 @@ class Transfer(Part):
     fraction: float = key("stratified fraction of the training split that is used", 1.0, gt=0, le=1)
     train: Train = key("optimisation")
     attack: Attack | None = key("adversary; null: standard transfer", None)
+    selection_attack: Attack | None = key("attack of the validation RA; null: `attack`", None)
+    normalisation: Normalisation | None = key("statistics of the input; null: those of the pre-trained model", None)
     compute: Compute = key("numerical settings")
     seed: int = key("new head, order, augmentation, subset, attack starts", ge=0)
 
@@ -46,3 +48,13 @@ class Evaluate(Part):
     evaluation: Evaluation = key("what is measured")
     compute: Compute = key("numerical settings")
     seed: int = key("attack starts", ge=0)
+
+
+class AutoAttacked(Part):
+    """AutoAttack on an adversarially trained network (stage autoattack)."""
+
+    data: Data = key("downstream task")
+    autoattack: AutoAttack = key("its radius, attacks and images")
+    batch_size: int = key("images per batch", ge=1)
+    compute: Compute = key("numerical settings")
+    seed: int = key("starts of the attacks", ge=0)

@@ -3,6 +3,10 @@
 A ticket matches in a metric when its mean over seeds is at most `tolerance` percentage points below the dense mean; without a
 tolerance, at most one standard deviation of the dense runs. It is a double-win ticket when SA matches after standard transfer
 and SA and RA both match after adversarial transfer (Double-win tickets, ICML 2022).
+
+A flag compares means, and says nothing of chance: `double_win_seeds` counts the seeds behind it (the fewer of the ticket's and the
+dense model's), and `double_win_margin_se` tells by how many standard errors of the difference the closest of its three comparisons
+holds (negative: is missed). With one seed there is no standard error, and the margin stays empty.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import pandas as pd
 
 from winnow.pipelines.double_win.config import Published
 from winnow.pipelines.double_win.grid import Run
+from winnow.tables.compare import least, margin, of_difference, standard_error
 
 IDENTITY = [
     "source",
@@ -30,13 +35,13 @@ METRICS = ["std_sa", "std_ra", "adv_sa", "adv_ra", "adv_aa", "adv_l2_ra", "adv_c
 MATCHED = ["std_sa", "adv_sa", "adv_ra"]
 
 
-def measured(run: Run, evaluation: dict[str, Any]) -> dict[str, float]:
+def measured(run: Run, evaluation: dict[str, Any], autoattack: float | None = None) -> dict[str, float]:
     """The metrics of one run by column: everything adversarial from the best-RA checkpoint, so from one network."""
     if run.mode == "std":
         return {"std_sa": evaluation["best_sa"]["sa"], "std_ra": evaluation["best_sa"]["ra"]}
     chosen, other = evaluation["best_ra"], evaluation["best_sa"]
     found = {"adv_sa": chosen["sa"], "adv_ra": chosen["ra"], "adv_best_sa": other["sa"], "adv_best_sa_ra": other["ra"]}
-    optional = {"adv_aa": chosen.get("aa"), "adv_l2_ra": chosen.get("l2_ra")}
+    optional = {"adv_aa": autoattack, "adv_l2_ra": chosen.get("l2_ra")}
     if chosen.get("corruptions"):
         optional["adv_corruption_sa"] = sum(chosen["corruptions"].values()) / len(chosen["corruptions"])
     return found | {k: v for k, v in optional.items() if v is not None}
@@ -48,9 +53,13 @@ def table(
     remaining_percent: Callable[[Run], float],
     tolerance: float | None,
     published: list[Published],
+    autoattack: Callable[[Run], float | None] = lambda run: None,
 ) -> pd.DataFrame:
-    """One row per (pre-training, ticket, dataset, fraction); `evaluation` and `remaining_percent` read a run's artifacts."""
-    rows = pd.DataFrame([_row(run, remaining_percent(run)) | measured(run, evaluation(run)) for run in runs])
+    """One row per (pre-training, ticket, dataset, fraction); `evaluation`, `autoattack` (accuracy in percent; None: not run) and
+    `remaining_percent` read a run's artifacts.
+    """
+    found = [_row(run, remaining_percent(run)) | measured(run, evaluation(run), autoattack(run)) for run in runs]
+    rows = pd.DataFrame(found)
     for metric in METRICS:
         if metric not in rows:
             rows[metric] = float("nan")
@@ -86,18 +95,24 @@ def _row(run: Run, remaining: float) -> dict[str, Any]:
 def _compare(result: pd.DataFrame, tolerance: float | None) -> pd.DataFrame:
     same = ["source", "pretraining", "dataset", "fraction"]
     columns = [f"{m}_{s}" for m in MATCHED for s in ("mean", "std")]
-    dense = result.loc[result["method"] == "dense", [*same, *columns]]
+    dense = result.loc[result["method"] == "dense", [*same, "seeds", *columns]]
     names = {f"{m}_mean": f"dense_{m}" for m in MATCHED} | {f"{m}_std": f"dense_{m}_std" for m in MATCHED}
+    names["seeds"] = "dense_seeds"
     result = result.merge(dense.rename(columns=names), on=same, how="left")
-    ticket = result["method"] != "dense"
+    ticket, margins = result["method"] != "dense", {}
     for metric in MATCHED:
         allowed = result[f"dense_{metric}_std"] if tolerance is None else tolerance
         gap = result[f"dense_{metric}"] - result[f"{metric}_mean"]
         known = ticket & gap.notna() & (pd.Series(allowed, index=result.index).notna())
         result[f"{metric}_match"] = (gap <= allowed).astype("Int64").where(known)
+        own = standard_error(result[f"{metric}_std"], result["seeds"])
+        result[f"{metric}_gap_se"] = of_difference(own, standard_error(result[f"dense_{metric}_std"], result["dense_seeds"]))
+        margins[metric] = margin(allowed - gap, result[f"{metric}_gap_se"]).where(known)
     flags = result[[f"{m}_match" for m in MATCHED]]
     result["double_win"] = flags.min(axis=1, skipna=False).astype("Int64")
-    return result.drop(columns=[f"dense_{m}_std" for m in MATCHED])
+    result["double_win_seeds"] = result[["seeds", "dense_seeds"]].min(axis=1).astype("Int64").where(ticket)
+    result["double_win_margin_se"] = least(margins)
+    return result.drop(columns=["dense_seeds", *(f"dense_{m}_std" for m in MATCHED)])
 
 
 def _headline(result: pd.DataFrame, published: list[Published]) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from winnow.config.gems import ITERATIVE, SearchOptions, WeightInit
+from winnow.config.gems import ITERATIVE, NESTED, SearchOptions, WeightInit
 from winnow.config.parts import Attack, Compute, Count, Data, FilePath, Model, Percent, Train, check_names, check_seeds
 from winnow.config.pruning import FOR_IMAGES, ImpSchedule
 from winnow.config.vision import WeightsSource
@@ -111,7 +111,7 @@ class Experiment(Part):
             if not targets or len(set(targets)) != len(targets):
                 raise ValueError(f"targets: {targets} must be at least one, and different")
         for b in self.branches:
-            drawn = isinstance(b, SearchBranch) and b.algo in ITERATIVE and not b.search.unflag_before_finetune
+            drawn = isinstance(b, SearchBranch) and b.algo in NESTED and not b.search.unflag_before_finetune
             if drawn and len(b.targets or self.targets) > 1:
                 raise ValueError(f"{b.name}: without unflag_before_finetune a search gives one target; make a branch for each")
 

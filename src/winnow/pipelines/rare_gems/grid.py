@@ -9,7 +9,7 @@
                                                    /sanity/<target>.json
                                                    /imp/round<k>.{json,safetensors}      round 0 is dense
 
-A target is the percentage that remains. An <init> is spelled `signed_constant`, `signed_constant-fan5` (fans scaled for
+A target is the percentage that remains. An <init> is spelled `signed_constant`, `signed_constant-fan5.0` (fans scaled for
 5 %) or `from-<branch>` (that branch's pre-trained weights).
 """
 
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from winnow.config.gems import ITERATIVE, Search, WeightInit
+from winnow.config.gems import ITERATIVE, NESTED, Search, WeightInit
 from winnow.config.jobs import ImportWeights, TrainWeights
 from winnow.config.parts import Train
 from winnow.config.pruning import FOR_IMAGES, LIGHT, Prune, settings
@@ -180,7 +180,7 @@ def init_name(experiment: Experiment, branch: Branch) -> str:
     if branch.weights is not None or branch.imported is not None:
         return f"from-{branch.name}"
     init = branch.init or experiment.init
-    return f"{init.init}-fan{init.target_sparsity:g}" if init.scale_fan else init.init
+    return f"{init.init}-fan{init.target_sparsity!r}" if init.scale_fan else init.init
 
 
 def init_path(section: RareGems, experiment: str, branch: str, seed: object) -> str:
@@ -200,7 +200,7 @@ def ticket_path(section: RareGems, experiment: str, branch: str, seed: object, t
 
 def search_target(experiment: Experiment, branch: Branch, target: str) -> str:
     """The target of the search that gives the ticket for `target`: the branch's lowest when one search serves all."""
-    return f"{min(targets_of(experiment, branch)):g}" if branch.algo in ITERATIVE else target
+    return f"{min(targets_of(experiment, branch)):g}" if branch.algo in NESTED else target
 
 
 def inverted_path(section: RareGems, experiment: str, branch: str, seed: object, target: str) -> str | None:
@@ -261,7 +261,7 @@ def prune(section: RareGems, experiment: str, branch: str, target: str, seed: st
     e, b = find(section, experiment, branch)
     if isinstance(b, ImpBranch):
         number = int(target.removeprefix("round"))
-        left = b.imp.schedule()[number - 1]
+        left = b.imp.remaining(number)
         return Prune(method="magnitude", label="imp", remaining_percent=left, round=number)
     assert isinstance(b, PrunedBranch)
     options = {"divide_by_square": e.model.arch.startswith(("vgg", "tinyvgg"))} if b.algo == "smart_ratio" else {}

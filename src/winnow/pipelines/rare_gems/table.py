@@ -2,6 +2,9 @@
 
 A ticket is a rare gem when its accuracy before any weight training is well above chance, and its accuracy after fine-tuning
 clearly beats every sanity check (Rare Gems, NeurIPS 2022, sections 3 and 5). Without checks the question stays open.
+
+`is_gem` compares means: `is_gem_seeds` counts the seeds behind it, and `is_gem_margin_se` tells by how many standard errors the closer
+of its comparisons holds (negative: is missed). With one seed there is no standard error, and the margin stays empty.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import pandas as pd
 
 from winnow.pipelines.rare_gems.config import PublishedGem
 from winnow.pipelines.rare_gems.grid import Cell
+from winnow.tables.compare import least, margin, of_difference, standard_error
 
 IDENTITY = ["experiment", "dataset", "arch", "branch", "algo", "target_remaining_percent"]
 CHECKS = ["reinit", "shuffle", "invert"]
@@ -65,11 +69,14 @@ def table(
         acc_after_std=("acc_after", "std"),
         acc_last_mean=("acc_last", "mean"),
         **{f"{c}_acc": (f"{c}_acc", "mean") for c in CHECKS},
+        **{f"{c}_acc_std": (f"{c}_acc", "std") for c in CHECKS},
         **{f"{c}_acc_before": (f"{c}_acc_before", "mean") for c in CHECKS},
         robust_acc_before=("robust_acc_before", "mean"),
         robust_acc_after_mean=("robust_acc_after", "mean"),
     ).reset_index()
     result["is_gem"] = _is_gem(result, gem_margin, gem_before)
+    result["is_gem_seeds"] = result["seeds"].astype("Int64").where(result["is_gem"].notna())
+    result["is_gem_margin_se"] = _margin(result, gem_margin, gem_before)
     figures = {(p.experiment, p.branch, p.remaining_percent): p for p in published}
     keys = list(zip(result["experiment"], result["branch"], result["target_remaining_percent"], strict=True))
     for column, attribute in (("published_acc_before", "acc_before"), ("published_acc_after", "acc_after")):
@@ -81,3 +88,15 @@ def _is_gem(result: pd.DataFrame, margin: float, before: float) -> pd.Series:
     checks = result[[f"{c}_acc" for c in CHECKS]]
     beats = (result["acc_after_mean"] > checks.max(axis=1) + margin) & (result["acc_before"] >= result["chance"] + before)
     return beats.astype("Int64").where(checks.notna().any(axis=1))
+
+
+def _margin(result: pd.DataFrame, above_checks: float, above_chance: float) -> pd.Series:
+    """The least of the margins over the checks that were run, and over chance, in standard errors."""
+    after = standard_error(result["acc_after_std"], result["seeds"])
+    found = {}
+    for check in CHECKS:
+        error = of_difference(after, standard_error(result[f"{check}_acc_std"], result["seeds"]))
+        found[check] = margin(result["acc_after_mean"] - result[f"{check}_acc"] - above_checks, error)
+    before = standard_error(result["acc_before_std"], result["seeds"])
+    found["chance"] = margin(result["acc_before"] - result["chance"] - above_chance, before)
+    return least(found, skipna=True).where(result["is_gem"].notna())

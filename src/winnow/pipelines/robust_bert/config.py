@@ -27,6 +27,10 @@ class Task(Part):
     search: Train = key("optimisation of the scores")
     retrain: Train = key("retraining of a ticket on the pre-trained weights")
     search_epochs: list[Ordinal] = key("epochs of the search, from 1, whose scores are drawn from")
+    search_frozen: bool = key(
+        "search on frozen weights; false: their gradients add up from step to step and count in the norm that is clipped, as in the "
+        "released code (the weights never move either way)", True,
+    )  # fmt: skip
     masks: HardConcrete = key("mask distribution and L0 schedule", factory=HardConcrete)
     adversary: FreeLB = key("adversary of the search", factory=FreeLB)
     freelb_adversary: FreeLB | None = key("adversary of the FreeLB baseline; null: that of the search", None)

@@ -165,6 +165,7 @@ def search(section: RobustBert, task: str, seed: str) -> SearchRobustTicket:
     t: Task = named(section.tasks, task)
     return SearchRobustTicket(
         data=_training_data(t.data), train=t.search, masks=t.masks, adversary=t.adversary, keep_epochs=t.search_epochs,
+        frozen=t.search_frozen,
         compute=_uncompiled(section), seed=int(seed),
     )  # fmt: skip
 

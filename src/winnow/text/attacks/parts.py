@@ -13,6 +13,7 @@ from textattack.transformations import WordSwap
 from torch import Tensor, nn
 
 from winnow.config.parts import Compute
+from winnow.errors import WinnowError
 from winnow.text.models import token_types
 from winnow.train.device import autocast
 
@@ -85,6 +86,24 @@ def _like(word: str, pattern: str) -> str:
     return word.capitalize() if pattern[:1].isupper() else word.lower()
 
 
+def textfooler_stopwords() -> frozenset[str]:
+    """The words that TextAttack's TextFooler recipe never changes, out of its own source: it offers them nowhere else.
+
+    Raises WinnowError when the installed version holds no such list.
+    """
+    import ast
+    from pathlib import Path
+
+    import textattack
+
+    recipe = Path(textattack.__path__[0]) / "attack_recipes/textfooler_jin_2019.py"
+    for node in ast.walk(ast.parse(recipe.read_text(encoding="utf-8") if recipe.is_file() else "")):
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "stopwords":
+            words = node.value.args[0] if isinstance(node.value, ast.Call) else node.value
+            return frozenset(ast.literal_eval(words))
+    raise WinnowError("attack.stopwords: TextAttack's TextFooler recipe has no list in this version; use builtin or nltk")
+
+
 class LocalEncoder(SentenceEncoder):
     """Sentence similarity from a Hugging Face encoder: mean of the last layer over the tokens (sentence-transformers' pooling).
 
@@ -93,7 +112,8 @@ class LocalEncoder(SentenceEncoder):
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, batch_size: int, device: torch.device, **settings: Any):
-        super().__init__(skip_text_shorter_than_window=settings.get("window_size") is not None, **settings)
+        settings.setdefault("skip_text_shorter_than_window", settings.get("window_size") is not None)
+        super().__init__(**settings)
         self.encoder, self.tokenizer, self.batch_size, self.device = model.to(device).eval(), tokenizer, batch_size, device
         self.known: dict[str, Tensor] = {}
 

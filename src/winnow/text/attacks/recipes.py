@@ -110,7 +110,11 @@ def _constraints(config: TextAttack, found: dict[str, Path], device: torch.devic
     from textattack.constraints.pre_transformation import RepeatModification, StopwordModification
     from textattack.constraints.semantics import WordEmbeddingDistance
 
+    from winnow.text.attacks import parts
+
     kept = words.STOPWORDS if config.stopwords == "builtin" else None
+    if config.stopwords == "recipe":
+        kept = parts.textfooler_stopwords()
     constraints = [RepeatModification(), StopwordModification(stopwords=kept)]
     if config.max_modified_fraction is not None:
         constraints.append(MaxWordsPerturbed(max_percent=config.max_modified_fraction))
@@ -124,14 +128,13 @@ def _constraints(config: TextAttack, found: dict[str, Path], device: torch.devic
     similarity = {
         "threshold": config.min_similarity, "metric": config.metric, "window_size": config.window,
         "compare_against_original": config.recipe != "textfooler",
+        "skip_text_shorter_than_window": config.window is not None and config.skip_short_texts,
     }  # fmt: skip
     if config.encoder == "huggingface":
-        from winnow.text.attacks.parts import LocalEncoder
-
         model, tokenizer = compat.local_model("AutoModel", found["encoder"])
-        constraints.append(LocalEncoder(model, tokenizer, config.batch_size, device, **similarity))
+        constraints.append(parts.LocalEncoder(model, tokenizer, config.batch_size, device, **similarity))
     elif config.encoder == "use":
         from textattack.constraints.semantics.sentence_encoders import UniversalSentenceEncoder
 
-        constraints.append(UniversalSentenceEncoder(skip_text_shorter_than_window=config.window is not None, **similarity))
+        constraints.append(UniversalSentenceEncoder(**similarity))
     return constraints

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from winnow import outside
 from winnow.errors import WinnowError
 from winnow.rng import seed_of
 from winnow.run import Run, Stopped
@@ -68,12 +69,15 @@ def rows_so_far(folder: Path) -> dict[int, dict[str, Any]]:
     """Complete rows of the parts below `folder` by example number; a line torn by a kill is passed over."""
     rows = {}
     for part in sorted(folder.glob("part-*.jsonl")):
-        for line in part.read_bytes().split(b"\n")[:-1]:
+        if part.is_symlink():
+            continue
+        for line in outside.read_bytes(part).split(b"\n")[:-1]:
             try:
                 row = json.loads(line)
             except ValueError:
                 continue
-            rows[row["index"]] = row
+            if isinstance(row, dict) and isinstance(row.get("index"), int):
+                rows[row["index"]] = row
     return rows
 
 
@@ -111,8 +115,8 @@ def _work(
         return
     attack, examples = make(worker)
     begun = time.monotonic()
-    path = folder / f"part-{worker}-{os.getpid()}.jsonl"
-    with path.open("a", encoding="utf-8") as part:
+    handle, _ = tempfile.mkstemp(dir=folder, prefix=f"part-{worker}-", suffix=".jsonl")  # a new file, whatever lies there
+    with os.fdopen(handle, "w", encoding="utf-8") as part:
         bar = tqdm(indices, desc="attack", unit="example", leave=False, disable=not run.shows_progress or worker > 0)
         for n, index in enumerate(bar, 1):
             part.write(json.dumps(attack_one(attack, examples, index, seed), sort_keys=True) + "\n")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import io
-import json
 import pickle
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from winnow import outside
 from winnow.errors import WinnowError
 
+_LARGEST = 1 << 30  # bytes of a neighbour list, unpacked
 STOPWORDS = frozenset(
     [
         "a",
@@ -191,9 +192,9 @@ STOPWORDS = frozenset(
 def read_neighbours(path: Path) -> dict[str, list[str]]:
     """A neighbour list: JSON (also .gz) of word -> words, nearest first. WinnowError when it is anything else."""
     try:
-        data = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
-        table = json.loads(data)
-    except (OSError, EOFError, ValueError) as error:
+        data = outside.unpacked(path, _LARGEST) if path.name.endswith(".gz") else outside.read_bytes(path, _LARGEST)
+        table = outside.parse_json(data)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise WinnowError(
             f'{path}: not a neighbour list ({error}); expected JSON like {{"good": ["fine"]}}, also .gz'
         ) from None
@@ -214,9 +215,9 @@ def read_counter_fitted(folder: Path) -> Any:
     from textattack.shared import WordEmbedding
 
     try:
-        vectors = np.load(folder / "paragram.npy", allow_pickle=False)
-        neighbours = np.load(folder / "nn.npy", allow_pickle=False)
-        index = _NumbersAndWords(io.BytesIO((folder / "wordlist.pickle").read_bytes())).load()
-    except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        vectors = np.load(outside.regular(folder / "paragram.npy"), allow_pickle=False)
+        neighbours = np.load(outside.regular(folder / "nn.npy"), allow_pickle=False)
+        index = _NumbersAndWords(io.BytesIO(outside.read_bytes(folder / "wordlist.pickle"))).load()
+    except (OSError, ValueError, EOFError, MemoryError, pickle.UnpicklingError) as error:
         raise WinnowError(f"{folder}: not the counter-fitted embedding ({error}); fetch it again") from None
     return WordEmbedding(vectors, index, {i: w for w, i in index.items()}, neighbours)

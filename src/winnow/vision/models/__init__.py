@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from winnow.config.parts import Model
+from winnow.config.vision import Normalisation
 from winnow.errors import WinnowError
 from winnow.schema import parse, plain
 from winnow.vision.models import networks
@@ -97,12 +98,17 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None
             f"{what} does not fit the model: {'; '.join(problems[:8])}"
             + (f" and {len(problems) - 8} more" if len(problems) > 8 else "")
         )
+    if broken := next((k for k, v in state.items() if not torch.isfinite(v).all()), None):
+        raise WinnowError(f"{what}: {broken} holds values that are not finite; the training that made them diverged")
     model.load_state_dict(dict(state), strict=True)
 
 
-def load_pretrained(path: Any, num_classes: int | None = None) -> tuple[nn.Module, dict[str, Any]]:
+def load_pretrained(
+    path: Any, num_classes: int | None = None, normalisation: Normalisation | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
     """The model of a winnow weights artifact and its spec; with `num_classes`, a fresh head of that size in place of its own.
 
+    `normalisation` replaces the statistics by which it normalises its input, in the spec too.
     The head is drawn from torch's global generator: seed it first.
     """
     from winnow.artifacts import read_metadata, read_tensors
@@ -110,6 +116,8 @@ def load_pretrained(path: Any, num_classes: int | None = None) -> tuple[nn.Modul
     recorded = read_metadata(path).get("model")
     if recorded is None:
         raise WinnowError(f"{path}: not weights that winnow wrote; bring them in with winnow.stages.import_weights")
+    if normalisation is not None:
+        recorded = {**recorded, **plain(normalisation)}
     state = read_tensors(path)
     if num_classes is None:
         model = from_spec(recorded)
