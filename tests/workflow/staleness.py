@@ -69,7 +69,10 @@ TEXTS = {
     "import_text_model": 1, "finetune_text": 5, "search_robust_ticket": 1, "draw_ticket": 1, "prune_text": 2,
     "attack_text": 5, **RB_TABLE,
 }  # fmt: skip
-TRAINED = {}
+TRAINED = {  # and what is made of it; what comes from outside or from a draw stays
+    **IMAGES, **{rule: count for rule, count in TEXTS.items() if rule not in ("import_text_model", "prune_text")}, "prune_text": 1,
+    "gem_search": 3, "gem_prune": 2, "weight_training": 2, "gem_imp_train": 2, "gem_finetune": 6, "gem_sanity": 1, **RG_TABLE,
+}  # fmt: skip
 EDITS = [
     Edit(
         "one IMP round more",
