@@ -14,7 +14,7 @@ import ast
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def _locate(module: str) -> Path | None:
 def _imports(tree: ast.Module, module: str, is_package: bool) -> set[str]:
     found: set[str] = set()
     package = module.split(".") if is_package else module.split(".")[:-1]
-    for node in ast.walk(tree):
+    for node in _that_run(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -51,6 +51,25 @@ def _imports(tree: ast.Module, module: str, is_package: bool) -> set[str]:
             base = ".".join([*up, *([node.module] if node.module else [])])
             found.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
     return {name for name in found if name.split(".")[0] == "winnow"}
+
+
+def _for_checkers(node: ast.AST) -> bool:
+    """`if TYPE_CHECKING:` without an else: its body never runs."""
+    return isinstance(node, ast.If) and not node.orelse and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def _that_run(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below `node` but those that only type checkers read."""
+    for child in ast.iter_child_nodes(node):
+        if _for_checkers(child):
+            continue
+        yield child
+        yield from _that_run(child)
+
+
+def meaning(code: str, described: bool = False) -> str:
+    """The code as text, without what changes no result."""
+    return ast.unparse(ast.fix_missing_locations(_Meaning(described).visit(ast.parse(code))))
 
 
 class _Meaning(ast.NodeTransformer):
@@ -66,6 +85,9 @@ class _Meaning(ast.NodeTransformer):
         return node
 
     visit_Module = visit_FunctionDef = visit_AsyncFunctionDef = _body  # noqa: N815  (names of ast)
+
+    def visit_If(self, node: ast.If) -> ast.AST:
+        return ast.Pass() if _for_checkers(node) else self.generic_visit(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST | None:
         configures = self.described and any(isinstance(b, ast.Name) for b in node.bases) and not _has_logic(node)
@@ -111,10 +133,9 @@ def _read(module: str) -> tuple[str, frozenset[str]]:
     """What a module means, as text without line breaks that matter, and the winnow modules that it imports."""
     path = _locate(module)
     assert path is not None
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    imports = _imports(tree, module, path.name == "__init__.py")
-    meaning = ast.fix_missing_locations(_Meaning(module.startswith(DESCRIBED)).visit(tree))
-    return ast.unparse(meaning), frozenset(imports)
+    code = path.read_text(encoding="utf-8")
+    imports = _imports(ast.parse(code), module, path.name == "__init__.py")
+    return meaning(code, module.startswith(DESCRIBED)), frozenset(imports)
 
 
 def closure(modules: str | Iterable[str]) -> list[str]:
