@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
+from winnow.config import architectures, own_models
 from winnow.schema import Part, key
 
 
@@ -113,13 +114,32 @@ class Data(Part):
     split_seed: int = key("fixes the held-out split and the subsets, whatever the run's seed", 0)
 
 
+class PrunedLayers(Part):
+    """Which weights tickets may remove. The classification head, the last layer, is none of them."""
+
+    kinds: list[Literal["conv", "linear"]] = key("kinds of layers; linear: attention's too", factory=lambda: ["conv"])
+    include: list[str] = key("patterns (* ? []) of weight names, one of which must match", factory=lambda: ["*"])
+    exclude: list[str] = key("patterns of weight names, none of which may match", factory=list)
+
+
+Option = bool | int | float | str | list[int] | list[float]
+
+
 class Model(Part):
     """A classifier with the input normalisation inside."""
 
     arch: str = key(
         "resnet8/14/20/32/44/56, vgg16_cifar, mobilenet_v2_cifar, wideresnet-28-2, conv4 (CIFAR); a released rare-gems network: "
         "Conv4, cResNet18, MobileNetV2, ResNet50, ResNet101, resnet32_double, TinyResNet18, tinyvgg16, WideResNet28; or a "
-        "torchvision classifier"
+        "torchvision classifier. One of your own: python:path/file.py:Class (called with num_classes), timm:NAME, hf:FOLDER or hf:ID"
+    )
+    options: dict[str, Option] = key(
+        "keyword arguments of a torchvision classifier or one of your own ({image_size: 64}); hf: keys of its configuration",
+        factory=dict,
+    )
+    layers: PrunedLayers | None = key("weights that IMP and its like may remove; null: those of all convolutions", None)
+    code: str | None = key(
+        "stamp of the code of python:, or of the config.json of an hf: folder; read from there, so that an edit counts", None
     )
     width: int | None = key("channels of the first stage of a CIFAR ResNet (16) or Conv4 (64)", None, ge=1)
     mean: list[float] = key("per-channel mean of the normalisation", factory=lambda: [0.5, 0.5, 0.5])
@@ -130,6 +150,28 @@ class Model(Part):
     bn: Literal["affine", "non_affine"] = key("batch normalisation with or without scale and shift", "affine")
     dropout: float = key("fraction of the features dropped before the last layer in training", 0.0, ge=0, lt=1)
     imagenet_stem: bool = key("torchvision ResNets: false replaces the 7x7/2 stem and pooling by 3x3/1", True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stamped(cls, values: Any) -> Any:
+        """With the stamp of the code that is there now, where none is given."""
+        if not isinstance(values, dict) or values.get("code") is not None:
+            return values
+        arch = values.get("arch")
+        stamp = (
+            own_models.code_of(arch)
+            if isinstance(arch, str) and own_models.is_own(arch) and not own_models.unknown(arch)
+            else None
+        )
+        return values if stamp is None else {**values, "code": stamp}
+
+    def check(self) -> None:
+        """Keys that go together."""
+        own = own_models.is_own(self.arch)
+        if own and (self.width is not None or not self.imagenet_stem):
+            raise ValueError(f"{'imagenet_stem' if self.width is None else 'width'}: {self.arch} has none; use options")
+        if self.options and not own and architectures.is_winnows(self.arch):
+            raise ValueError(f"options: {self.arch} takes none; they are for torchvision's classifiers, python:, timm: and hf:")
 
 
 def check_names(kind: str, names: list[str]) -> None:
