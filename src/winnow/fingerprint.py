@@ -23,7 +23,7 @@ CARRIERS = frozenset(
     f"winnow.{m}"
     for m in (
         "stage", "run", "launch", "warm", "store", "records", "errors", "fingerprint", "schema", "tables.page", "tables.show",
-        "prune.methods", "progress",
+        "tables.charts", "tables.summary", "prune.methods", "progress", "project", "surroundings",
     )
 )  # fmt: skip
 DESCRIBED = ("winnow.config", "winnow.pipelines")  # of these modules classes of the configuration do not count

@@ -23,6 +23,7 @@ from winnow.fingerprint import source_hash, versions
 from winnow.progress import duration, figures, speaking
 from winnow.run import Run, Stopped
 from winnow.schema import Part, canonical_json, parse, plain
+from winnow.surroundings import surroundings
 from winnow.ticket import Ticket
 from winnow.weights import check_replaceable
 
@@ -140,6 +141,7 @@ class Job(Generic[C]):
         run = {
             "wall_seconds": round(time.monotonic() - self.started, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            **surroundings(),
             **({"epochs": self.run.speeds} if self.run.speeds else {}),
         }
         others = [f for key in self.outputs if key != name for f in self.files(key)]
