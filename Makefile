@@ -22,7 +22,7 @@ SEED ?= 0
 FAULTS ?= 40
 MUTANTS ?= 20
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready-$(shell cat requirements/lock.txt pyproject.toml | cksum | cut -d' ' -f1)
+READY := $(VENV)/.ready-$(shell cat requirements/hashes.txt pyproject.toml | cksum | cut -d' ' -f1)
 PLANS := $(addprefix plan@,$(or $(CONFIG),default))
 
 .PHONY: demo test fuzz chaos mutants bench config plan $(PLANS) check format docs report determinism lock clean

@@ -39,6 +39,11 @@ def rank() -> int:
     return int(os.environ["RANK"]) if launched() else 0
 
 
+def share_compiled(scratch: Path) -> None:
+    """What torch.compile makes lies in the scratch folder: one job compiles, the others of the grid find it there."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(scratch.absolute() / "compiled"))
+
+
 class _Printable(logging.Formatter):
     """Lines in which no name can drive a terminal; tracebacks keep their lines."""
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from winnow import launch, outside, places, store
+from winnow import guard, launch, outside, places, store
 from winnow.artifacts import MODEL_FILE, check_sealed, local, sha256_file, sha256_text, stands_for, write_record, write_tensors
 from winnow.errors import WinnowError
 from winnow.fingerprint import source_hash, versions
@@ -200,6 +200,7 @@ class Stage(Generic[C]):
         run.add_argument("--scratch", type=Path, default=Path(".winnow/scratch"), help="folder for checkpoints")
         run.add_argument("--store", type=Path, help="folder of finished artifacts that other working folders share (none)")
         run.add_argument("--checkpoint-seconds", type=float, default=30.0, help="time between checkpoints, in seconds (30)")
+        run.add_argument("--silent-minutes", type=float, help="end, state saved, after so long without a step (never)")
         run.add_argument("--tensorboard", type=Path, help="folder for TensorBoard's event files (none)")
         run.add_argument(
             "--log-level", default="info", choices=["debug", "info", "warning", "error"], help="what the log holds (info)"
@@ -232,6 +233,7 @@ class Stage(Generic[C]):
                 raise
             return launch.end_on(error, job is not None and job.run.stop_requested)
         finally:
+            guard.unwatch()
             if job is not None:
                 job.run.release()
 
@@ -273,12 +275,13 @@ class Stage(Generic[C]):
                 check_replaceable(path.parent)
             places.sweep(path.parent if path.name == MODEL_FILE else path)
         also = tuple(self.also(config)) if self.also else ()
+        launch.share_compiled(args["scratch"])
         job = Job(self.name, config, files["inputs"], files["outputs"], store=args["store"], also=also)
         first = next(iter(paths["outputs"]), None) if self.trains and launch.rank() == 0 else None
         job.run = Run(
             launch.device_name(args["device"]),
             # outside the declared outputs, which Snakemake deletes on failure
-            checkpoints=lambda: args["scratch"] / f"{self.name}-{job.key()}",
+            checkpoints=lambda: guard.watched(args["silent_minutes"], args["scratch"] / f"{self.name}-{job.key()}"),
             tensorboard=args["tensorboard"] / local(first).replace("/", "-") if args["tensorboard"] and first else None,
             **{k: args[k] for k in ("workers", "data_root", "download", "checkpoint_seconds")},
         )

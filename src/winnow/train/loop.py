@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from winnow.config.parts import Train
 from winnow.errors import WinnowError
+from winnow.guard import beat
 from winnow.progress import Position, duration, rate
 from winnow.run import Run, Stopped
-from winnow.train import ranks
+from winnow.train import compiling, ranks
 from winnow.train.checkpoint import Checkpoints
 from winnow.train.device import explained
 from winnow.train.optim import lr_factor
@@ -130,6 +131,7 @@ def _epochs(plan: Fit, run: Run, checkpoints: Checkpoints, trainable: list[Tenso
             if plan.global_step == plan.max_steps:
                 break
             _one_step(plan, batch, examples, trainable)
+            beat()
             examples_done += examples
             position.done = plan.global_step
             if _loss_is_known(plan):
@@ -164,6 +166,7 @@ def _epochs(plan: Fit, run: Run, checkpoints: Checkpoints, trainable: list[Tenso
             rate(per_epoch - first, seconds, "step"),
             left,
         )
+        compiling.report(plan.model)
         stop = ranks.any_of(run.stop_requested)
         if stop or checkpoints.due(run.checkpoint_seconds):
             _save(plan, run, checkpoints)

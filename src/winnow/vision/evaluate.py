@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from winnow.config.parts import Attack, Compute, Data
 from winnow.config.vision import AutoAttack
 from winnow.errors import WinnowError
+from winnow.guard import beat
 from winnow.rng import seed_of
 from winnow.run import Run, Stopped
 from winnow.train import ranks
@@ -115,6 +116,7 @@ def _percentage(
             smaller = f"evaluate fewer than {len(y)} images at once (evaluation.batch_size; in training train.micro_batch)"
             with autocast(compute, loader.device), evaluation_mode(model), explained(smaller):
                 counts.append(right(batch, x, y))
+            beat()
             position.done = len(counts)
             if tally:
                 tally.after_batch()

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from winnow import outside
 from winnow.errors import WinnowError
+from winnow.guard import beat
 from winnow.progress import rate
 from winnow.rng import seed_of
 from winnow.run import Run, Stopped
@@ -126,6 +127,7 @@ def _work(
             part.write(json.dumps(attack_one(attack, examples, index, seed), sort_keys=True) + "\n")
             part.flush()
             os.fsync(part.fileno())
+            beat()
             if n % 50 == 0:
                 log.info("%d of %d examples (%s)", n, len(indices), rate(n, time.monotonic() - begun, "example"))
             if run.stop_requested:
@@ -149,9 +151,12 @@ def _in_parallel(
     children = [context.Process(target=_child, args=(folder, share, seed, make, i)) for i, share in enumerate(shares)]
     for child in children:
         child.start()
-    finished = False
+    finished, written = False, 0
     try:
         while any(c.is_alive() for c in children):
+            before, written = written, sum(part.stat().st_size for part in folder.glob("part-*.jsonl"))
+            if written > before:
+                beat()
             if run.stop_requested:
                 raise Stopped
             if any(c.exitcode not in (None, 0) for c in children):
