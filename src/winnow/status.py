@@ -66,7 +66,7 @@ def job_log(file: Path, now: float) -> JobLog:
 def jobs(results: Path, since: float = 0.0, now: float | None = None) -> list[JobLog]:
     """The jobs below `results` whose logs were written to since then, the oldest first."""
     now = time.time() if now is None else now
-    files = [f for f in results.rglob("logs/**/*.log") if f.is_file() and f.stat().st_mtime >= since]
+    files = [f for f in results.rglob("*.log") if f.is_file() and f.stat().st_mtime >= since]
     return sorted((job_log(f, now) for f in files), key=lambda j: (j.written, j.file))
 
 
