@@ -191,8 +191,14 @@ def _snakemake(arguments: Sequence[str], warm: bool = False) -> int:
         for number, handler in previous.items():
             signal.signal(number, handler)
     if code:
-        from winnow.status import failures
+        from winnow.status import jobs
 
-        for line in failures(Path("results"), since=begun - 1):
-            print(line, file=sys.stderr)
+        ended = jobs(Path("results"), since=begun - 1)
+        for job in ended:
+            if job.state == "failed":
+                print(f"{job.file}: {job.line}", file=sys.stderr)
+        if stopped := sum(job.state == "stopped" for job in ended):
+            print(
+                f"{stopped} jobs were stopped and have saved their state; the same command goes on from there", file=sys.stderr
+            )
     return 128 - code if code < 0 else code
