@@ -14,7 +14,7 @@ import ast
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def _locate(module: str) -> Path | None:
 def _imports(tree: ast.Module, module: str, is_package: bool) -> set[str]:
     found: set[str] = set()
     package = module.split(".") if is_package else module.split(".")[:-1]
-    for node in ast.walk(tree):
+    for node in _run(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -51,6 +51,15 @@ def _imports(tree: ast.Module, module: str, is_package: bool) -> set[str]:
             base = ".".join([*up, *([node.module] if node.module else [])])
             found.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
     return {name for name in found if name.split(".")[0] == "winnow"}
+
+
+def _run(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node that runs: not what only a type checker reads."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        yield from _run(node)
 
 
 class _Meaning(ast.NodeTransformer):
