@@ -231,7 +231,9 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise WinnowError(f"{path}: its metadata are not those of a file that winnow wrote; import it with an import stage")
     if not isinstance(version := found.get("format", 1), int) or version > FORMAT_VERSION:
-        raise WinnowError(f"{path}: is of format {version}, this winnow reads formats up to {FORMAT_VERSION}; use a newer winnow")
+        raise WinnowError(
+            f"{path}: is of format {version}, this winnow reads formats up to {FORMAT_VERSION}; use a newer winnow"
+        )
     return found
 
 

@@ -86,7 +86,9 @@ def test_slurm_jobs_and_requests_are_counted(plan):
     text = plan.submissions(pair, packed)
     assert text.startswith("4 jobs for the cluster in 2 SLURM jobs, about 14 requests")
     assert plan.submissions(pair, {}).startswith("4 jobs for the cluster in 4 SLURM jobs, about 20 requests")
-    assert "0.1 h if it counts submissions, 1.1 h if all requests" in plan.submissions([SimpleNamespace(**vars(j)) for j in pair * 15], {})
+    assert "0.1 h if it counts submissions, 1.1 h if all requests" in plan.submissions(
+        [SimpleNamespace(**vars(j)) for j in pair * 15], {}
+    )
 
 
 def test_masks_are_a_bit_a_weight_and_weights_four_bytes():

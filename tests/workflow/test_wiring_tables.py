@@ -87,9 +87,12 @@ def made_up(wired, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("made_up")
     for path in (wired / "results").rglob("*"):
         name = path.relative_to(wired)
-        wanted = path.name.endswith((".mask.safetensors", "evaluation.json", "autoattack.json")) or {"attacks", "tuned", "sanity", "imp"} & set(
-            name.parts
-        )
+        wanted = path.name.endswith((".mask.safetensors", "evaluation.json", "autoattack.json")) or {
+            "attacks",
+            "tuned",
+            "sanity",
+            "imp",
+        } & set(name.parts)
         if path.is_file() and wanted and path.suffix in (".json", ".safetensors"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / name)
