@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from winnow.config.parts import Attack, Compute, Data, Model, Train
+from winnow.config.parts import Attack, Compute, Data, Model, Ordinal, Positive, Train
 from winnow.config.vision import WeightsSource
 from winnow.schema import Part, key
 
@@ -55,3 +55,51 @@ class ImportTicket(Part):
         "masks of the classification head, which a transfer replaces; auto: kept in the rare-gems layouts, which prune it, else "
         "dropped", "auto",
     )  # fmt: skip
+
+
+class Speed(Part):
+    """A ticket's network, dense against sparse, on this machine (stage speed)."""
+
+    batches: list[Ordinal] = key("examples that are computed together", factory=lambda: [1, 8, 64])
+    threads: list[Ordinal] = key("CPU threads", factory=lambda: [1])
+    image_size: int | None = key("side of the images; null: a text model", None, ge=4)
+    length: int | None = key("tokens of a text; null: an image model", None, ge=2)
+    repeats: int = key("rounds in which both sides are timed", 9, ge=2)
+    keep_plans: bool = key("use and keep measured plans in the user's cache folder", True)
+
+    def check(self) -> None:
+        """Images or texts."""
+        if (self.image_size is None) == (self.length is None):
+            raise ValueError("image_size, length: give one of them (images of image_size pixels, or texts of length tokens)")
+        if not self.batches or not self.threads:
+            raise ValueError("batches, threads: at least one each")
+
+
+class Draw(Part):
+    """A figure of one job's metrics (stages speed_plots, compare_tickets_plots)."""
+
+    title: str = key("heading of the figure", "")
+
+
+class CompareTickets(Part):
+    """Two tickets of one network, and the networks trained under them (stage compare_tickets)."""
+
+    data: Data = key("the task, for losses and accuracies of the networks between the two")
+    compute: Compute = key("numerical settings")
+    batch_size: int = key("images at a time", 256, ge=1)
+    seed: int = key("images that batch statistics are taken from, their augmentation; draws", 0, ge=0)
+    points: int = key("networks on the path, both ends included", 11, ge=3)
+    interpolation: Literal["linear", "sampled"] = key(
+        "linear: the weights' weighted mean; sampled: each weight is that of the second network with the probability of its "
+        "position (prob in the rare-gems code)", "linear",
+    )  # fmt: skip
+    flipped_percent: list[Positive] = key(
+        "sharpness: percentages of the mask's entries that are flipped at random (rare-gems code: up to 20); none: not measured",
+        factory=lambda: [1.0, 5.0, 20.0],
+    )  # fmt: skip
+    draws: int = key("draws of a sampled path and of flipped masks", 5, ge=1)
+
+    def check(self) -> None:
+        """Percentages of a mask."""
+        if any(p > 100 for p in self.flipped_percent):
+            raise ValueError(f"flipped_percent: {max(self.flipped_percent):g} is more than all of the mask; at most 100")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from winnow.text.evaluate import accuracy
 from winnow.text.freelb import AdversarialStep
 from winnow.text.hard_concrete import add_l0_gradient, attach, l0_term, l0_weight
 from winnow.train.device import autocast
-from winnow.train.loop import Fit, fit
+from winnow.train.loop import Batches, Fit, fit
 from winnow.train.optim import make_optimizer
 
 
@@ -101,11 +101,34 @@ def search(
     Records hold the noiseless masks' accuracy (%) on data["val"] and the expected remaining percentage (L0 term x 100).
     """
     run = run or Run()
+    batches = TextBatches(data["train"], train.batch_size, seed, run.device)
+    return learn(
+        model, names, batches, train=train, masks=masks, adversary=adversary, keep_epochs=keep_epochs, compute=compute, seed=seed,
+        frozen=frozen, run=run, measure=lambda: {"val_accuracy": accuracy(model, data["val"], compute, run.device)},
+    )  # fmt: skip
+
+
+def learn(
+    model: nn.Module,
+    names: list[str],
+    batches: Batches,
+    *,
+    train: Train,
+    masks: HardConcrete,
+    adversary: FreeLB,
+    keep_epochs: list[int],
+    compute: Compute,
+    seed: int,
+    frozen: bool = True,
+    run: Run | None = None,
+    measure: Callable[[], Mapping[str, Any]] = dict,
+) -> tuple[list[dict[str, Any]], dict[int, dict[str, Tensor]]]:
+    """`search` over any batches (keyword arguments of the model, labels among them); `measure()` adds to each epoch's record."""
+    run = run or Run()
     device = run.device
     model.to(device)
     weights = {} if frozen else dict(model.named_parameters())
     scores = attach(model, names, masks, frozen)
-    batches = TextBatches(data["train"], train.batch_size, seed, device)
     schedule = L0Schedule(scores, masks, train.epochs * batches.steps_per_epoch)
     snapshots = Snapshots(scores, keep_epochs)
 
@@ -113,7 +136,7 @@ def search(
         snapshots.after_epoch(epoch + 1)
         with torch.no_grad():
             expected = 100.0 * l0_term(scores, masks).item()
-        return {"val_accuracy": accuracy(model, data["val"], compute, device), "expected_remaining_percent": expected}
+        return {**measure(), "expected_remaining_percent": expected}
 
     history = fit(
         Fit(

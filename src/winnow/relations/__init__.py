@@ -1,0 +1,1 @@
+"""How tickets, and the networks trained under them, relate to one another."""

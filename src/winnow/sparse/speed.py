@@ -1,0 +1,139 @@
+"""Is a ticket worth it here? Dense against sparse in one run, and from which density on it would be.
+
+The dense side is the network under its mask in evaluation mode, its images stored as is faster for it (channels last or not). Both
+sides run in turn, round by round; a round gives one ratio, so that what else the machine does meanwhile hits both.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from winnow.sparse import choice
+from winnow.sparse.compact import in_layers
+from winnow.sparse.model import SparseModel
+from winnow.sparse.rule import LayerShape, Rates
+from winnow.ticket import Ticket
+
+WORTH = 1.1  # times as fast as dense; below, a user would not notice
+Call = tuple[tuple[Any, ...], Mapping[str, Any]]  # positional and keyword arguments of a network
+Inputs = Callable[[int], Call]  # for a batch of so many examples
+GRID = tuple(float(p) for p in (90, 80, 70, 60, 50, 40, 30, 25, 20, 15, 12, 10, 8, 6, 5, 4, 3, 2, 1.5, 1, 0.5))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the rule says of a network at one batch and number of threads: speed-up at the ticket, and over remaining percentages."""
+
+    speedup: float
+    curve: dict[float, float]
+
+    @property
+    def worth_from(self) -> float | None:
+        """The largest remaining percentage from which on all smaller ones are worth it; None: none of the grid is."""
+        found = None
+        for percent in sorted(self.curve):
+            if self.curve[percent] < WORTH:
+                break
+            found = percent
+        return found
+
+
+@torch.no_grad()
+def compare(
+    model: nn.Module, network: SparseModel, inputs: Inputs, batches: Sequence[int], threads: Sequence[int], repeats: int
+) -> list[dict[str, Any]]:
+    """A row for each batch and number of threads; `model` holds the ticket's zeros, `network` is made of it.
+
+    dense_ms, sparse_ms: medians over `repeats` rounds; speedup with its quartiles low and high: of the rounds' ratios;
+    examples_per_second: of the sparse network.
+    """
+    rows = []
+    for count in threads:
+        with choice.threads(count):
+            rows += [_row(model, network, inputs(batch), batch, count, repeats) for batch in batches]
+    return rows
+
+
+def _row(model: nn.Module, network: SparseModel, given: Call, batch: int, count: int, repeats: int) -> dict[str, Any]:
+    args, kwargs = given
+    device = next(model.parameters()).device
+    plan = network.plan(*args, **kwargs)
+    dense = _stored_best(model, given, device)
+    network(*args, **kwargs)
+    pairs = []
+    for _ in range(repeats):
+        pairs.append(
+            (choice.seconds_of(dense, device, 0.02), choice.seconds_of(lambda: network(*args, **kwargs), device, 0.02))
+        )
+    ratios = [a / b for a, b in pairs]
+    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    plain, sparse = (statistics.median(times) for times in zip(*pairs, strict=True))
+    return {
+        "batch": batch, "threads": count, "dense_ms": 1e3 * plain, "sparse_ms": 1e3 * sparse, "speedup": middle, "low": low,
+        "high": high, "examples_per_second": batch / sparse, "dense_examples_per_second": batch / plain,
+        "smaller_dense_ms": 1e3 * plan.dense_seconds, **{f"layers_{k}": n for k, n in network.ways(plan).items()},
+    }  # fmt: skip
+
+
+def _stored_best(model: nn.Module, given: Call, device: torch.device) -> Callable[[], Any]:
+    """The dense network on inputs stored in the order that is faster."""
+    calls: list[Callable[[], Any]] = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        placed = copy.deepcopy(model).to(memory_format=order)  # type: ignore[call-overload]
+        stored = [v.contiguous(memory_format=order) if isinstance(v, Tensor) and v.dim() == 4 else v for v in given[0]]
+        calls.append(lambda m=placed, s=stored: m(*s, **given[1]))  # type: ignore[misc]
+    return min(calls, key=lambda call: choice.seconds_of(call, device, 0.02))
+
+
+@torch.no_grad()
+def predict(model: nn.Module, ticket: Ticket, given: Call, rates: Rates, dense_seconds: float) -> Prediction:
+    """By the rule, for the ticket's counts and for the same shares between layers at other densities.
+
+    What the network's time leaves for the dense layers' is taken as the same in both: activations, sums, pooling.
+    dense_seconds: of the whole dense network, measured.
+    """
+    layered, _ = in_layers(model)
+    layers = choice.layers_of(layered)
+    for layer in layers.values():
+        layer.seen = set()
+    layered(*given[0], **given[1])
+    shapes = {name: [LayerShape.of(x, s) for s in x.seen or ()] for name, x in layers.items()}
+    kept = {name: int(x.weight.count_nonzero()) for name, x in layers.items()}
+    dense = sum(rates.dense(s) for found in shapes.values() for s in found)
+    rest = max(0.0, dense_seconds - dense)
+
+    def speedup(scale: float) -> float:
+        sparse = 0.0
+        for name, found in shapes.items():
+            masked = f"{name}.weight" in ticket.arrays
+            size = layers[name].weight.numel()
+            count = min(size, round(kept[name] * scale)) if masked else size
+            sparse += sum(rates.seconds(s, count) for s in found)
+        return (rest + dense) / (rest + sparse)
+
+    curve = {percent: speedup(percent / ticket.remaining_percent) for percent in GRID}
+    return Prediction(speedup(1.0), curve)
+
+
+def verdict(rows: Sequence[Mapping[str, Any]], remaining_percent: float) -> str:
+    """One sentence over all rows (with worth_from of the rule): worth it here or not, and from which density on."""
+    worth = [r for r in rows if r["low"] >= WORTH]
+    cases = ", ".join(f"batch {r['batch']} on {r['threads']} thread{'s' * (r['threads'] > 1)}" for r in worth)
+    some = f"Worth it here in some cases ({cases})" if worth else "Not worth it here"
+    measured = " to ".join(dict.fromkeys(f"{f(r['speedup'] for r in rows):.2g}" for f in (min, max)))
+    points = [r["worth_from"] for r in rows]
+    found = [p for p in points if p is not None]
+    if found:
+        worst = f"{min(found):g} % at worst" if len(found) == len(points) else "nowhere at worst"
+        span = f"from {max(found):g} % remaining down" + (f" at best, {worst}" if len(points) > 1 else "")
+    return (
+        f"{'Worth it here' if len(worth) == len(rows) else some}: {measured} times as fast as dense at {remaining_percent:.3g} % "
+        f"remaining; by the rule worth it {span if found else 'at no density'}."
+    )
