@@ -14,7 +14,7 @@ import ast
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def _locate(module: str) -> Path | None:
 def _imports(tree: ast.Module, module: str, is_package: bool) -> set[str]:
     found: set[str] = set()
     package = module.split(".") if is_package else module.split(".")[:-1]
-    for node in _run(tree):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -53,13 +53,13 @@ def _imports(tree: ast.Module, module: str, is_package: bool) -> set[str]:
     return {name for name in found if name.split(".")[0] == "winnow"}
 
 
-def _run(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node that runs: not what only a type checker reads."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
-        yield node
-        yield from _run(node)
+class _AtRunTime(ast.NodeTransformer):
+    """Takes out what only a type checker reads: blocks under `if TYPE_CHECKING`."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        self.generic_visit(node)
+        only_types = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        return (node.orelse or [ast.Pass()]) if only_types else node
 
 
 class _Meaning(ast.NodeTransformer):
@@ -120,7 +120,7 @@ def _read(module: str) -> tuple[str, frozenset[str]]:
     """What a module means, as text without line breaks that matter, and the winnow modules that it imports."""
     path = _locate(module)
     assert path is not None
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = _AtRunTime().visit(ast.parse(path.read_text(encoding="utf-8")))
     imports = _imports(tree, module, path.name == "__init__.py")
     meaning = ast.fix_missing_locations(_Meaning(module.startswith(DESCRIBED)).visit(tree))
     return ast.unparse(meaning), frozenset(imports)
