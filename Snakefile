@@ -37,3 +37,12 @@ rule all:
     default_target: True
     input:
         targets(CONFIG),
+
+
+for name, section in CONFIG.sections().items():
+
+    rule:
+        name:
+            name
+        input:
+            pipelines.grid(name).targets(section),
