@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CARRIERS = frozenset(
     f"winnow.{m}"
     for m in (
-        "stage", "run", "launch", "warm", "store", "records", "errors", "fingerprint", "schema", "tables.page", "tables.show",
+        "stage", "run", "launch", "warm", "guard", "store", "records", "errors", "fingerprint", "schema", "tables.page", "tables.show",
         "prune.methods", "progress",
     )
 )  # fmt: skip
