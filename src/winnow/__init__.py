@@ -15,19 +15,21 @@ if TYPE_CHECKING:
     from winnow.ticket import Ticket
     from winnow.train.masking import enforce
 
+    sparse: Any  # an import here would make every stage depend on its code
+
 _HOME = {
     "Ticket": "winnow.ticket", "WinnowError": "winnow.errors", "enforce": "winnow.train.masking", "find_gem": "winnow.api",
     "imp": "winnow.api", "pgd": "winnow.api", "robust_accuracy": "winnow.api", "robust_ticket": "winnow.api",
 }  # fmt: skip
-__all__ = ["Ticket", "WinnowError", "enforce", "find_gem", "imp", "pgd", "prune", "robust_accuracy", "robust_ticket"]
+__all__ = ["Ticket", "WinnowError", "enforce", "find_gem", "imp", "pgd", "prune", "robust_accuracy", "robust_ticket", "sparse"]
 
 
 def __getattr__(name: str) -> Any:
     """What is asked for is imported then: `import winnow` takes no torch."""
     from importlib import import_module
 
-    if name == "prune":  # the package, which can be called
-        return import_module("winnow.prune")
+    if name in ("prune", "sparse"):  # packages, which can be called
+        return import_module(f"winnow.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'winnow' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

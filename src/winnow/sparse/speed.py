@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from winnow.sparse import choice
-from winnow.sparse.compact import in_layers
+from winnow.sparse.channels import plain_layer
+from winnow.sparse.compact import made_of
+from winnow.sparse.layers import Layer
 from winnow.sparse.model import SparseModel
 from winnow.sparse.rule import LayerShape, Rates
 from winnow.ticket import Ticket
@@ -99,13 +101,23 @@ def predict(model: nn.Module, ticket: Ticket, given: Call, rates: Rates, dense_s
     What the network's time leaves for the dense layers' is taken as the same in both: activations, sums, pooling.
     dense_seconds: of the whole dense network, measured.
     """
-    layered, _ = in_layers(model)
-    layers = choice.layers_of(layered)
-    for layer in layers.values():
-        layer.seen = set()
-    layered(*given[0], **given[1])
-    shapes = {name: [LayerShape.of(x, s) for s in x.seen or ()] for name, x in layers.items()}
-    kept = {name: int(x.weight.count_nonzero()) for name, x in layers.items()}
+    shapes: dict[str, list[LayerShape]] = {}
+    kept, sizes = {}, {}
+    hooks = []
+    for name, layer in model.named_modules():
+        if plain_layer(layer):
+            made = made_of(layer)
+            kept[name], sizes[name] = int(made.weight.count_nonzero()), made.weight.numel()
+
+            def seen(_: nn.Module, given: tuple[Tensor, ...], name: str = name, made: Layer = made) -> None:
+                shapes.setdefault(name, []).append(LayerShape.of(made, tuple(given[0].shape)))
+
+            hooks.append(layer.register_forward_pre_hook(seen))
+    try:
+        model(*given[0], **given[1])
+    finally:
+        for hook in hooks:
+            hook.remove()
     dense = sum(rates.dense(s) for found in shapes.values() for s in found)
     rest = max(0.0, dense_seconds - dense)
 
@@ -113,8 +125,7 @@ def predict(model: nn.Module, ticket: Ticket, given: Call, rates: Rates, dense_s
         sparse = 0.0
         for name, found in shapes.items():
             masked = f"{name}.weight" in ticket.arrays
-            size = layers[name].weight.numel()
-            count = min(size, round(kept[name] * scale)) if masked else size
+            count = min(sizes[name], round(kept[name] * scale)) if masked else kept[name]
             sparse += sum(rates.seconds(s, count) for s in found)
         return (rest + dense) / (rest + sparse)
 
