@@ -161,12 +161,17 @@ def test_predictions_fall_with_the_density_and_say_from_where_on():
     model = network()
     ticket = prune(model, "magnitude", 5)
     ticket.apply(model)
-    found = speed.predict(model, ticket, ((torch.rand(1, 3, 32, 32),), {}), RATES, dense_seconds=0.0)
+    given = ((torch.rand(1, 3, 32, 32),), {})
+    layers = speed.predict(model, ticket, given, RATES, 1.0, 1e-9)
+    dense = 1.0 / layers.curve[90]  # seconds of the layers alone: ten times the time a weight, so dense stays faster
+    found = speed.predict(model, ticket, given, RATES, dense, dense)
     assert sorted(found.curve.values(), reverse=True) == [found.curve[p] for p in sorted(found.curve)]
-    assert found.curve[90] == pytest.approx(1.0)  # ten times the time a weight: dense stays faster
+    assert found.curve[90] == pytest.approx(1.0) and found.folding == 1.0
     assert 6 <= found.worth_from <= 20
-    half = speed.predict(model, ticket, ((torch.rand(1, 3, 32, 32),), {}), RATES, dense_seconds=1.0)
-    assert half.speedup == pytest.approx(1.0, abs=0.01) and half.worth_from is None  # other work dominates
+    other_work = speed.predict(model, ticket, given, RATES, 1.0, 1.0)
+    assert other_work.speedup == pytest.approx(1.0, abs=0.01) and other_work.worth_from is None
+    folds = speed.predict(model, ticket, given, RATES, 2.0, 1.0)
+    assert folds.speedup == pytest.approx(2.0, abs=0.02) and folds.worth_from is None  # without any ticket
 
 
 def row(speedup, low, worth_from, batch=1):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from winnow.sparse import choice
 from winnow.sparse.channels import plain_layer
-from winnow.sparse.compact import made_of
+from winnow.sparse.compact import compact, made_of
 from winnow.sparse.layers import Layer
 from winnow.sparse.model import SparseModel
 from winnow.sparse.rule import LayerShape, Rates
@@ -31,17 +31,21 @@ GRID = tuple(float(p) for p in (90, 80, 70, 60, 50, 40, 30, 25, 20, 15, 12, 10, 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the rule says of a network at one batch and number of threads: speed-up at the ticket, and over remaining percentages."""
+    """What the rule says of a network at one batch and number of threads: speed-up at the ticket, and over remaining percentages.
+
+    folding: how many times as fast the dense network is with its normalisations folded in, which takes no ticket.
+    """
 
     speedup: float
     curve: dict[float, float]
+    folding: float = 1.0
 
     @property
     def worth_from(self) -> float | None:
-        """The largest remaining percentage from which on all smaller ones are worth it; None: none of the grid is."""
+        """The largest remaining percentage from which on all smaller ones are worth it, folding aside; None: none of the grid is."""
         found = None
         for percent in sorted(self.curve):
-            if self.curve[percent] < WORTH:
+            if self.curve[percent] < WORTH * self.folding:
                 break
             found = percent
         return found
@@ -56,11 +60,27 @@ def compare(
     dense_ms, sparse_ms: medians over `repeats` rounds; speedup with its quartiles low and high: of the rounds' ratios;
     examples_per_second: of the sparse network.
     """
-    rows = []
+    rows, folded = [], _folded(model, network)
     for count in threads:
         with choice.threads(count):
-            rows += [_row(model, network, inputs(batch), batch, count, repeats) for batch in batches]
+            for batch in batches:
+                given = inputs(batch)
+                row = _row(model, network, given, batch, count, repeats)
+                device = next(model.parameters()).device
+                rows.append(
+                    row | {"folded_dense_ms": 1e3 * choice.seconds_of(_stored_best(folded, given, device), device, 0.05)}
+                )
     return rows
+
+
+def _folded(model: nn.Module, network: SparseModel) -> nn.Module:
+    """The dense network with its normalisations folded in, and no channel removed."""
+    if network.untraced is not None:
+        return model
+    full = copy.deepcopy(model)
+    for parameter in full.parameters():
+        parameter.masked_fill_(parameter == 0, 1e-6)  # nothing is empty
+    return compact(full)[0]
 
 
 def _row(model: nn.Module, network: SparseModel, given: Call, batch: int, count: int, repeats: int) -> dict[str, Any]:
@@ -95,11 +115,13 @@ def _stored_best(model: nn.Module, given: Call, device: torch.device) -> Callabl
 
 
 @torch.no_grad()
-def predict(model: nn.Module, ticket: Ticket, given: Call, rates: Rates, dense_seconds: float) -> Prediction:
+def predict(
+    model: nn.Module, ticket: Ticket, given: Call, rates: Rates, dense_seconds: float, folded_seconds: float
+) -> Prediction:
     """By the rule, for the ticket's counts and for the same shares between layers at other densities.
 
-    What the network's time leaves for the dense layers' is taken as the same in both: activations, sums, pooling.
-    dense_seconds: of the whole dense network, measured.
+    What the folded network's time leaves beside its layers' is taken as the same in both: activations, sums, pooling.
+    dense_seconds, folded_seconds: of the whole dense network as it is, and with its normalisations folded in, measured.
     """
     shapes: dict[str, list[LayerShape]] = {}
     kept, sizes = {}, {}
@@ -119,7 +141,7 @@ def predict(model: nn.Module, ticket: Ticket, given: Call, rates: Rates, dense_s
         for hook in hooks:
             hook.remove()
     dense = sum(rates.dense(s) for found in shapes.values() for s in found)
-    rest = max(0.0, dense_seconds - dense)
+    rest = max(0.0, folded_seconds - dense)
 
     def speedup(scale: float) -> float:
         sparse = 0.0
@@ -127,10 +149,10 @@ def predict(model: nn.Module, ticket: Ticket, given: Call, rates: Rates, dense_s
             masked = f"{name}.weight" in ticket.arrays
             count = min(sizes[name], round(kept[name] * scale)) if masked else kept[name]
             sparse += sum(rates.seconds(s, count) for s in found)
-        return (rest + dense) / (rest + sparse)
+        return dense_seconds / (rest + sparse)
 
     curve = {percent: speedup(percent / ticket.remaining_percent) for percent in GRID}
-    return Prediction(speedup(1.0), curve)
+    return Prediction(speedup(1.0), curve, dense_seconds / folded_seconds)
 
 
 def verdict(rows: Sequence[Mapping[str, Any]], remaining_percent: float) -> str:
