@@ -22,7 +22,7 @@ SEED ?= 0
 FAULTS ?= 40
 MUTANTS ?= 20
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready-$(shell cat requirements/lock.txt pyproject.toml | cksum | cut -d' ' -f1)
+READY := $(VENV)/.ready-$(shell cat requirements/hashes.txt pyproject.toml | cksum | cut -d' ' -f1)
 PLANS := $(addprefix plan@,$(or $(CONFIG),default))
 
 .PHONY: demo test fuzz chaos mutants bench config plan $(PLANS) check format docs report determinism lock clean
@@ -33,13 +33,10 @@ $(READY):
 	@sh requirements/setup.sh "$(VENV)" && touch "$@"
 
 demo: $(READY)
-	@$(BIN)/python -m winnow.warm $(BIN)/snakemake --cores $(CORES) --quiet rules host reason
-	@$(MAKE) --no-print-directory report
-	@$(BIN)/python -m winnow.tables.show results/tables
-	@echo "report: results/report.html"
+	@$(BIN)/python -m winnow demo --cores $(CORES)
 
 report: $(READY)
-	@$(BIN)/python -m winnow.stages.report results --out results/report.html
+	@$(BIN)/python -m winnow report
 
 # the embedded default twice, in two folders, and every artifact of the two compared
 determinism: $(READY)
@@ -61,10 +58,10 @@ mutants: $(READY)
 plan: $(PLANS)
 
 $(PLANS): plan@%: $(READY)
-	@$(if $(CONFIG),echo "$*:";) $(BIN)/python workflow/plan.py $(if $(EACH),--each) --profile slurm $(TARGET) $(if $(CONFIG),--configfile $*)
+	@$(if $(CONFIG),echo "$*:";) $(BIN)/python -m winnow plan $(if $(CONFIG),$*) $(if $(EACH),--each) --profile slurm $(TARGET)
 
 config: $(READY)
-	@$(BIN)/python -m winnow.config.document $(or $(CONFIG),--default)
+	@$(BIN)/python -m winnow config $(CONFIG)
 
 bench: $(READY)
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m bench --device $(DEVICE) --threads $(THREADS)

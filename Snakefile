@@ -17,6 +17,11 @@ report: "workflow/report/workflow.rst"
 include: "workflow/rules/common.smk"
 
 
+if CONFIG.container:
+
+    container: CONFIG.container
+
+
 for name in CONFIG.sections():
 
     include: f"workflow/rules/{name}.smk"
@@ -32,3 +37,12 @@ rule all:
     default_target: True
     input:
         targets(CONFIG),
+
+
+for name, section in CONFIG.sections().items():
+
+    rule:
+        name:
+            name
+        input:
+            pipelines.grid(name).targets(section),

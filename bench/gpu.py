@@ -63,9 +63,9 @@ def imp(scale: dict[str, Any], compute: dict[str, Any], folder: Path, device: st
     shared = {"data": data, "train": train, "attack": attack, "compute": compute, "seed": 0}
     files = {"out": folder / "dense.safetensors", "metrics": folder / "dense.json"}
     run("pretrain", {**shared, "method": "adv", "model": scale["arch"]}, device, *extra, **files)
-    run("imp_prune", {"round": 1}, device, weights=files["out"], out=folder / "1.mask")
+    run("prune", {"method": "magnitude", "remaining_percent": 80}, device, weights=files["out"], out=folder / "1.mask")
     found = {"out": folder / "trained.safetensors", "metrics": folder / "trained.json"}
-    run("imp_train", shared, device, *extra, init=files["out"], mask=folder / "1.mask", **found)
+    run("train", {**shared, "keep": "last"}, device, *extra, init=files["out"], mask=folder / "1.mask", **found)
     return found["metrics"]
 
 

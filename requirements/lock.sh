@@ -1,13 +1,29 @@
 #!/bin/sh
-# Writes requirements/lock.txt: what pyproject.toml's exact pins resolve to in a new environment, without addresses,
-# local version labels (+cpu) and the CUDA packages, which torch itself pins where it needs them.
+# Writes what pyproject.toml's ranges resolve to in a new environment, without addresses and local version labels (+cpu):
+#   lock.txt    names and versions, without the CUDA packages, which torch itself pins where it needs them
+#   hashes.txt  the same with the sha256 of every file of these versions: what is installed
+#   bom.json    the same as a CycloneDX bill of materials
+# What the lock holds stays as it is, but for the packages that are named: requirements/lock.sh [PACKAGE ...]; with --all, nothing stays.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder" build' EXIT
-python3 -m venv "$folder"
-"$folder/bin/python" -m pip install --quiet setuptools==84.2.1 "$(pwd)[workflow,vision,text,dev]"
-"$folder/bin/python" -m pip check
+cp requirements/lock.txt "$folder/held.txt"
+for name in "$@"; do
+    if [ "$name" = --all ]; then : >"$folder/held.txt"; else sed -i "/^$name==/Id" "$folder/held.txt"; fi
+done
+python3 -m venv "$folder/locked"
+python3 -m venv "$folder/tools"
+pip="$folder/locked/bin/python -m pip"
+$pip install --quiet -c "$folder/held.txt" setuptools "$(pwd)[workflow,vision,text,share,tensorboard,dev]"
+$pip check
 {
     echo "# Made by requirements/lock.sh from pyproject.toml; edit that and run: make lock"
-    "$folder/bin/python" -m pip freeze --all | grep -vE '^(winnow|pip|nvidia-|cuda-|triton)' | sed 's/+cpu$//' | LC_ALL=C sort -f
+    $pip freeze --all | grep -vE '^(winnow|pip|nvidia-|cuda-|triton)' | sed 's/+cpu$//' | LC_ALL=C sort -f
 } >requirements/lock.txt
+"$folder/tools/bin/python" -m pip install --quiet uv==0.13.9 cyclonedx-bom==7.5.0
+"$folder/tools/bin/uv" pip compile --quiet --no-deps --generate-hashes --no-annotate --no-header --python-version 3.11.9 \
+    requirements/lock.txt -o "$folder/hashed.txt"
+$pip install --quiet --dry-run --ignore-installed --no-deps --report "$folder/report.json" -r requirements/lock.txt
+"$folder/tools/bin/python" requirements/hashes.py "$folder/hashed.txt" "$folder/report.json"
+"$folder/tools/bin/cyclonedx-py" requirements --output-reproducible --of JSON -o "$folder/bom.json" requirements/lock.txt
+"$folder/tools/bin/python" requirements/hashes.py --bom "$folder/bom.json"

@@ -57,8 +57,8 @@ class Adapter:
 
     signed = staticmethod(signed)
 
-    def __init__(self, workflow: Any, config: dict[str, Any]):
-        self.base = Path(workflow.basedir)
+    def __init__(self, workflow: Any, config: dict[str, Any], base: Path):
+        self.base = base
         with (self.base / "workflow/resources.yaml").open() as stream:
             self.requests = yaml.safe_load(stream)
         self.config = self._configuration(workflow, config)
@@ -68,6 +68,7 @@ class Adapter:
         self.run = run_arguments(self.config)
         self.known: dict[str, Asked] = {}
         self.prefix = self._prefix(workflow)
+        os.environ[SAFE_PATH] = "1"  # on a cluster a job is `python -m snakemake` in the working folder
         self._settle_default_resources(workflow)
         # The jobs of a paper's grid are a million objects that live to the end: looking for garbage among them again and again
         # took a third of the time of a dry run.
@@ -131,26 +132,44 @@ class Adapter:
         if module == "prune":  # each method is a file, and has a stamp of its own
             stamp["method"] = signed(lambda wildcards: self.method_stamp(made(*[wildcards[n] for n in names])))
         resources: dict[str, Any] = {
-            "mem_mb": self._memory(rule, self.config.workers if loads else 0),
+            "mem_mb": self._memory(rule, self.config.workers if loads else 0, max(1, gpus)),
             "runtime": self._runtime(rule, config),
         }
         if gpus:
             model = {"gpu_model": self.config.gpu_model} if self.config.gpu_model else {}
             resources = {**model, "nodes": 1, "gpu": gpus, **resources}
-        own = threads if threads is not None else section.compute.threads if gpus else 1
+            if gpus > 1:  # sums in another order are other bytes; Snakemake would not compare what is read from `resources`
+                stamp["processes"] = gpus
+        own = threads if threads is not None else section.compute.threads * gpus if gpus else 1
         named = {"stage": module} if rule in ("table", "plots") else {}  # their shell line takes it
         params = {"config": config, **stamp, "run": self._untracked(), **named, **more}
         self.known[rule] = Asked(own, resources, params)
         return self.known[rule]
 
-    def pack(self, workflow: Any) -> dict[packs.Job, str]:
-        """Where the profile says `group-components: [packed=N]`: let up to N members of a ticket share a SLURM job; returns which.
+    def pack(self, workflow: Any) -> None:
+        """Where the profile says `group-components: [packed=N]`: let up to N members of a ticket share a SLURM job.
 
-        The group of a job is a function here and no text in the rules: how many fit depends on their run times. A pack is not tried
-        again by itself, for Snakemake would repeat what had finished too: run the same command again.
+        The group of a job is a function here and no text in the rules: how many fit depends on their run times. It is asked when jobs
+        are known, for Snakemake learns its group settings after it has read the rules. A pack is not tried again by itself, for
+        Snakemake would repeat what had finished too: run the same command again.
         """
+        rules = {name: workflow.get_rule(workflow.modifier.modify_rulename(name)) for name in packs.rules(self.config)}
+
+        @cache
+        def found() -> dict[packs.Job, str]:
+            made = self.packed(workflow)
+            workflow.parent_groupids.update(dict.fromkeys(made.values(), PACKED))
+            for rule in rules.values() if made else ():
+                rule.restart_times = 0
+            return made
+
+        for name, rule in rules.items():
+            rule.group = signed(lambda wildcards, name=name: found().get(packs.job(name, **wildcards)))
+
+    def packed(self, workflow: Any) -> dict[packs.Job, str]:
+        """The pack of each job that shares a SLURM job; none within a SLURM job, where its members are jobs like any."""
         most = workflow.group_settings.group_components.get(PACKED, 0)
-        if not most or workflow.remote_exec:  # within a SLURM job the members are jobs like any
+        if not most or workflow.remote_exec:
             return {}
 
         def minutes(job: packs.Job) -> int:
@@ -158,24 +177,23 @@ class Adapter:
             asked = self.known[rule if rule in self.known else rule.rpartition("_")[0]]
             return asked.resources["runtime"](Wildcards(fromdict=dict(values)), attempt=1)
 
-        found = packs.packed(packs.members(self.config), minutes, most, self.requests["longest"])
-        for name in {rule for rule, _ in found}:
-            rule = workflow.get_rule(name)
-            rule.group = signed(lambda wildcards, name=name: found.get(packs.job(name, **wildcards)))
-            rule.restart_times = 0
-        for group in set(found.values()):
-            workflow.parent_groupids[group] = PACKED
-        return found
+        return packs.packed(packs.members(self.config), minutes, most, self.requests["longest"])
 
     def _untracked(self) -> Callable[..., str]:
-        """The arguments that change no result: Snakemake does not compare params whose function takes `input`."""
+        """The arguments that change no result: Snakemake does not compare params whose function takes `input`. The number of
+        processes is among them, but counts as a param of its own."""
 
         @signed
         def run(wildcards: Any, input: Any, resources: Any) -> str:
-            gpus = resources.get("gpu", 0)  # a job that gets several starts as many processes, which share its batches
-            return f"{self.run} --processes {gpus}" if isinstance(gpus, int) and gpus > 1 else self.run
+            return " ".join([self.run, *filter(None, [self._processes(wildcards, resources)])])
 
         return run
+
+    @staticmethod
+    def _processes(wildcards: Any, resources: Any) -> str:
+        """A job that gets several GPUs starts as many processes, which share its batches."""
+        gpus = resources.get("gpu", 0)
+        return f"--processes {gpus}" if isinstance(gpus, int) and gpus > 1 else ""
 
     def stamp(self, stage: str, env: str) -> dict[str, Any]:
         """Code and environment of a stage, both without comments, as params: a rule is stale when one changes, and Snakemake's
@@ -191,14 +209,18 @@ class Adapter:
         own = set(closure("winnow.stages.prune"))
         return ", ".join(f"{m} {module_hash(m)}" for m in closure(modules_of(config)) if m not in own)
 
-    def _memory(self, rule: str, workers: int) -> Callable[..., int]:
-        """Host memory of a rule in MB, from workflow/resources.yaml; it grows with every attempt."""
+    def _memory(self, rule: str, workers: int, processes: int) -> Callable[..., int]:
+        """Host memory of a rule in MB, from workflow/resources.yaml, for each of its processes; it grows with every attempt."""
         base = self.requests[rule]["mem_mb"] + self.requests["worker_mb"] * workers
 
         @signed
         def asked(wildcards: Any, attempt: int) -> int:
             model = model_of(self.config, wildcards)
-            return attempt * (base + math.ceil(parameters(model) * self.requests["weight_bytes"] / 1e6 if model else 0))
+            return (
+                attempt
+                * processes
+                * (base + math.ceil(parameters(model) * self.requests["weight_bytes"] / 1e6 if model else 0))
+            )
 
         return asked
 

@@ -199,7 +199,7 @@ def main() -> None:
     def summary(self: Any, detailed: bool = False) -> None:
         # a summary is not told how jobs are grouped, and does not group them
         self.group_settings = GroupSettings(group_components=with_profiles.group_components or {})
-        packed = self.globals["ADAPTER"].pack(self)
+        packed = self.globals["ADAPTER"].packed(self)
         self._prepare_dag(forceall=False, ignore_incomplete=True, lock_warn_only=True)
         self._build_dag()
         show(self, each, packed)

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from winnow.errors import WinnowError
+from winnow.errors import WinnowError, printable
 from winnow.run import Run, Stopped
 
 _REPORTS = "WINNOW_REPORTS"
@@ -37,6 +37,25 @@ def launched() -> bool:
 def rank() -> int:
     """This process, counted from 0; 0 when it is alone."""
     return int(os.environ["RANK"]) if launched() else 0
+
+
+def share_compiled(scratch: Path) -> None:
+    """What torch.compile makes lies in the scratch folder: one job compiles, the others of the grid find it there."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(scratch.absolute() / "compiled"))
+
+
+class _Printable(logging.Formatter):
+    """Lines in which no name can drive a terminal; tracebacks keep their lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
+        return printable(super().formatMessage(record))
+
+
+def start_log(level: str) -> None:
+    """Write the log to stderr, each line with its time; of several processes the first one alone tells more than errors."""
+    chosen = getattr(logging, level.upper()) if rank() == 0 else logging.ERROR
+    logging.basicConfig(level=chosen, stream=sys.stderr, force=True)
+    logging.root.handlers[0].setFormatter(_Printable("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
 
 
 def device_name(name: str) -> str:
@@ -81,23 +100,31 @@ def report(text: str, code: int, consequence: bool = False) -> int:
 
 
 @contextmanager
-def sigterm_sets(run: Run) -> Iterator[None]:
-    """Within: SIGTERM asks a loop that checkpoints to stop at its next step; without one, or asked twice, the process ends."""
+def signals_stop(run: Run) -> Iterator[None]:
+    """Within: SIGTERM and Ctrl-C ask a loop that checkpoints to stop at its next step; without one, or asked twice, it ends.
 
-    def request(_signal: int, _frame: Any) -> None:
-        if not run.stops_safely or (run.stop_requested and not launched()):  # several processes may be told twice
+    Twice means the same signal again: whoever starts stages may pass a Ctrl-C on as SIGTERM.
+    """
+
+    def request(number: int, _frame: Any) -> None:
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        again, run.stopped_by = run.stopped_by == name, run.stopped_by or name
+        if not run.stops_safely or (again and not launched()):  # several processes may be told twice
             raise Stopped
         run.stop_requested = True
 
+    previous = {}
     try:
-        previous = signal.signal(signal.SIGTERM, request)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            previous[number] = signal.signal(number, request)
     except ValueError:  # not the main thread (a test calling the stage as a function)
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -154,12 +181,13 @@ def run(module: str, argv: Sequence[str], processes: int) -> int:
         code, killed = 0, None
         try:
             elastic_launch(config, sys.executable)("-m", module, *argv)
-        except SignalException as error:
-            code = 128 + error.sigval
+        except SignalException:
+            code = 128 + signal.SIGTERM
         except ChildFailedError as error:
             codes = [failure.exitcode for failure in error.failures.values()]
-            killed = next((c for c in codes if c < 0 and c != -signal.SIGTERM), None)
-            code = 128 + signal.SIGTERM if all(abs(c) in (15, 143) for c in codes) else 1
+            killed = next((c for c in codes if c < 0 and c not in (-signal.SIGTERM, -signal.SIGINT)), None)
+            stopped = (signal.SIGTERM, signal.SIGINT, 128 + signal.SIGTERM)
+            code = 128 + signal.SIGTERM if all(abs(c) in stopped for c in codes) else 1
         finally:
             del os.environ[_REPORTS]
         reports = sorted((json.loads(p.read_text()) for p in Path(folder).glob("*.json")), key=lambda r: r["order"])

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from winnow import places
 from winnow.errors import WinnowError
+from winnow.progress import Position
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,7 @@ class Run:
     workers: processes that load data from files; attacks on texts run in so many processes
     data_root, download: where data sets lie, and whether what is missing may be fetched
     progress: bars on a terminal
+    tensorboard: folder for TensorBoard's event files; None: none
 
     `stop_requested` may be set at any time, by a signal handler for example: the training or evaluation that runs keeps its
     state at its next step and raises Stopped. `processes` lists how many processes trained together; a resumed run may add
@@ -53,6 +55,7 @@ class Run:
         data_root: Path = Path("data"),
         download: bool = False,
         progress: bool = True,
+        tensorboard: Path | None = None,
     ):
         self._device = device
         self._checkpoints = checkpoints
@@ -63,7 +66,14 @@ class Run:
         self.progress = progress
         self.processes: list[int] = []
         self.speeds: list[dict[str, Any]] = []  # of the epochs trained here: examples a second, share of waiting
+        self.watchers: list[Callable[[Mapping[str, Any], int], None]] = []  # each is told the record of an epoch and its step
+        if tensorboard is not None:
+            from winnow.train.tensorboard import writer
+
+            self.watchers.append(writer(tensorboard))
+        self.position: Position | None = None  # of what is being done
         self.stop_requested = False
+        self.stopped_by = ""  # the signal that asked for it
         self.stops_safely = False  # within `stopping_safely`
         self._part = Path()
         self._claimed: set[Path] = set()
@@ -80,6 +90,20 @@ class Run:
     def record_speed(self, **speed: Any) -> None:
         """Keep the speed of an epoch; of a part, with its name."""
         self.speeds.append(speed | ({"part": str(self._part)} if self._part.parts else {}))
+
+    @contextmanager
+    def doing(self, what: str, total: int, unit: str, done: int = 0) -> Iterator[Position]:
+        """Within: this is what the run is at, `done` of `total` units; what is within it again is told instead of it."""
+        before, self.position = self.position, Position(what, total, unit, done, first=done)
+        try:
+            yield self.position
+        finally:
+            self.position = before
+
+    def tell(self, record: Mapping[str, Any], step: int) -> None:
+        """Show the record of an epoch to whoever watches."""
+        for watcher in self.watchers:
+            watcher(record, step)
 
     @property
     def device_type(self) -> str:

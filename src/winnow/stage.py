@@ -11,14 +11,16 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from winnow import launch, outside, places, store
+from winnow import guard, launch, outside, places, store
 from winnow.artifacts import MODEL_FILE, check_sealed, local, sha256_file, sha256_text, stands_for, write_record, write_tensors
-from winnow.errors import WinnowError, printable
+from winnow.errors import WinnowError
 from winnow.fingerprint import source_hash, versions
+from winnow.progress import duration, figures, speaking
 from winnow.run import Run, Stopped
 from winnow.schema import Part, canonical_json, parse, plain
 from winnow.ticket import Ticket
@@ -40,6 +42,7 @@ class Job(Generic[C]):
     store: Path | None = None
     also: tuple[str, ...] = ()  # modules beyond the stage's imports that decide its result
     started: float = field(default_factory=time.monotonic)
+    result: str = ""  # in words, for the last line of the log
     _digests: dict[Path, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Path:
@@ -117,6 +120,7 @@ class Job(Generic[C]):
         if not self.writes:
             return
         ticket.save(self[name], **metadata, **self.provenance(self[name]))
+        self.result = f"{ticket.remaining_percent:.3f} % of {ticket.total} weights remain"
         log.info("%s: %d of %d weights remain (%.3f %%)", self[name], ticket.kept, ticket.total, ticket.remaining_percent)
 
     def write_weights(self, name: str, state: Mapping[str, Any], **metadata: Any) -> None:
@@ -140,6 +144,7 @@ class Job(Generic[C]):
         }
         others = [f for key in self.outputs if key != name for f in self.files(key)]
         outputs = {local(f): sha256_file(f) for f in others}
+        self.result = figures(metrics) or self.result
         write_record(self[name], {**metrics, "outputs": outputs, "provenance": self.provenance(self[name]), "run": run})
 
 
@@ -193,6 +198,8 @@ class Stage(Generic[C]):
         run.add_argument("--scratch", type=Path, default=Path(".winnow/scratch"), help="folder for checkpoints")
         run.add_argument("--store", type=Path, help="folder of finished artifacts that other working folders share (none)")
         run.add_argument("--checkpoint-seconds", type=float, default=30.0, help="time between checkpoints, in seconds (30)")
+        run.add_argument("--silent-minutes", type=float, help="end, state saved, after so long without a step (never)")
+        run.add_argument("--tensorboard", type=Path, help="folder for TensorBoard's event files (none)")
         run.add_argument(
             "--log-level", default="info", choices=["debug", "info", "warning", "error"], help="what the log holds (info)"
         )
@@ -201,9 +208,7 @@ class Stage(Generic[C]):
     def run(self, argv: Sequence[str] | None = None) -> int:
         """Parse the command line, run the body, translate errors; returns the exit code."""
         args = vars(self.parser().parse_args(argv))
-        level = getattr(logging, args["log_level"].upper()) if launch.rank() == 0 else logging.ERROR
-        logging.basicConfig(level=level, stream=sys.stderr, force=True)
-        logging.root.handlers[0].setFormatter(_Printable("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        launch.start_log(args["log_level"])
         job = None
         try:
             job = self._job(args)
@@ -211,19 +216,22 @@ class Stage(Generic[C]):
             code = self._work(job, sys.argv[1:] if argv is None else argv, args["processes"])
             if job.writes and code == 0 and (self.trains or job.run.keeps_state):
                 job.run.discard_checkpoints()
+            if code == 0 and not launch.launched():
+                log.info("done in %s%s", duration(time.monotonic() - job.started), f": {job.result}" if job.result else "")
             return code
         except WinnowError as error:
             return launch.end(launch.report(f"winnow {self.name}: error: {error}", 2))
-        except Stopped as stopped:
-            log.warning(
-                "stopped by SIGTERM%s", "; the next run goes on from the checkpoint" if job and job.run.stop_requested else ""
-            )
-            return launch.end(int(stopped.code or 143))
+        except (Stopped, KeyboardInterrupt):
+            saved = job is not None and (job.run.stop_requested or job.run.keeps_state)
+            by = (job.run.stopped_by if job else "") or "Ctrl-C"
+            log.warning("stopped by %s%s", by, "; the next run goes on from the checkpoint" if saved else "")
+            return launch.end(143)
         except Exception as error:
             if not launch.launched():
                 raise
             return launch.end_on(error, job is not None and job.run.stop_requested)
         finally:
+            guard.unwatch()
             if job is not None:
                 job.run.release()
 
@@ -234,8 +242,9 @@ class Stage(Generic[C]):
         if self.trains and job.store and not launch.launched():
             assert job.run.device is not None  # looked up now, for provenance names it
             entry = store.entry_of(job.store, job, processes)
-        with launch.sigterm_sets(job.run):
+        with launch.signals_stop(job.run), speaking(job.run, log) if job.writes else nullcontext():
             if entry is not None and store.take(entry, job):
+                job.result = "taken from the store"
                 return 0
             if not several:
                 with launch.group(lambda: job.run.device):
@@ -264,21 +273,17 @@ class Stage(Generic[C]):
                 check_replaceable(path.parent)
             places.sweep(path.parent if path.name == MODEL_FILE else path)
         also = tuple(self.also(config)) if self.also else ()
+        launch.share_compiled(args["scratch"])
         job = Job(self.name, config, files["inputs"], files["outputs"], store=args["store"], also=also)
+        first = next(iter(paths["outputs"]), None) if self.trains and launch.rank() == 0 else None
         job.run = Run(
             launch.device_name(args["device"]),
             # outside the declared outputs, which Snakemake deletes on failure
-            checkpoints=lambda: args["scratch"] / f"{self.name}-{job.key()}",
+            checkpoints=lambda: guard.watched(args["silent_minutes"], args["scratch"] / f"{self.name}-{job.key()}"),
+            tensorboard=args["tensorboard"] / local(first).replace("/", "-") if args["tensorboard"] and first else None,
             **{k: args[k] for k in ("workers", "data_root", "download", "checkpoint_seconds")},
         )
         return job
-
-
-class _Printable(logging.Formatter):
-    """Lines in which no name can drive a terminal; tracebacks keep their lines."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
-        return printable(super().formatMessage(record))
 
 
 def _load_config(text: str) -> Any:

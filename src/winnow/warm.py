@@ -27,6 +27,7 @@ PRELOADED = (
     "winnow.tables.figures", "matplotlib.pyplot",
 )  # fmt: skip
 _STAGES = "winnow.stages."
+_SOURCES = str(Path(__file__).resolve().parent)  # another copy of winnow runs its own code
 
 
 def hand_over() -> None:
@@ -41,7 +42,13 @@ def hand_over() -> None:
     except OSError:
         return
     environment = {k: v for k, v in os.environ.items() if k != VARIABLE}  # what the stage itself starts runs by itself
-    request = {"module": module, "arguments": sys.argv[1:], "folder": str(Path.cwd()), "environment": environment}
+    request = {
+        "module": module,
+        "sources": _SOURCES,
+        "arguments": sys.argv[1:],
+        "folder": str(Path.cwd()),
+        "environment": environment,
+    }
     data = json.dumps(request).encode()
     socket.send_fds(server, [len(data).to_bytes(8, "big")], [0, 1, 2])
     server.sendall(data)
@@ -108,12 +115,15 @@ def _start(client: socket.socket, listener: socket.socket, state: float, running
     data = b""
     while len(data) < int.from_bytes(head, "big") and (part := client.recv(1 << 16)):
         data += part
-    if len(files) != 3 or _state_of_sources() != state:
+    request = json.loads(data)
+    if len(files) != 3 or request["sources"] != _SOURCES or _state_of_sources() != state:
+        for file in files:
+            os.close(file)
         client.close()  # it runs by itself
         return
     pid = os.fork()
     if pid == 0:
-        _child(json.loads(data), files, [client, listener])
+        _child(request, files, [client, listener])
     for file in files:
         os.close(file)
     running[pid] = client

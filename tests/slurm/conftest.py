@@ -18,8 +18,8 @@ import yaml
 from conftest import copy_of_project, shared_folder
 
 CONFIGURATION = Path("/etc/slurm/slurm.conf")
-# Two nodes with one GPU each, whatever this machine has: a third GPU job must wait
-CLUSTER = {"NODES": "2", "NODE_CPUS": "2", "NODE_MEM_MB": "8000", "NODE_GPUS": "1"}
+# One node with two GPUs, whatever this machine has: a third GPU job must wait, and one job may have both
+CLUSTER = {"NODES": "1", "NODE_CPUS": "4", "NODE_MEM_MB": "16000", "NODE_GPUS": "2"}
 
 
 def told(*command: str) -> str:

@@ -61,7 +61,8 @@ def test_a_comment_a_docstring_and_a_reformat_change_nothing(copy):
 @pytest.mark.parametrize(
     ("module", "old", "new"),
     [
-        ("config/parts.py", "peak learning rate", "highest learning rate"),  # a description
+        ("config/parts.py", "peak learning rate", "highest learning rate"),  # a description of a class of the configuration
+        ("config/pruning.py", "rounds to run", "rounds that run"),  # and of one that computes
         ("stages/train.py", '"ticket; none', '"a ticket; none'),  # help of an argument
         ("prune/counts.py", 'WinnowError(f"', 'WinnowError(f"sorry: '),  # an error
         ("train/loop.py", 'log.info("', 'log.info("now '),  # the log

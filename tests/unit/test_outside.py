@@ -254,6 +254,14 @@ def test_a_model_folder_replaces_what_its_own_record_lists_and_nothing_else(tmp_
     assert (tmp_path / "a/model.safetensors").read_text() == "weights"
 
 
+def test_an_empty_working_folder_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "work/inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work/inner")
+    for folder in (Path(), Path(".."), tmp_path / "work", tmp_path / "work/inner"):
+        with pytest.raises(WinnowError, match="would replace the working folder"):
+            check_replaceable(folder)
+
+
 def test_a_second_run_replaces_the_first_ones_folder(run_stage):
     config = {"model": TINY, "data": TEXT}
     for _ in range(2):
@@ -379,7 +387,10 @@ def test_what_a_kill_left_is_swept_and_what_is_at_work_is_not(tmp_path):
     "path", ['x"seal":"' + "a" * 64 + '"', 'x","seal":"' + "0" * 64 + '","', '\n "seal": "' + "b" * 64 + '"']
 )
 def test_a_path_that_looks_like_a_seal_is_none(tmp_path, path):
-    write_record(tmp_path / "r.json", {"path": path, "parents": {"seal": {"path": path, "sha256": "c" * 64}}})
+    write_record(
+        tmp_path / "r.json",
+        {"path": path, "config": {"seal": "e" * 64}, "parents": {"seal": {"path": path, "sha256": "c" * 64}}},
+    )
     write_tensors(tmp_path / "w.safetensors", {'t","seal":"' + "d" * 64: np.ones(1)}, {"path": path})
     for file in (tmp_path / "r.json", tmp_path / "w.safetensors"):
         assert seal_holds(file) is True

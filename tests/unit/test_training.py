@@ -11,7 +11,7 @@ import torch.nn.utils.prune
 from conftest import ATTACK, DIGITS, TRAIN
 
 from winnow import Ticket
-from winnow.artifacts import read_tensors
+from winnow.artifacts import read_metadata, read_tensors, write_tensors
 from winnow.config.parts import Train
 from winnow.schema import parse
 from winnow.stages import train, transfer
@@ -66,7 +66,7 @@ def test_another_configuration_never_takes_the_checkpoint(dense, tmp_path):
 
     config = {"data": DIGITS, "train": TRAIN, "compute": {}, "seed": 0}
     other = tmp_path / "other.safetensors"
-    other.write_bytes(dense.read_bytes() + b" ")
+    write_tensors(other, read_tensors(dense), {**read_metadata(dense), "note": "another file of the same tensors"})
     keys = [job(config).key(), job(config | {"seed": 1}).key(), job(config, other).key(), job(config, out="c").key()]
     assert len(set(keys)) == 4 and job(config).key() == keys[0]
     assert train.stage.name != transfer.stage.name

@@ -40,7 +40,7 @@ class Workflow:
 
     def __init__(self, folder: Path, config: dict[str, Any], snakefile: Path = ROOT / "Snakefile"):
         self.folder, self.config, self.snakefile = folder, config, snakefile
-        self.environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        self.environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(snakefile.parent / "src")}
 
     def request(self, config: dict[str, Any] | str | None = None, snakefile: Path | None = None) -> dict[str, str]:
         """The arguments of a call; the configuration (or the text of one) goes through a file."""

@@ -69,6 +69,10 @@ TEXTS = {
     "import_text_model": 1, "finetune_text": 5, "search_robust_ticket": 1, "draw_ticket": 1, "prune_text": 2,
     "attack_text": 5, **RB_TABLE,
 }  # fmt: skip
+TRAINED = {  # and what is made of it; what comes from outside or from a draw stays
+    **IMAGES, **{rule: count for rule, count in TEXTS.items() if rule not in ("import_text_model", "prune_text")}, "prune_text": 1,
+    "gem_search": 3, "gem_prune": 2, "weight_training": 2, "gem_imp_train": 2, "gem_finetune": 6, "gem_sanity": 1, **RG_TABLE,
+}  # fmt: skip
 EDITS = [
     Edit(
         "one IMP round more",
@@ -95,6 +99,7 @@ EDITS = [
     Edit("learning rate of IMP", sets(f"{DW}.imp.train.lr", 0.04),
          {"imp_train": 2, "prune_ticket": 3, "export_ticket": 1, "import_weights": 1, "import_ticket": 1,
           "transfer_std": 5, "transfer_adv": 5, "evaluate": 10, "autoattack": 5, **DW_TABLE}),
+    Edit("number of GPUs of training jobs: they sum in another order", sets("gpus", 2), TRAINED),
     Edit("tolerance of a match", sets(f"{DW}.tolerance", 2.0), DW_TABLE),
     Edit("threads of the text pipeline: they are part of what fixes the bytes", sets(f"{RB}.compute.threads", 2), TEXTS),
     Edit("one removed fraction of text tickets more", sets(f"{RB}.removed_fractions", [0.3, 0.6]),
@@ -129,7 +134,6 @@ NOTHING = {
         "log level",
         "workers",
         "device",
-        "number of GPUs",
         "data, scratch and store folders",
         "time between checkpoints",
     ],

@@ -177,14 +177,15 @@ def test_what_one_process_runs_into_ends_all_with_one_line(tmp_path):
     assert not (tmp_path / "o").exists()
 
 
-def test_gpus_of_a_rule_become_processes_and_rerun_nothing(finished):
-    dry = ("double_win", "-n", "-p", "--cores", "2", "--set-resources", "imp_train:gpu=2")
-    nothing = finished.snakemake(*dry)
-    assert "Nothing to be done" in nothing.stdout + nothing.stderr
-    forced = finished.snakemake(*dry, "--forcerun", "imp_train")
-    shown = [line for line in (forced.stdout + forced.stderr).splitlines() if "winnow.stages." in line]
-    assert any("--processes 2" in line for line in shown)
-    assert all(("winnow.stages.imp_train" in line) == ("--processes 2" in line) for line in shown)
+def test_gpus_of_a_rule_become_processes_and_count(finished):
+    """Two processes sum in another order: what they train is another result."""
+    arguments = ("-n", "-p", "--cores", "2", "results/tables/double_win.csv")
+    more = finished.snakemake(*arguments, config=finished.config | {"gpus": 2})
+    text = more.stdout + more.stderr
+    shown = [line for line in text.splitlines() if "winnow.stages." in line]
+    trained = [line for line in shown if "--processes 2" in line]
+    assert {line.split("winnow.stages.")[1].split()[0] for line in trained} == {"pretrain", "train", "transfer"}
+    assert not any(f"winnow.stages.{name} " in line for line in trained for name in ("evaluate", "prune"))
 
 
 def test_what_cannot_run_as_several_processes_is_refused_in_one_line(dense, run_stage, pretrain_config, tmp_path, monkeypatch):

@@ -6,11 +6,14 @@ import itertools
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from winnow.config import document
 from winnow.config.root import load_files
@@ -113,14 +116,27 @@ def lock() -> dict[str, str]:
     return dict(line.lower().replace("_", "-").split("==") for line in lines if "==" in line)
 
 
-def test_lock_holds_every_pin_and_no_address():
-    text = (ROOT / "pyproject.toml").read_text()
-    pins = re.findall(r'"([\w.-]+)==([\w.]+)"', text)
-    assert len(pins) > 20
-    for name, version in pins:
-        assert lock()[name.lower().replace("_", "-")] == version
+def requirements() -> list[Requirement]:
+    """Everything that pyproject.toml asks for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [Requirement(r) for group in (project["dependencies"], *project["optional-dependencies"].values()) for r in group]
+
+
+def test_ranges_begin_at_what_the_lock_holds_and_end_before_the_next_major_version():
+    """The lock is what was tested: each range begins at its version, and its upper bound is the next major one."""
+    assert len(requirements()) > 20
+    for wanted in requirements():
+        held = Version(lock()[wanted.name.lower().replace("_", "-")])
+        bounds = {s.operator: Version(s.version) for s in wanted.specifier}
+        assert set(bounds) == {">=", "<"} and bounds["<"] == Version(str(held.major + 1)), wanted
+        given = bounds[">="].release
+        assert given == held.release[: len(given)], f"{wanted}: {held} is what is tested"
+
+
+def test_the_lock_is_exact_and_holds_no_address():
     held = (ROOT / "requirements/lock.txt").read_text()
     assert not re.search(r"https?:|file:|@ |/|\+cpu", held.split("\n", 1)[1])
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in held.splitlines()[1:])
 
 
 @pytest.mark.parametrize("name", ["vision", "text", "tables"])

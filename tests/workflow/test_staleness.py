@@ -38,7 +38,7 @@ def run_otherwise(finished: Workflow, tmp: Path) -> dict[str, str]:
         "log_level": "debug", "workers": 7, "device": "cpu", "data_root": "elsewhere", "scratch": "/elsewhere",
         "store": "/shared/store", "checkpoint_seconds": 7, "download": True,
     }  # fmt: skip
-    return finished.request(config) | {"set-resources": "pretrain:gpu=4"}
+    return finished.request(config)
 
 
 def moved(finished: Workflow, tmp: Path) -> dict[str, str]:

@@ -5,17 +5,18 @@ its environment file. Snakemake reruns a job when one changes. What does not cha
 level) is in `run`, which it does not compare.
 """
 
-import os
 import sys
+from pathlib import Path
 
-sys.path[:0] = [os.path.join(workflow.basedir, "src"), os.path.join(workflow.basedir, "workflow")]
+BASE = Path(str(workflow.current_basedir)).parents[1]  # also where another workflow takes winnow as a module
+sys.path[:0] = [str(BASE / "src"), str(BASE / "workflow")]
 
 from winnow import pipelines
 from winnow.config.root import targets
 
 from adapter import Adapter
 
-ADAPTER = Adapter(workflow, config)
+ADAPTER = Adapter(workflow, config, BASE)
 CONFIG, asked, signed = ADAPTER.config, ADAPTER.asked, ADAPTER.signed
 VISION, TEXT, TABLES = (f"../../envs/{name}.yaml" for name in ("vision", "text", "tables"))
 shell.prefix(ADAPTER.prefix)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from winnow.errors import WinnowError
+from winnow.project import ROOT
 from winnow.schema import shown
 
 WHOLE = ("data", "model", "train", "attack", "evaluation")
-SHIPPED = Path(__file__).resolve().parents[3] / "config"
+SHIPPED = ROOT / "config"
 LARGEST = 4 << 20  # bytes of a configuration file
 DEEPEST = 40  # mappings and lists in one another
 _COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")

@@ -35,9 +35,18 @@ class Compute(Part):
         "bf16: autocast to bfloat16 in forward and backward passes; tf32: matrix products of a GPU with 10-bit mantissas",
         "float32",
     )
-    compile: bool = key("compile the model with torch.compile", False)
+    compile: bool = key(
+        "compile the model with torch.compile, in the stages that train; scores, searches and evaluations run as they are",
+        False,
+    )
     sync_batchnorm: bool = key("batch statistics over the batches of all GPUs together (papers: of each by itself)", False)
     deterministic: bool = key("refuse nondeterministic kernels (same bytes from run to run, on a GPU too)", True)
+
+
+def check_uncompiled(compute: Compute, what: str) -> None:
+    """ValueError for a stage that would not compile although it is told to."""
+    if compute.compile:
+        raise ValueError(f"compute.compile: {what} runs uncompiled; set it to false")
 
 
 class Train(Part):

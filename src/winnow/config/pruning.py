@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from winnow.config.parts import Compute, Data, Percent
+from winnow.config.parts import Compute, Data, Percent, check_uncompiled
 from winnow.config.text import TextData
 from winnow.prune.methods import METHODS, Method
 from winnow.schema import Part, key
@@ -45,6 +45,10 @@ class Prune(Part):
     data: Data | None = key("methods that look at data or at the size of an image: the task", None)
     text: TextData | None = key("the same for methods that look at texts", None)
     compute: Compute = key("numerical settings", factory=Compute)
+
+    def check(self) -> None:
+        """Scores differentiate a model once or twice, in ways that do not compile."""
+        check_uncompiled(self.compute, "pruning")
 
 
 def module_of(config: Prune) -> str:

@@ -22,12 +22,24 @@ class Root(Part):
     download: bool = key("allow downloads of datasets and models", False)
     check_data: bool = key("refuse a run whose local data is not there; false: plan it all the same", True)
     device: str = key("auto, cpu, cuda or cuda:N", "auto")
-    gpus: int = key("GPUs of a training job on a cluster, all of one node", 1, ge=1)
+    gpus: int = key(
+        "GPUs of a training job on a cluster, all of one node; they share its batches, and sum in another order than one: another number "
+        "is another result, and a job with more asks for as many times the memory and cores", 1, ge=1,
+    )  # fmt: skip
     gpu_model: str | None = key("kind of GPU to ask a cluster for, as it spells them (a100); null: any", None)
     workers: int = key("data loading processes for data that is read from files", 2, ge=0)
     scratch: FilePath = key("folder for checkpoints; on a cluster, one that all nodes see", ".winnow/scratch")
     store: FilePath | None = key("folder of finished artifacts that several working folders share; null: none", None)
+    container: str | None = key(
+        "image in which jobs run under --sdm apptainer, besides the environments of --sdm conda: a .sif file or docker://... "
+        "(requirements/Dockerfile builds one); null: none", None,
+    )  # fmt: skip
     checkpoint_seconds: float = key("time between checkpoints, in seconds", 60.0, gt=0)
+    silent_minutes: float | None = key(
+        "a stage that has finished no step, batch or example for so many minutes saves its state and ends, to be tried again; above the "
+        "time of the longest batch (AutoAttack's); null: it may hang until the job's time is over", None, gt=0,
+    )  # fmt: skip
+    tensorboard: FilePath | None = key("folder for TensorBoard's event files of every training; null: none", None)
     log_level: Literal["debug", "info", "warning", "error"] = key("what the logs hold", "info")
     double_win: DoubleWin | None = key("the double-win pipeline", None)
     robust_bert: RobustBert | None = key("the robust-ticket pipeline", None)
@@ -76,6 +88,7 @@ def run_arguments(root: Root) -> str:
         "--checkpoint-seconds": f"{root.checkpoint_seconds:g}",
         "--log-level": root.log_level,
     }
-    if root.store is not None:
-        values["--store"] = root.store
+    if root.silent_minutes is not None:
+        values["--silent-minutes"] = f"{root.silent_minutes:g}"
+    values |= {f"--{name}": path for name in ("store", "tensorboard") if (path := getattr(root, name)) is not None}
     return " ".join([f"{k} {shlex.quote(str(v))}" for k, v in values.items()] + (["--download"] if root.download else []))

@@ -68,7 +68,7 @@ class TextModel(Part):
 
     source: Literal["tiny", "pretrained"] = key("tiny: built from the keys below; pretrained: folder or hub name")
     path: FilePath | None = key(
-        "pretrained: a folder (absolute, or below data_root), or a hub name such as bert-base-uncased", None
+        "pretrained: a folder (absolute, or below data_root), or a hub name such as bert-base-uncased, or name@revision", None
     )
     prefix: str | None = key(
         "pretrained: what stands before the encoder's names in the weights, when a wrapper saved them (`module.bert.`); null: nothing",

@@ -55,7 +55,9 @@ class WeightsSource(Part):
 
     file: FilePath | None = key("a .pth, .pth.tar, .pt or .safetensors file", None)
     torchvision: str | None = key("weights by torchvision's name, e.g. ResNet50_Weights.IMAGENET1K_V2", None)
-    hub: str | None = key("Hugging Face hub id and file, as owner/name:file.safetensors", None)
+    hub: str | None = key(
+        "Hugging Face hub id and file, as owner/name:file.safetensors, or owner/name@revision:file.safetensors", None
+    )
     entry: str | None = key(
         "key of the file under which the state dict lies (Double-win's IMP files: init, the weights before pruning); null: the "
         "usual ones", None,

@@ -17,6 +17,7 @@ from winnow.config.parts import Attack, Compute, Data, Train
 from winnow.errors import WinnowError
 from winnow.run import Run
 from winnow.ticket import Ticket
+from winnow.train.compiling import eager
 from winnow.train.device import explained, start
 from winnow.train.loop import Fit, fit
 from winnow.train.optim import make_optimizer
@@ -73,7 +74,7 @@ def recalibrate(model: nn.Module, loader: Loader) -> None:
     for layer in layers:
         layer.reset_running_stats()
     model.train()
-    with explained("set train.batch_size lower"):
+    with eager(model), explained("set train.batch_size lower"):
         for number, (x, _) in enumerate(loader.epoch(0), 1):
             for layer in layers:
                 layer.momentum = 1.0 / number  # the cumulative mean; None would have each layer ask the device for its count

@@ -22,6 +22,16 @@ def job(rule: str, **wildcards: object) -> Job:
     return rule, tuple(sorted((name, str(value)) for name, value in wildcards.items()))
 
 
+def rules(root: Root) -> list[str]:
+    """The rules of which there may be members."""
+    of = {
+        "double_win": ["transfer_std", "transfer_adv", "evaluate", "autoattack"],
+        "rare_gems": ["gem_finetune"],
+        "robust_bert": ["finetune_text", "attack_text"],
+    }
+    return [rule for name in root.sections() for rule in of[name]]
+
+
 def members(root: Root) -> Iterator[tuple[str, list[Job]]]:
     """The ticket, and the jobs that run for it one after the other: a transfer and its evaluation, a fine-tuning, a network's
     training and its attacks.

@@ -121,8 +121,10 @@ def _from_hub(name: str, target: Path) -> None:
     import huggingface_hub
 
     try:
+        name, _, revision = name.partition("@")
         huggingface_hub.snapshot_download(
             name,
+            revision=revision or None,
             local_dir=target,
             allow_patterns=["*.json", "*.txt", "*.safetensors"],
             ignore_patterns=["onnx/*", "openvino/*"],

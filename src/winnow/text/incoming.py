@@ -64,18 +64,21 @@ def load_pretrained(
 def _from_hub(name: str, data_root: Path, download: bool) -> Path:
     from huggingface_hub import snapshot_download
 
+    name, _, revision = name.partition("@")
+    which: dict[str, Any] = {"revision": revision or None, "ignore_patterns": ["*/*"], "local_files_only": not download}
     wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
     try:
-        folder = Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*/*"], local_files_only=not download))
+        folder = Path(snapshot_download(name, allow_patterns=wanted, **which))
         if not any((folder / w).exists() for w in WEIGHTS[:2]):  # older models have pickled weights alone
             wanted.append("pytorch_model*.bin")
-            snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*/*"], local_files_only=not download)
+            snapshot_download(name, allow_patterns=wanted, **which)
     except Exception as error:  # HTTP, cache and name errors, of several packages
         reason = " ".join(str(error).split())[:160]
         raise WinnowError(
             f"model.path: {name!r} is neither a folder with config.json (here or below {data_root}) nor in the hub cache "
             f"({reason}); put the model's folder in place, or run once with --download on a machine with a network"
         ) from None
+    log.info("%s: revision %s; to keep it, set model.path to %s@%s", name, folder.name, name, folder.name)
     return folder
 
 

@@ -19,6 +19,7 @@ from winnow.text.evaluate import accuracy
 from winnow.text.freelb import AdversarialStep
 from winnow.text.models import check_classes, load_classifier, token_types
 from winnow.ticket import Ticket
+from winnow.train.compiling import compile_if_asked
 from winnow.train.device import autocast, start
 from winnow.train.loop import Fit, fit
 from winnow.train.masking import enforce
@@ -67,8 +68,7 @@ def finetune(
     run = run or Run()
     device = run.device
     model.to(device)
-    if compute.compile:
-        model.compile()
+    compile_if_asked(model, compute)
     enforce(model, ticket)
     step: Callable[..., Tensor] = plain_step(model, train, compute, device)
     if adversary is not None:

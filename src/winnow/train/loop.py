@@ -19,8 +19,10 @@ from tqdm import tqdm
 
 from winnow.config.parts import Train
 from winnow.errors import WinnowError
+from winnow.guard import beat
+from winnow.progress import Position, duration, rate
 from winnow.run import Run, Stopped
-from winnow.train import ranks
+from winnow.train import compiling, ranks
 from winnow.train.checkpoint import Checkpoints
 from winnow.train.device import explained
 from winnow.train.optim import lr_factor
@@ -100,16 +102,25 @@ def _fit(plan: Fit, run: Run) -> list[dict[str, Any]]:
     _restore(plan, run, checkpoints.load())
     per_epoch = plan.batches.steps_per_epoch
     base_rates = [group["lr"] for group in plan.optimizer.param_groups] if plan.global_step == 0 else _base_rates(plan)
-    for group, rate in zip(plan.optimizer.param_groups, base_rates, strict=True):
-        group["base_lr"] = rate
+    for group, base_rate in zip(plan.optimizer.param_groups, base_rates, strict=True):
+        group["base_lr"] = base_rate
     run.record_processes(ranks.size())
     trainable = [p for group in plan.optimizer.param_groups for p in group["params"]]
     trainable += plan.accumulating
+    steps = per_epoch * plan.train.epochs if plan.max_steps is None else min(plan.max_steps, per_epoch * plan.train.epochs)
+    with run.doing("training", steps, "step", plan.global_step) as position:
+        _epochs(plan, run, checkpoints, trainable, position)
+    return plan.history
+
+
+def _epochs(plan: Fit, run: Run, checkpoints: Checkpoints, trainable: list[Tensor], position: Position) -> None:
+    per_epoch = plan.batches.steps_per_epoch
     for epoch in range(len(plan.history), plan.train.epochs):
         first, sizes = plan.global_step - epoch * per_epoch, plan.batches.sizes(epoch)
         if first == 0 and plan.finished is not None and plan.finished():
             break
         ranks.check_batches(sizes)
+        position.what = f"epoch {epoch + 1}/{plan.train.epochs}"
         plan.model.train()
         begun, waited, examples_done = time.monotonic(), waiting(plan.batches), 0
         bar = tqdm(
@@ -120,7 +131,11 @@ def _fit(plan: Fit, run: Run) -> list[dict[str, Any]]:
             if plan.global_step == plan.max_steps:
                 break
             _one_step(plan, batch, examples, trainable)
+            beat()
             examples_done += examples
+            position.done = plan.global_step
+            if _loss_is_known(plan):
+                position.figures["loss"] = float(plan.epoch_loss) / (plan.global_step - epoch * per_epoch)
             stop = ranks.any_of(run.stop_requested)
             wait = 1 if plan.global_step % per_epoch == 0 else 10  # what comes after an epoch may take long
             if stop or checkpoints.due(run.checkpoint_seconds * wait):
@@ -137,15 +152,33 @@ def _fit(plan: Fit, run: Run) -> list[dict[str, Any]]:
         if plan.after_epoch is not None:
             record.update(plan.after_epoch(epoch))
         plan.history.append(record)
+        run.tell(record, plan.global_step)
         shown = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items() if k != "epoch")
-        rate = (per_epoch - first) / max(1e-9, time.monotonic() - begun)
-        log.info("epoch %d/%d  %s  (%.1f steps/s)", epoch + 1, plan.train.epochs, shown, rate)
+        seconds = time.monotonic() - begun
+        left = duration(
+            (time.monotonic() - position.begun) / (position.done - position.first) * (position.total - position.done)
+        )
+        log.info(
+            "epoch %d/%d  %s  (%s, %s left)",
+            epoch + 1,
+            plan.train.epochs,
+            shown,
+            rate(per_epoch - first, seconds, "step"),
+            left,
+        )
+        compiling.report(plan.model)
         stop = ranks.any_of(run.stop_requested)
         if stop or checkpoints.due(run.checkpoint_seconds):
             _save(plan, run, checkpoints)
         if stop and epoch + 1 < plan.train.epochs:
             raise Stopped
-    return plan.history
+
+
+def _loss_is_known(plan: Fit) -> bool:
+    """Whether the loss was just read: on a GPU that waits for all work that is queued, so it is not read to be shown."""
+    return (
+        not isinstance(plan.epoch_loss, Tensor) or plan.epoch_loss.device.type == "cpu" or plan.global_step % CHECK_STEPS == 0
+    )
 
 
 def waiting(batches: Any) -> float:
@@ -155,13 +188,13 @@ def waiting(batches: Any) -> float:
 
 def _record_speed(run: Run, epoch: int, epochs: int, examples: int, seconds: float, waited: float) -> None:
     """With the run's times, since they differ from run to run; a warning when the device stood idle for want of data."""
-    rate, percent = examples / max(1e-9, seconds), 100.0 * waited / max(1e-9, seconds)
-    run.record_speed(epoch=epoch + 1, examples_per_second=round(rate, 1), waiting_percent=round(percent, 1))
-    log.debug("epoch %d/%d: %.1f examples/s, %.1f %% of the time waiting for data", epoch + 1, epochs, rate, percent)
+    speed, percent = examples / max(1e-9, seconds), 100.0 * waited / max(1e-9, seconds)
+    run.record_speed(epoch=epoch + 1, examples_per_second=round(speed, 1), waiting_percent=round(percent, 1))
+    log.debug("epoch %d/%d: %.1f examples/s, %.1f %% of the time waiting for data", epoch + 1, epochs, speed, percent)
     if percent > WAITING_PERCENT:
         log.warning(
             "epoch %d/%d waited for data for %.0f %% of its time (%.0f examples/s); raise workers, or pack the images "
-            "(python -m winnow.stages.pack_images)", epoch + 1, epochs, percent, rate,
+            "(python -m winnow.stages.pack_images)", epoch + 1, epochs, percent, speed,
         )  # fmt: skip
 
 

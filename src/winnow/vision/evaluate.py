@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from winnow.config.parts import Attack, Compute, Data
 from winnow.config.vision import AutoAttack
 from winnow.errors import WinnowError
+from winnow.guard import beat
 from winnow.rng import seed_of
 from winnow.run import Run, Stopped
 from winnow.train import ranks
@@ -41,6 +42,8 @@ class Tally:
 
     right: list[int]
     after_batch: Callable[[], None]
+    name: str = ""
+    run: Run | None = None
 
 
 @contextmanager
@@ -61,7 +64,7 @@ def tallies(run: Run) -> Iterator[Callable[..., Tally]]:
             raise Stopped
 
     with run.stopping_safely():
-        yield lambda *names: Tally(found.setdefault("/".join(names), []), after_batch)
+        yield lambda *names: Tally(found.setdefault("/".join(names), []), after_batch, "/".join(names), run)
 
 
 def accuracy(
@@ -106,14 +109,21 @@ def _percentage(
 ) -> float:
     """Of all images, those that `right(batch number, x, y)` counts; of several processes each takes its turns."""
     counts = tally.right if tally else []
-    turns = ranks.turns(len(counts))
-    for batch, (x, y) in zip(itertools.count(turns.start, turns.step), loader.once(turns), strict=False):
-        smaller = f"evaluate fewer than {len(y)} images at once (evaluation.batch_size; in training train.micro_batch)"
-        with autocast(compute, loader.device), evaluation_mode(model), explained(smaller):
-            counts.append(right(batch, x, y))
-        if tally:
-            tally.after_batch()
-    return 100.0 * ranks.total(sum(counts)) / len(loader.split)
+    turns, batches = ranks.turns(len(counts)), -(-len(loader.split) // loader.batch_size)
+    run = (tally.run if tally else None) or Run()
+    with run.doing(tally.name if tally else "evaluating", batches, "batch", len(counts)) as position:
+        for batch, (x, y) in zip(itertools.count(turns.start, turns.step), loader.once(turns), strict=False):
+            smaller = f"evaluate fewer than {len(y)} images at once (evaluation.batch_size; in training train.micro_batch)"
+            with autocast(compute, loader.device), evaluation_mode(model), explained(smaller):
+                counts.append(right(batch, x, y))
+            beat()
+            position.done = len(counts)
+            if tally:
+                tally.after_batch()
+    percentage = 100.0 * ranks.total(sum(counts)) / len(loader.split)
+    if tally and tally.name:
+        log.info("%s: %.2f %% of %d images", tally.name, percentage, len(loader.split))
+    return percentage
 
 
 def autoattack_accuracy(

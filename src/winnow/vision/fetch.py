@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from winnow.config.vision import WeightsSource
@@ -34,17 +35,19 @@ def _torchvision(name: str, folder: Path, download: bool) -> Path:
         raise WinnowError(f"{path}: no such file; put the weights of {name} there, or set download: true")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        torch.hub.download_url_to_file(url, str(path), progress=False)
-    except OSError as error:
+        published = re.search(r"-([0-9a-f]{8,})\.pth$", url)  # torchvision's names end in the start of the file's sha256
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=published[1] if published else None, progress=False)
+    except (OSError, RuntimeError) as error:
         raise WinnowError(f"weights.torchvision: {name} cannot be downloaded ({error}); put the file at {path}") from None
     return path
 
 
 def _hub(spelled: str, folder: Path, download: bool) -> Path:
     repo, _, name = spelled.partition(":")
+    repo, _, revision = repo.partition("@")
     if not name or repo.count("/") != 1:
-        raise WinnowError(f"weights.hub: {spelled!r} is not owner/name:file")
-    path = folder / repo.replace("/", "--") / name
+        raise WinnowError(f"weights.hub: {spelled!r} is not owner/name:file, or owner/name@revision:file")
+    path = folder / (repo.replace("/", "--") + (f"@{revision}" if revision else "")) / name
     if path.is_file():
         return path
     if not download:
@@ -53,6 +56,6 @@ def _hub(spelled: str, folder: Path, download: bool) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(repo, name, local_dir=path.parent))
+        return Path(hf_hub_download(repo, name, revision=revision or None, local_dir=path.parent))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise WinnowError(f"weights.hub: {spelled} cannot be downloaded ({error}); put the file at {path}") from None

@@ -6,6 +6,7 @@ One DataLoader serves a split for as long as it is used, epochs and validations 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,11 @@ class _Turn:
         return len(self.parts)
 
 
+def _ignore_ctrl_c(worker: int) -> None:
+    """A Ctrl-C reaches all processes of a terminal; the one that trains saves its state, and its loaders work on till it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 class FileFeed:
     """uint8 batches (B,S,S,3) of image files, in page-locked memory when `pinned`; one pass at a time."""
 
@@ -122,6 +128,7 @@ class FileFeed:
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=pinned,
+            worker_init_fn=_ignore_ctrl_c if workers else None,
             generator=torch.Generator(),  # the DataLoader draws a seed at each pass: not from the run's generator
         )
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node, Tracer
 
+from winnow.train.compiling import is_compiled
 from winnow.train.device import working_dtype
 
 log = logging.getLogger("winnow")
@@ -31,7 +32,7 @@ def folded(model: nn.Module) -> Iterator[None]:
     its dtype: cast here once instead of at every forward pass. Nested use and compiled models (which fuse by themselves) are
     left alone.
     """
-    pairs = [] if model._compiled_call_impl is not None else _pairs(model)
+    pairs = [] if is_compiled(model) else _pairs(model)
     pairs = [(conv, bn) for conv, bn in pairs if "forward" not in vars(bn)]
     kept = [(conv._parameters["weight"], conv._parameters["bias"]) for conv, _ in pairs]
     try:

@@ -15,7 +15,7 @@ from winnow.config.parts import Data
 from winnow.errors import WinnowError
 from winnow.rng import numpy_generator
 from winnow.run import one_downloads
-from winnow.vision import arrays, folders, images
+from winnow.vision import arrays, cifar, folders, images
 from winnow.vision.packed import Packed, open_split
 
 
@@ -198,7 +198,9 @@ def _torchvision(data: Data, root: Path, download: bool) -> tuple[Split, Split]:
             parts: list[Any] = [datasets.SVHN(str(root), split=s, download=download) for s in ("train", "test")]
         else:
             kind = datasets.CIFAR10 if data.dataset == "cifar10" else datasets.CIFAR100
-            parts = [kind(str(root), train=t, download=download) for t in (True, False)]
+            if download and not all((root / kind.base_folder / name).exists() for name, _ in kind.train_list + kind.test_list):
+                datasets.utils.download_and_extract_archive(kind.url, str(root), filename=kind.filename, md5=kind.tgz_md5)
+            return tuple(Split(*cifar.read(root, kind, train)) for train in (True, False))  # type: ignore[return-value]
     except (RuntimeError, OSError) as error:
         mend = f"the download failed ({error})" if download else "put them there, or set download: true"
         raise WinnowError(f"{data.dataset}: {root / files[data.dataset]} is missing or damaged; {mend}") from None

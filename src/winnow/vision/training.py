@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from winnow.config.parts import Attack, Compute, Data, Train
 from winnow.run import Run
 from winnow.ticket import Ticket
+from winnow.train.compiling import compile_if_asked
 from winnow.train.device import autocast, start
 from winnow.train.loop import Fit, fit
 from winnow.train.masking import enforce
@@ -48,8 +49,7 @@ def place(model: nn.Module, compute: Compute, device: torch.device) -> nn.Module
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compute.sync_batchnorm:
         synchronise(model)
-    if compute.compile:
-        model.compile()
+    compile_if_asked(model, compute)
     return model
 
 
@@ -129,5 +129,5 @@ def calibration(weights: Path, data: Data, images: int, seed: int, compute: Comp
     """The model of a weights artifact on the run's device, and one batch: the first images of the shuffled training split."""
     start(compute, run.device, seed)
     sets = sources.load(data, run.data_root, run.download)
-    model = place(models.load_pretrained(weights)[0], compute.having(compile=False), run.device)
+    model = place(models.load_pretrained(weights)[0], compute, run.device)
     return model, [next(iter(Loader(sets.train, data, images, run.device, seed, run.workers).epoch(0)))]

@@ -196,7 +196,7 @@ def prune(section: DoubleWin, seed: str, ticket: str) -> Prune:
     number = int(rest.rpartition("-")[2])
     left = section.imp.remaining(number)
     method = {"imp": "magnitude", "omp": "magnitude"}.get(kind, kind)
-    keys = settings(method, int(seed), None, data=section.source.data, compute=section.compute)
+    keys = settings(method, int(seed), None, data=section.source.data, compute=section.compute.having(compile=False))
     return Prune(method=method, label=kind, remaining_percent=left, round=number, **keys)
 
 
@@ -225,7 +225,8 @@ def evaluate(section: DoubleWin, dataset: str, seed: str) -> Evaluate:
     """The measurements of a transferred model."""
     task: Downstream = named(section.downstreams, dataset)
     wanted = Evaluation(**{name: getattr(task.evaluation, name) for name in Evaluation.model_fields})
-    return Evaluate(data=task.data, evaluation=wanted, compute=section.compute, seed=int(seed))
+    uncompiled = section.compute.having(compile=False)
+    return Evaluate(data=task.data, evaluation=wanted, compute=uncompiled, seed=int(seed))
 
 
 def autoattack(section: DoubleWin, dataset: str, seed: str) -> AutoAttacked:
@@ -234,7 +235,8 @@ def autoattack(section: DoubleWin, dataset: str, seed: str) -> AutoAttacked:
     assert task.evaluation.autoattack is not None
     wanted = AutoAttack(**{name: getattr(task.evaluation.autoattack, name) for name in AutoAttack.model_fields})
     size = task.evaluation.batch_size
-    return AutoAttacked(data=task.data, autoattack=wanted, batch_size=size, compute=section.compute, seed=int(seed))
+    uncompiled = section.compute.having(compile=False)
+    return AutoAttacked(data=task.data, autoattack=wanted, batch_size=size, compute=uncompiled, seed=int(seed))
 
 
 class Table(Part):

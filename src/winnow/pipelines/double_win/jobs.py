@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from winnow.config.parts import Attack, Compute, Data, Model, Train
+from winnow.config.parts import Attack, Compute, Data, Model, Train, check_uncompiled
 from winnow.config.vision import AutoAttack, Evaluation, Normalisation
 from winnow.schema import Part, key
 
@@ -49,6 +49,10 @@ class Evaluate(Part):
     compute: Compute = key("numerical settings")
     seed: int = key("attack starts", ge=0)
 
+    def check(self) -> None:
+        """An evaluation is not compiled."""
+        check_uncompiled(self.compute, "an evaluation")
+
 
 class AutoAttacked(Part):
     """AutoAttack on an adversarially trained network (stage autoattack)."""
@@ -58,3 +62,7 @@ class AutoAttacked(Part):
     batch_size: int = key("images per batch", ge=1)
     compute: Compute = key("numerical settings")
     seed: int = key("starts of the attacks", ge=0)
+
+    def check(self) -> None:
+        """An evaluation is not compiled."""
+        check_uncompiled(self.compute, "an evaluation")

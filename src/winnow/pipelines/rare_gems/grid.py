@@ -248,7 +248,8 @@ def search(section: RareGems, experiment: str, branch: str, target: str, kind: s
     assert isinstance(b, SearchBranch)
     options: dict[str, Any] = {name: getattr(b.search, name) for name in type(b.search).model_fields}
     chosen = Search(**options, algo=b.algo, target_sparsity=float(target), invert=kind == "inverted")
-    return GemSearch(search=chosen, **_training(section, e, b, b.train, seed))
+    uncompiled = {"compute": section.compute.having(compile=False)}
+    return GemSearch(search=chosen, **_training(section, e, b, b.train, seed) | uncompiled)
 
 
 def draw(section: RareGems, target: str) -> GemTicket:
@@ -265,7 +266,7 @@ def prune(section: RareGems, experiment: str, branch: str, target: str, seed: st
         return Prune(method="magnitude", label="imp", remaining_percent=left, round=number)
     assert isinstance(b, PrunedBranch)
     options = {"divide_by_square": e.model.arch.startswith(("vgg", "tinyvgg"))} if b.algo == "smart_ratio" else {}
-    keys = settings(b.algo, int(seed), b.images, data=e.data, compute=section.compute)
+    keys = settings(b.algo, int(seed), b.images, data=e.data, compute=section.compute.having(compile=False))
     return Prune(method=b.algo, remaining_percent=float(target), options=options, **keys)
 
 

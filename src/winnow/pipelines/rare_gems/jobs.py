@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from winnow.config.gems import Search, WeightInit
-from winnow.config.parts import Attack, Compute, Data, Model, Train
+from winnow.config.parts import Attack, Compute, Data, Model, Train, check_uncompiled
 from winnow.schema import Part, key
 
 
@@ -27,6 +27,10 @@ class GemSearch(Part):
     attack: Attack | None = key("adversary of a robust search; null: clean images", None)
     compute: Compute = key("numerical settings")
     seed: int = key("start scores, order, augmentation, attack starts", ge=0)
+
+    def check(self) -> None:
+        """The weights of a search change in place at every step."""
+        check_uncompiled(self.compute, "a search")
 
 
 class GemTicket(Part):

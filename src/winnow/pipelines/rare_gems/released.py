@@ -17,10 +17,11 @@ from winnow.errors import WinnowError, nearest
 from winnow.pipelines.rare_gems.config import Experiment, RareGems
 from winnow.pipelines.rare_gems.published import IMP_ROUNDS, Policy, Published, without_effect
 from winnow.pipelines.rare_gems.released_options import DATASETS, ELSEWHERE, NETWORKS, NEVER_READ, REFUSED
+from winnow.project import ROOT
 from winnow.schema import parse
 
 log = logging.getLogger("winnow")
-PROJECT = Path(__file__).resolve().parents[4]  # paths of released files may be relative to it
+PROJECT = ROOT  # paths of released files may be relative to it
 STATISTICS = {
     "CIFAR10": {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]},
     "CIFAR100": {"mean": [0.5071, 0.4867, 0.4408], "std": [0.2675, 0.2565, 0.2761]},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from winnow.config.parts import Compute, Ordinal, Train
+from winnow.config.parts import Compute, Ordinal, Train, check_uncompiled
 from winnow.config.text import FreeLB, HardConcrete, TextAttack, TextData, TextModel
 from winnow.schema import Part, key
 
@@ -42,8 +42,7 @@ class SearchRobustTicket(Part):
 
     def check(self) -> None:
         """Kept epochs are epochs; masks that change every step are not compiled."""
-        if self.compute.compile:
-            raise ValueError("compute.compile: the search runs uncompiled, its masks change every step; set it to false")
+        check_uncompiled(self.compute, "the search, whose masks change every step,")
         kept = self.keep_epochs
         if not kept or max(kept) > self.train.epochs or len(set(kept)) < len(kept):
             raise ValueError(f"keep_epochs {self.keep_epochs} must be different epochs out of 1..{self.train.epochs}")

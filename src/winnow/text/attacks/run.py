@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -22,6 +23,8 @@ from tqdm import tqdm
 
 from winnow import outside
 from winnow.errors import WinnowError
+from winnow.guard import beat
+from winnow.progress import rate
 from winnow.rng import seed_of
 from winnow.run import Run, Stopped
 from winnow.text.data import Examples
@@ -100,10 +103,12 @@ def attack_all(
         if done:
             log.info("%d of %d examples were done before", len(done), len(chosen))
         processes = max(1, min(run.workers, len(left)))
-        if processes == 1:
-            _work(folder, left, seed, make, 0, run)
-        elif left:
-            _in_parallel(folder, left, seed, make, processes, run)
+        with run.doing("attack", len(chosen), "example", len(chosen) - len(left)) as position:
+            position.count = lambda: len(rows_so_far(folder))
+            if processes == 1:
+                _work(folder, left, seed, make, 0, run)
+            elif left:
+                _in_parallel(folder, left, seed, make, processes, run)
         rows = rows_so_far(folder)
     return [rows[i] for i in chosen]
 
@@ -122,13 +127,15 @@ def _work(
             part.write(json.dumps(attack_one(attack, examples, index, seed), sort_keys=True) + "\n")
             part.flush()
             os.fsync(part.fileno())
+            beat()
             if n % 50 == 0:
-                log.info("%d of %d examples (%.2f examples/s)", n, len(indices), n / (time.monotonic() - begun))
+                log.info("%d of %d examples (%s)", n, len(indices), rate(n, time.monotonic() - begun, "example"))
             if run.stop_requested:
                 raise Stopped
 
 
 def _child(folder: Path, indices: list[int], seed: int, make: Callable[[int], tuple[Any, Examples]], worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches the process that started this one, which ends it
     try:
         _work(folder, indices, seed, make, worker, Run())
     except WinnowError as error:
@@ -144,9 +151,12 @@ def _in_parallel(
     children = [context.Process(target=_child, args=(folder, share, seed, make, i)) for i, share in enumerate(shares)]
     for child in children:
         child.start()
-    finished = False
+    finished, written = False, 0
     try:
         while any(c.is_alive() for c in children):
+            before, written = written, sum(part.stat().st_size for part in folder.glob("part-*.jsonl"))
+            if written > before:
+                beat()
             if run.stop_requested:
                 raise Stopped
             if any(c.exitcode not in (None, 0) for c in children):

@@ -1,0 +1,146 @@
+"""Where results are decided by one comparison: boundaries, counts and schedules against references, on inputs that sit on the edge."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from winnow import Ticket
+from winnow.config.parts import Train
+from winnow.gems.order import draw
+from winnow.gems.pruning import bottom_k, keep_top
+from winnow.pipelines.rare_gems.grid import Cell
+from winnow.pipelines.rare_gems.table import measured, table
+from winnow.schema import parse
+from winnow.train.optim import lr_factor, make_optimizer
+
+
+def train(**keys) -> Train:
+    return parse(Train, {"epochs": 6, "batch_size": 8, "lr": 0.2, **keys}, "train")
+
+
+def rates(scheduler, optimizer, steps: int) -> list[float]:
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"] / 0.2)
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+def test_schedules_are_torchs_own():
+    weight = [torch.nn.Parameter(torch.ones(1))]
+    steps, per_epoch = 24, 4
+    of = torch.optim.lr_scheduler
+    sgd = torch.optim.SGD(weight, lr=0.2)
+    config = train(schedule="multistep", milestones=[2, 4], gamma=0.3)
+    expected = rates(of.MultiStepLR(sgd, [2, 4], gamma=0.3), sgd, 6)
+    assert [lr_factor(config, s, per_epoch) for s in range(steps)] == pytest.approx(
+        [r for r in expected for _ in range(per_epoch)]
+    )
+    assert [lr_factor(train(schedule="constant"), s, per_epoch) for s in range(steps)] == [1.0] * steps
+    sgd = torch.optim.SGD(weight, lr=0.2)
+    config = train(schedule="linear", warmup_fraction=0.25)
+    linear = of.LambdaLR(sgd, lambda s: s / 6 if s < 6 else max(0.0, (24 - s) / 18))
+    assert [lr_factor(config, s, per_epoch) for s in range(steps)] == pytest.approx(rates(linear, sgd, steps))
+    assert lr_factor(config, steps, per_epoch) == 0.0
+
+
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.9, True), (0.9, False), (0.0, True)])
+def test_nesterov_goes_with_momentum_alone(momentum, nesterov):
+    made = make_optimizer(train(optimizer="sgd", momentum=momentum, nesterov=nesterov), [torch.nn.Parameter(torch.ones(1))])
+    assert made.param_groups[0]["nesterov"] is (nesterov and momentum > 0)
+
+
+def test_a_ticket_lies_within_another_or_not():
+    small, large = {"a": np.array([True, False, False])}, {"a": np.array([True, True, False])}
+    assert Ticket(small).is_within(Ticket(large)) and Ticket(large).is_within(Ticket(large))
+    assert not Ticket(large).is_within(Ticket(small))
+    assert not Ticket(small).is_within(Ticket({"b": large["a"]})) and not Ticket(small).is_within(
+        Ticket({**large, "b": large["a"]})
+    )
+    rows = Ticket({**large, "b": np.array([True] * 5)}).report()
+    assert [r["remaining_percent"] for r in rows] == pytest.approx([200 / 3, 100.0, 700 / 8])
+    assert [(r["total"], r["kept"]) for r in rows] == [(3, 2), (5, 5), (8, 7)]
+
+
+def test_hard_prunes_on_the_edge():
+    scores, alive = torch.tensor([0.4, 0.1, 0.3, 0.2, 0.9]), torch.tensor([True, True, True, True, False])
+    none, threshold = bottom_k(scores, alive, 0.0)
+    assert none.tolist() == alive.tolist() and threshold == -math.inf
+    kept, threshold = bottom_k(scores, alive, 0.3)  # ceil(1.2) = 2 of 4 go
+    assert kept.tolist() == [True, False, True, False, False] and threshold == pytest.approx(0.2)
+    assert bottom_k(scores, torch.zeros(5, dtype=torch.bool), 0.5)[0].tolist() == [False] * 5
+
+
+@pytest.mark.parametrize("count", range(-1, 8))
+def test_the_largest_are_kept_ties_to_earlier_positions(count):
+    values = torch.tensor([0.5, 0.1, 0.5, 0.9, 0.5, 0.2])
+    kept = keep_top(values, count)
+    order = sorted(range(6), key=lambda i: (-float(values[i]), i))[: max(count, 0)]
+    assert kept.dtype == torch.bool and kept.tolist() == [i in order for i in range(6)]
+
+
+def test_an_order_gives_up_weights_level_by_level():
+    levels, scores = {"a": np.array([1, 2, 3, 1, 2, 3], np.int16)}, {"a": np.array([0.1, 0.5, 0.9, 0.2, 0.4, 0.8], np.float32)}
+    kept = {n: draw(levels, scores, n / 6)["a"].nonzero()[0].tolist() for n in range(2, 7)}
+    assert kept == {2: [2, 5], 3: [1, 2, 5], 4: [1, 2, 4, 5], 5: [1, 2, 3, 4, 5], 6: [0, 1, 2, 3, 4, 5]}
+
+
+def cell(**keys) -> Cell:
+    return Cell(
+        **{
+            "experiment": "e",
+            "dataset": "d",
+            "arch": "r",
+            "branch": "b",
+            "algo": "hc",
+            "target": 5.0,
+            "round": 1,
+            "sanity": True,
+            "seed": 0,
+        }
+        | keys
+    )
+
+
+def gems(before: float, after: float, checks: dict[str, float] | None, margin: float = 2.0, above: float = 3.0):
+    """The row of one ticket of a task with 10 classes."""
+    metrics = {"remaining_percent": 5.0, "acc_before": before, "acc_after": after, "acc_last": after - 1, "num_classes": 10}
+    found = {"checks": {k: {"acc_after": v, "acc_before": v / 2} for k, v in (checks or {}).items()}}
+    made = cell(sanity=checks is not None)
+    return table([made], lambda path: metrics if path == made.metrics else found, margin, above, []).iloc[0]
+
+
+def test_what_makes_a_gem():
+    checks = {"reinit": 70.0, "shuffle": 71.0, "invert": 60.0}
+    assert gems(13.0, 73.1, checks)["is_gem"] == 1  # above the best check by more than the margin; at chance and 3 points
+    assert gems(13.0, 73.0, checks)["is_gem"] == 0  # by the margin alone
+    assert gems(12.9, 73.1, checks)["is_gem"] == 0
+    row = gems(13.0, 80.0, checks)
+    assert (row["reinit_acc"], row["shuffle_acc"], row["invert_acc"], row["acc_last_mean"]) == (70, 71, 60, 79)
+    assert (row["reinit_acc_before"], row["acc_before"], row["seeds"]) == (35, 13, 1) and math.isnan(row["robust_acc_before"])
+
+
+def test_the_columns_of_one_run():
+    metrics = {"remaining_percent": 5.0, "acc_before": 1.0, "acc_after": 2.0, "acc_last": 3.0, "num_classes": 4}
+    assert measured(metrics, None) == {
+        "remaining_percent": 5.0,
+        "acc_before": 1.0,
+        "acc_after": 2.0,
+        "acc_last": 3.0,
+        "chance": 25.0,
+    }
+    robust = measured(
+        metrics | {"robust_acc_before": 6.0, "robust_acc_after": 7.0},
+        {"checks": {"reinit": {"acc_after": 8.0, "acc_before": 9.0}}},
+    )
+    assert (robust["robust_acc_before"], robust["robust_acc_after"], robust["reinit_acc"], robust["reinit_acc_before"]) == (
+        6,
+        7,
+        8,
+        9,
+    )

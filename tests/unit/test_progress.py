@@ -1,0 +1,101 @@
+"""Long jobs tell where they are: the words, the silence that is broken, and the last line with the result."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+
+import pytest
+from conftest import ATTACK, DIGITS, TRAIN
+
+from winnow.errors import WinnowError
+from winnow.progress import Position, duration, figures, rate, speaking
+from winnow.run import Run
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (150, "2 min 30 s"), (3599, "59 min 59 s"), (7260, "2 h 01 min")],
+)
+def test_durations_in_words(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds", "text"),
+    [(40, 10, "4.0 steps/s"), (10, 10, "1.0 s/step"), (3, 60, "20.0 s/step"), (0, 5, ""), (1, 0, "")],
+)
+def test_a_slow_rate_is_told_as_seconds_each(count, seconds, text):
+    assert rate(count, seconds, "step") == text
+
+
+def test_a_position_tells_rate_and_time_left_of_what_this_run_did():
+    position = Position("epoch 2/4", total=100, unit="step", done=50, first=30, figures={"loss": 0.51234})
+    position.begun = time.monotonic() - 60  # 20 steps in a minute: 3 s each, 50 to go
+    assert position.text() == "epoch 2/4: 50 of 100 steps, loss 0.5123, 3.0 s/step, 2 min 30 s left"
+    position.first = 50
+    assert position.text().endswith("50 of 100 steps, loss 0.5123, 1 min 00 s so far")
+
+
+def test_figures_are_the_numbers_of_a_record():
+    assert figures({"best_sa": {"sa": 91.25, "names": ["x"]}, "images": 40, "ok": True}) == "best_sa.sa 91.25, images 40"
+    assert figures({str(i): i for i in range(9)}, most=2) == "0 0, 1 1, ..."
+
+
+def test_silence_is_broken_and_a_line_puts_it_off(caplog):
+    log, run = logging.getLogger("winnow"), Run("cpu")
+    with caplog.at_level(logging.INFO, "winnow"):
+        with speaking(run, log, silence=0.3), run.doing("attack", 10, "example") as position:
+            position.done = 4
+            for _ in range(8):
+                time.sleep(0.1)
+                log.info("own line")
+            assert [r.message for r in caplog.records] == ["own line"] * 8
+            time.sleep(0.7)
+        told = [r.message for r in caplog.records if r.message != "own line"]
+        assert 1 <= len(told) <= 3 and all(t.startswith("attack: 4 of 10 examples, ") for t in told)
+        time.sleep(0.5)
+        assert len([r for r in caplog.records if r.message != "own line"]) == len(told)  # it has ended
+
+
+def test_every_stage_s_log_ends_with_its_result(dense, run_stage, tmp_path):
+    train = {"data": DIGITS, "train": TRAIN | {"epochs": 1}, "attack": None, "compute": {}, "seed": 0, "keep": "last"}
+    wanted = {"attack": ATTACK, "batch_size": 20}
+    evaluate = {"data": DIGITS, "evaluation": wanted, "compute": {}, "seed": 0}
+    cut = {"method": "magnitude", "remaining_percent": 80}
+    jobs = {
+        "train": (
+            train,
+            {"init": dense, "out": tmp_path / "t.safetensors", "metrics": tmp_path / "t.json"},
+            r"test_acc|images \d+|\w+ [\d.]+",
+        ),
+        "evaluate": (evaluate, {"best_sa": dense, "metrics": tmp_path / "e.json"}, r"best_sa.sa [\d.]+, best_sa.ra [\d.]+"),
+        "prune": (cut, {"weights": dense, "out": tmp_path / "m.mask.safetensors"}, r"80\.\d+ % of \d+ weights remain"),
+    }
+    for stage, (config, files, result) in jobs.items():
+        code, told = run_stage(stage, config, **files)
+        lines = told.strip().splitlines()
+        assert code == 0 and re.search(rf"^\d\d:\d\d:\d\d done in \d+ s: .*{result}", lines[-1]), lines
+        if stage == "train":
+            assert re.search(r"epoch 1/1  loss .*\(.*s/?(step)?, 0 s left\)", told)
+        if stage == "evaluate":
+            assert any(re.search(r" best_sa/ra: [\d.]+ % of \d+ images$", line) for line in lines)
+
+
+def test_whoever_watches_is_told_of_each_epoch():
+    told, run = [], Run("cpu")
+    run.watchers.append(lambda record, step: told.append((record["loss"], step)))
+    run.tell({"loss": 1.5}, 40)
+    assert told == [(1.5, 40)]
+
+
+def test_tensorboard_writes_events_or_says_what_is_missing(tmp_path):
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        with pytest.raises(WinnowError, match="pip install tensorboard"):
+            Run("cpu", tensorboard=tmp_path)
+        return
+    Run("cpu", tensorboard=tmp_path).tell({"loss": 1.5, "epoch": 1}, 40)
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith("events")]
