@@ -122,7 +122,7 @@ def test_an_edit_of_the_mask_search_reaches_the_search_alone(copy):
 
 def test_an_edit_of_the_figures_style_reaches_no_table(copy):
     changed = copy("tables/figures.py", lambda t: t + "\nX = 1\n")
-    assert changed == {"double_win_plots", "robust_bert_plots", "rare_gems_plots"}
+    assert changed == {"double_win_plots", "robust_bert_plots", "rare_gems_plots", "speed_plots", "compare_tickets_plots"}
 
 
 def test_an_edit_of_the_ticket_format_reaches_all(copy):
