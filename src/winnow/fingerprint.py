@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CARRIERS = frozenset(
     f"winnow.{m}"
     for m in (
-        "stage", "run", "launch", "warm", "store", "records", "errors", "fingerprint", "schema", "tables.page", "tables.show",
+        "stage", "run", "launch", "warm", "guard", "store", "records", "errors", "fingerprint", "schema", "tables.page", "tables.show",
         "tables.charts", "tables.summary", "prune.methods", "progress", "project", "surroundings",
     )
 )  # fmt: skip
@@ -51,6 +51,15 @@ def _imports(tree: ast.Module, module: str, is_package: bool) -> set[str]:
             base = ".".join([*up, *([node.module] if node.module else [])])
             found.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
     return {name for name in found if name.split(".")[0] == "winnow"}
+
+
+class _AtRunTime(ast.NodeTransformer):
+    """Takes out what only a type checker reads: blocks under `if TYPE_CHECKING`."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        self.generic_visit(node)
+        only_types = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        return (node.orelse or [ast.Pass()]) if only_types else node
 
 
 class _Meaning(ast.NodeTransformer):
@@ -111,7 +120,7 @@ def _read(module: str) -> tuple[str, frozenset[str]]:
     """What a module means, as text without line breaks that matter, and the winnow modules that it imports."""
     path = _locate(module)
     assert path is not None
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = _AtRunTime().visit(ast.parse(path.read_text(encoding="utf-8")))
     imports = _imports(tree, module, path.name == "__init__.py")
     meaning = ast.fix_missing_locations(_Meaning(module.startswith(DESCRIBED)).visit(tree))
     return ast.unparse(meaning), frozenset(imports)

@@ -43,6 +43,27 @@ def torchvision_names() -> frozenset[str]:
 
 def unknown(arch: str) -> str | None:
     """Why no classifier has this name; None when one has, or when torchvision is not here to say."""
+    kind, _, name = arch.partition(":")
+    if kind in ("python", "timm", "hf") and name:
+        return _foreign(kind, name)
     if OWN.fullmatch(arch) or arch in RELEASED or arch in torchvision_names() or not torchvision_names():
         return None
     return f"{arch!r} is no known architecture{nearest(arch, [*EXAMPLES, *RELEASED, *torchvision_names()])}"
+
+
+def _foreign(kind: str, name: str) -> str | None:
+    if kind == "timm":
+        return (
+            None if importlib.util.find_spec("timm") else f"timm:{name} needs the package timm; install it (pip install timm)"
+        )
+    if kind == "hf":
+        folder = Path(name)
+        there = (folder / "config.json").is_file() or (not folder.exists() and name.count("/") <= 1)
+        return None if there else f"{name}: a folder without config.json; name one that holds a Hugging Face model"
+    path, _, class_name = name.rpartition(":")
+    try:
+        tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, UnicodeDecodeError) as error:
+        return f"python:{name}: {error}; give python:FILE.py:Class"
+    names = [n.name for n in ast.walk(tree) if isinstance(n, ast.ClassDef | ast.FunctionDef)]
+    return None if class_name in names else f"{path} has no class {class_name!r}{nearest(class_name, names)}"

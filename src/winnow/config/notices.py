@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,3 +25,21 @@ def notices(root: Any) -> Iterator[str]:
         yield "rare_gems.seeds: 1 seed: is_gem compares single runs, without a standard error; give several seeds"
     if texts is not None and len(texts.seeds) == 1:
         yield "robust_bert.seeds: 1 seed: the table has no standard deviations; give several seeds"
+    if double_win is not None and (few := few_pruned(double_win.source.model)):
+        yield f"double_win.source.model.layers: {few}"
+
+
+def few_pruned(model: Any) -> str | None:
+    """A line when the chosen layers hold under a fifth of the network; networks of convolutions are not looked at (no torch then)."""
+    if model.layers.kinds == ["conv"] and not re.search("vit|swin|maxvit|python:|timm:|hf:", model.arch.lower()):
+        return None
+    try:
+        import torch
+
+        from winnow.prune.layers import coverage_warning
+        from winnow.vision.models import build, prunable
+    except ImportError:  # planned where torch is not: the job itself says it
+        return None
+    with torch.device("meta"):
+        network = build(model, 1000)
+        return coverage_warning(prunable(network, model.layers), {n: tuple(p.shape) for n, p in network.named_parameters()})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from winnow.schema import Part, key
 
@@ -113,14 +115,32 @@ class Data(Part):
     split_seed: int = key("fixes the held-out split and the subsets, whatever the run's seed", 0)
 
 
+class PrunedLayers(Part):
+    """Which weights are pruned. Patterns are over parameter names, as in a shell."""
+
+    kinds: list[Literal["conv", "linear"]] = key("kinds of layers", factory=lambda: ["conv"])
+    include: list[str] = key("names that are chosen", factory=lambda: ["*"])
+    exclude: list[str] = key("names that are not", factory=list)
+
+
+def code_of(path: str) -> str:
+    """sha256 of a file of the user's code: what makes its jobs stale. ValueError when it is not there."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ValueError(f"arch: {path}: {error.strerror}; give python:FILE.py:Class") from None
+
+
 class Model(Part):
     """A classifier with the input normalisation inside."""
 
     arch: str = key(
         "resnet8/14/20/32/44/56, vgg16_cifar, mobilenet_v2_cifar, wideresnet-28-2, conv4 (CIFAR); a released rare-gems network: "
-        "Conv4, cResNet18, MobileNetV2, ResNet50, ResNet101, resnet32_double, TinyResNet18, tinyvgg16, WideResNet28; or a "
-        "torchvision classifier"
+        "Conv4, cResNet18, MobileNetV2, ResNet50, ResNet101, resnet32_double, TinyResNet18, tinyvgg16, WideResNet28; a torchvision "
+        "classifier; python:FILE.py:Class, a class of your own that takes the number of classes; timm:NAME; hf:FOLDER or hf:OWNER/NAME"
     )
+    layers: PrunedLayers = key("what double_win prunes (rare_gems: every convolution and linear layer)", factory=PrunedLayers)
+    code: str | None = key("sha256 of the file of python:FILE.py:Class; found by itself", None)
     width: int | None = key("channels of the first stage of a CIFAR ResNet (16) or Conv4 (64)", None, ge=1)
     mean: list[float] = key("per-channel mean of the normalisation", factory=lambda: [0.5, 0.5, 0.5])
     std: list[Positive] = key("per-channel standard deviation of the normalisation", factory=lambda: [0.5, 0.5, 0.5])
@@ -130,6 +150,14 @@ class Model(Part):
     bn: Literal["affine", "non_affine"] = key("batch normalisation with or without scale and shift", "affine")
     dropout: float = key("fraction of the features dropped before the last layer in training", 0.0, ge=0, lt=1)
     imagenet_stem: bool = key("torchvision ResNets: false replaces the 7x7/2 stem and pooling by 3x3/1", True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_code(cls, values: Any) -> Any:
+        arch = values.get("arch") if isinstance(values, dict) else None
+        if isinstance(arch, str) and arch.startswith("python:") and not values.get("code"):
+            return values | {"code": code_of(arch.removeprefix("python:").rpartition(":")[0])}
+        return values
 
 
 def check_names(kind: str, names: list[str]) -> None:

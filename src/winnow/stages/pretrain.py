@@ -37,7 +37,7 @@ def main(job: Job[Pretrain]) -> None:
         model, train, val, train=cfg.train, compute=cfg.compute, seed=cfg.seed, attack=cfg.attack, run=job.run
     )
     spec = models.spec(cfg.model, sets.num_classes)
-    job.write_weights("out", model.state_dict(), model=spec, prunable=models.prunable(model))
+    job.write_weights("out", model.state_dict(), model=spec, prunable=models.prunable(model, cfg.model.layers))
     job.write_metrics("metrics", {"epochs": history, "test_sa": accuracy(model, test, cfg.compute)})
 
 

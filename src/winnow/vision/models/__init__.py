@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from winnow.config.parts import Model
+from winnow.config.parts import Model, PrunedLayers
 from winnow.config.vision import Normalisation
 from winnow.errors import WinnowError
+from winnow.prune.layers import Layers
 from winnow.schema import parse, plain
 from winnow.vision.models import networks
 
@@ -75,11 +76,13 @@ def head_names(model: nn.Module) -> list[str]:
     return [f"{name}.{p}" for p, _ in layer.named_parameters()]
 
 
-def prunable(model: nn.Module) -> list[str]:
-    """Names of the weights that magnitude pruning prunes: all convolutions' except a convolutional head's."""
-    head = set(head_names(model))
-    convolutions = (f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
-    return [name for name in convolutions if name not in head]
+def prunable(model: nn.Module, layers: PrunedLayers | None = None) -> list[str]:
+    """Names of the weights that magnitude pruning prunes: by default all convolutions' except a convolutional head's.
+
+    WinnowError when `layers` chooses none.
+    """
+    chosen = layers or PrunedLayers()
+    return Layers(kinds=chosen.kinds, include=chosen.include, exclude=chosen.exclude).names(model)
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from winnow.config.parts import Model
 from winnow.errors import WinnowError, nearest
+from winnow.vision.models import foreign
 from winnow.vision.models.cifar_resnet import CifarResNet
 from winnow.vision.models.mobilenet import MobileNetV2
 from winnow.vision.models.plain_convs import Conv4, Vgg16
@@ -55,6 +56,8 @@ RELEASED = {
 
 def network(config: Model, num_classes: int) -> nn.Module:
     """A freshly initialised network of that `arch`; raises WinnowError for an unknown one."""
+    if foreign.is_foreign(config.arch):
+        return foreign.build(config, num_classes)
     as_released = RELEASED.get(config.arch)
     if as_released is None:
         return _network(config.arch, num_classes, config.width, config.classifier, config.bn, config.imagenet_stem)
