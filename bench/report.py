@@ -17,7 +17,7 @@ from bench.common import FOLDER, met
 PAGE = FOLDER.parent / "performance.md"
 BUSY = 5.0  # percent of the machine that others may use before a measurement is marked
 ORDER = (
-    "adversarial_step", "pgd_evaluation", "gem_search_epoch", "robust_search_step", "mask_memory", "text_attack", "image_loading", "ticket", "workflow",
+    "adversarial_step", "pgd_evaluation", "gem_search_epoch", "robust_search_step", "mask_memory", "text_attack", "image_loading", "ticket", "sparse", "workflow",
 )  # fmt: skip
 
 

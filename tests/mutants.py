@@ -48,7 +48,7 @@ MODULES = {
     "vision/geometry.py": ["test_wiring_augment.py", "test_vision_data.py"],
     "text/hard_concrete.py": ["test_text_masks.py"],
     "text/freelb.py": ["test_text_masks.py", "test_wiring_text.py", "test_text_settings.py"],
-    "train/optim.py": ["test_decisions.py", "test_wiring_optim.py", "test_training.py"],
+    "train/optim.py": ["test_decisions.py", "test_wiring_optim.py"],
     "train/masking.py": ["test_training.py", "test_wiring_stages.py"],
     "pipelines/double_win/table.py": ["test_tables.py", "test_flags.py"],
     "pipelines/rare_gems/table.py": ["test_decisions.py", "test_flags.py"],

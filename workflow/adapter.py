@@ -32,6 +32,7 @@ from winnow.launch import JOB_ENVIRONMENT, SAFE_PATH
 from winnow.pipelines import packs
 from winnow.pipelines.cost import model_of, parameters, work
 from winnow.schema import Part, canonical_json
+from winnow.surroundings import COMMAND, COMMIT, commit
 
 WORDS = ("slurm_partition", "slurm_account", "constraint", "qos")  # default resources that are mere words
 PACKED = "packed"  # `group-components: [packed=8]` in a profile
@@ -62,7 +63,8 @@ class Adapter:
         with (self.base / "workflow/resources.yaml").open() as stream:
             self.requests = yaml.safe_load(stream)
         self.config = self._configuration(workflow, config)
-        if not workflow.remote_exec:  # a cluster's jobs read the same configuration
+        if not workflow.remote_exec:  # a cluster's jobs read the same configuration, and have the environment of what submitted them
+            os.environ[COMMAND], os.environ[COMMIT] = shlex.join(["snakemake", *sys.argv[1:]]), commit()
             for notice in notices(self.config):
                 print(f"note: {notice}", file=sys.stderr)
         self.run = run_arguments(self.config)

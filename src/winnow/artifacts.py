@@ -123,26 +123,25 @@ def check_sealed(path: Path) -> None:
 
     Files that carry no seal come from outside and are known by their sha256 in the record of what is made of them.
     """
-    sidecar = path / SIDECAR if path.is_dir() else stands_for(path)
+    file = path / SIDECAR if path.is_dir() else stands_for(path)
     mend = "delete it and rerun the stage that writes it (`python -m winnow.stages.verify` says how)"
-    for file in dict.fromkeys([sidecar, path]):
-        if file.suffix not in (".safetensors", ".json") or file.is_dir() or not file.exists():
-            continue
-        holds = seal_holds(file)
-        if holds is None and file.suffix == ".safetensors" and "stage" in read_metadata(file):
-            holds = False  # a job wrote it, and what was hit is the seal itself
-        if holds is False:
-            raise WinnowError(f"{file}: damaged: its bytes are not those that were written (its seal does not hold); {mend}")
-    if sidecar.name != SIDECAR or not sidecar.exists():
+    if file.suffix not in (".safetensors", ".json") or not file.exists():
         return
-    files = read_json(sidecar)
-    files = files.get("files") if isinstance(files, dict) else None
+    holds = seal_holds(file)
+    if holds is None and file.suffix == ".safetensors" and "stage" in read_metadata(file):
+        holds = False  # a job wrote it, and what was hit is the seal itself
+    if holds is False:
+        raise WinnowError(f"{file}: damaged: its bytes are not those that were written (its seal does not hold); {mend}")
+    if file.name != SIDECAR:
+        return
+    document = read_json(file)
+    files = document.get("files") if isinstance(document, dict) else None
     if not isinstance(files, dict):
-        raise WinnowError(f"{sidecar}: no record of a model folder; {mend}")
+        raise WinnowError(f"{file}: no record of a model folder; {mend}")
     for name, digest in files.items():
-        file = sidecar.with_name(Path(name).name)
-        if not file.is_file() or sha256_file(file) != digest:
-            raise WinnowError(f"{file}: damaged: it is not what {sidecar} vouches for; {mend}")
+        member = file.with_name(Path(name).name)
+        if not member.is_file() or sha256_file(member) != digest:
+            raise WinnowError(f"{member}: damaged: it is not what {file} vouches for; {mend}")
 
 
 def _scalar(value: Any) -> Any:

@@ -79,6 +79,13 @@ def _later(module: str, name: str) -> Callable[[list[str]], int]:
     return command
 
 
+def verify(arguments: list[str]) -> int:
+    """The artifacts of a run; or a folder that `winnow export` wrote, which is known by its statement."""
+    if any((Path(word) / "statement.intoto.json").is_file() for word in arguments):
+        return _later("winnow.share.command", "verify")(arguments)
+    return _stage("verify")(arguments)
+
+
 COMMANDS: dict[str, tuple[str, Callable[[list[str]], int]]] = {
     "demo": ("run the three pipelines at toy size, and show what they give", demo),
     "plan": ("jobs, hours and disk of a run, before anything runs", plan),
@@ -88,7 +95,7 @@ COMMANDS: dict[str, tuple[str, Callable[[list[str]], int]]] = {
     "tickets": ("the tickets below a folder; of one ticket, its layers", _later("winnow.tickets", "main")),
     "evaluate": ("accuracy of weights, or of a model folder, on its task", _later("winnow.measure", "evaluate")),
     "attack": ("accuracy of the same under attack", _later("winnow.measure", "attack")),
-    "verify": ("check seals and parents of every artifact, or compare two runs", _stage("verify")),
+    "verify": ("check every artifact of a run, or an exported folder", verify),
     "trace": ("what an artifact was made from, every hash checked", _stage("trace")),
     "report": ("results as one HTML file: verdicts, tables, figures, tickets", _stage("report")),
     "export": ("a ticket with its weights, card and statement, to share", _later("winnow.share.command", "main")),
@@ -184,8 +191,14 @@ def _snakemake(arguments: Sequence[str], warm: bool = False) -> int:
         for number, handler in previous.items():
             signal.signal(number, handler)
     if code:
-        from winnow.status import failures
+        from winnow.status import jobs
 
-        for line in failures(Path("results"), since=begun - 1):
-            print(line, file=sys.stderr)
+        ended = jobs(Path("results"), since=begun - 1)
+        for job in ended:
+            if job.state == "failed":
+                print(f"{job.file}: {job.line}", file=sys.stderr)
+        if stopped := sum(job.state == "stopped" for job in ended):
+            print(
+                f"{stopped} jobs were stopped and have saved their state; the same command goes on from there", file=sys.stderr
+            )
     return 128 - code if code < 0 else code

@@ -14,7 +14,7 @@ import ast
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CARRIERS = frozenset(
     f"winnow.{m}"
     for m in (
-        "stage", "run", "launch", "warm", "store", "records", "errors", "fingerprint", "schema", "tables.page", "tables.show",
-        "prune.methods", "progress",
+        "stage", "run", "launch", "warm", "guard", "store", "records", "errors", "fingerprint", "schema", "tables.page", "tables.show",
+        "tables.charts", "tables.summary", "prune.methods", "progress", "project", "surroundings",
     )
 )  # fmt: skip
 DESCRIBED = ("winnow.config", "winnow.pipelines")  # of these modules classes of the configuration do not count
@@ -43,7 +43,7 @@ def _locate(module: str) -> Path | None:
 def _imports(tree: ast.Module, module: str, is_package: bool) -> set[str]:
     found: set[str] = set()
     package = module.split(".") if is_package else module.split(".")[:-1]
-    for node in _that_run(tree):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -53,23 +53,13 @@ def _imports(tree: ast.Module, module: str, is_package: bool) -> set[str]:
     return {name for name in found if name.split(".")[0] == "winnow"}
 
 
-def _for_checkers(node: ast.AST) -> bool:
-    """`if TYPE_CHECKING:` without an else: its body never runs."""
-    return isinstance(node, ast.If) and not node.orelse and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+class _AtRunTime(ast.NodeTransformer):
+    """Takes out what only a type checker reads: blocks under `if TYPE_CHECKING`."""
 
-
-def _that_run(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes below `node` but those that only type checkers read."""
-    for child in ast.iter_child_nodes(node):
-        if _for_checkers(child):
-            continue
-        yield child
-        yield from _that_run(child)
-
-
-def meaning(code: str, described: bool = False) -> str:
-    """The code as text, without what changes no result."""
-    return ast.unparse(ast.fix_missing_locations(_Meaning(described).visit(ast.parse(code))))
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        self.generic_visit(node)
+        only_types = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        return (node.orelse or [ast.Pass()]) if only_types else node
 
 
 class _Meaning(ast.NodeTransformer):
@@ -85,9 +75,6 @@ class _Meaning(ast.NodeTransformer):
         return node
 
     visit_Module = visit_FunctionDef = visit_AsyncFunctionDef = _body  # noqa: N815  (names of ast)
-
-    def visit_If(self, node: ast.If) -> ast.AST:
-        return ast.Pass() if _for_checkers(node) else self.generic_visit(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST | None:
         configures = self.described and any(isinstance(b, ast.Name) for b in node.bases) and not _has_logic(node)
@@ -134,8 +121,14 @@ def _read(module: str) -> tuple[str, frozenset[str]]:
     path = _locate(module)
     assert path is not None
     code = path.read_text(encoding="utf-8")
-    imports = _imports(ast.parse(code), module, path.name == "__init__.py")
+    imports = _imports(_AtRunTime().visit(ast.parse(code)), module, path.name == "__init__.py")
     return meaning(code, module.startswith(DESCRIBED)), frozenset(imports)
+
+
+def meaning(code: str, described: bool = False) -> str:
+    """Python code as text without what changes no result. Raises SyntaxError."""
+    tree = _Meaning(described).visit(_AtRunTime().visit(ast.parse(code)))
+    return ast.unparse(ast.fix_missing_locations(tree))
 
 
 def closure(modules: str | Iterable[str]) -> list[str]:

@@ -23,6 +23,7 @@ from winnow.fingerprint import source_hash, versions
 from winnow.progress import duration, figures, speaking
 from winnow.run import Run, Stopped
 from winnow.schema import Part, canonical_json, parse, plain
+from winnow.surroundings import surroundings
 from winnow.ticket import Ticket
 from winnow.weights import check_replaceable
 
@@ -140,6 +141,7 @@ class Job(Generic[C]):
         run = {
             "wall_seconds": round(time.monotonic() - self.started, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            **surroundings(),
             **({"epochs": self.run.speeds} if self.run.speeds else {}),
         }
         others = [f for key in self.outputs if key != name for f in self.files(key)]
@@ -195,7 +197,7 @@ class Stage(Generic[C]):
         run.add_argument("--workers", type=int, default=0, help="data loading processes for data that is read from files (0)")
         run.add_argument("--data-root", type=Path, default=Path("data"), help="folder with the datasets (data)")
         run.add_argument("--download", action="store_true", help="allow downloads of datasets and models")
-        run.add_argument("--scratch", type=Path, default=Path(".winnow/scratch"), help="folder for checkpoints")
+        run.add_argument("--scratch", type=Path, default=Path(".winnow/scratch"), help="folder for checkpoints, not outputs")
         run.add_argument("--store", type=Path, help="folder of finished artifacts that other working folders share (none)")
         run.add_argument("--checkpoint-seconds", type=float, default=30.0, help="time between checkpoints, in seconds (30)")
         run.add_argument("--silent-minutes", type=float, help="end, state saved, after so long without a step (never)")
@@ -278,7 +280,6 @@ class Stage(Generic[C]):
         first = next(iter(paths["outputs"]), None) if self.trains and launch.rank() == 0 else None
         job.run = Run(
             launch.device_name(args["device"]),
-            # outside the declared outputs, which Snakemake deletes on failure
             checkpoints=lambda: guard.watched(args["silent_minutes"], args["scratch"] / f"{self.name}-{job.key()}"),
             tensorboard=args["tensorboard"] / local(first).replace("/", "-") if args["tensorboard"] and first else None,
             **{k: args[k] for k in ("workers", "data_root", "download", "checkpoint_seconds")},

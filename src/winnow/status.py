@@ -66,13 +66,8 @@ def job_log(file: Path, now: float) -> JobLog:
 def jobs(results: Path, since: float = 0.0, now: float | None = None) -> list[JobLog]:
     """The jobs below `results` whose logs were written to since then, the oldest first."""
     now = time.time() if now is None else now
-    files = [f for f in results.rglob("logs/**/*.log") if f.is_file() and f.stat().st_mtime >= since]
+    files = [f for f in results.rglob("*.log") if f.is_file() and f.stat().st_mtime >= since]
     return sorted((job_log(f, now) for f in files), key=lambda j: (j.written, j.file))
-
-
-def failures(results: Path, since: float = 0.0) -> list[str]:
-    """One line for each job that failed since then: its log, and why."""
-    return [f"{j.file}: {j.line}" for j in jobs(results, since) if j.state == "failed"]
 
 
 @dataclass
@@ -183,6 +178,8 @@ def status(folder: Path, now: float | None = None) -> Iterator[str]:
         yield "snakemake has ended; run the same command again for what is left"
     elif (seconds := run.seconds_left(now)) is not None:
         yield f"about {duration(seconds)} at the pace so far: done at {datetime.fromtimestamp(now + seconds):%Y-%m-%d %H:%M}"
+    else:
+        yield "how long that takes is not known before the first job has ended"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -195,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     while True:
         lines = list(status(args.folder))
         print("\n".join(lines), flush=True)
-        if args.every is None or not any(line.startswith("about ") or line.startswith("running") for line in lines):
+        if args.every is None or not any(line.startswith(("about ", "how long", "running")) for line in lines):
             return 2 if any(line.startswith("failed: ") for line in lines) else 0
         time.sleep(args.every)
         print()

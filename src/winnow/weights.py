@@ -119,3 +119,11 @@ def replace_folder(made: Path, folder: Path) -> None:
         for path in [p for p in aside.iterdir() if _ours(p, aside)]:
             path.unlink()
         aside.rmdir()
+
+
+def shapes_of(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors of a model artifact by name, from the file's header alone."""
+    from safetensors import safe_open
+
+    with safe_open(Path(path) / MODEL_FILE if Path(path).is_dir() else Path(path), framework="numpy") as f:
+        return {name: tuple(f.get_slice(name).get_shape()) for name in f.keys()}  # noqa: SIM118  (safetensors' own)

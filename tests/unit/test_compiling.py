@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from conftest import ATTACK, DIGITS, MODEL, ROOT, TRAIN
 
-from winnow.config.parts import Compute
+from winnow.config.parts import Compute, Model
 from winnow.config.pruning import Prune
 from winnow.config.root import load
 from winnow.errors import WinnowError
+from winnow.gems.finetune import recalibrate
 from winnow.pipelines.double_win import grid as dw
 from winnow.pipelines.rare_gems import grid as rg
 from winnow.schema import parse
-from winnow.train.compiling import LIMIT
+from winnow.train.compiling import LIMIT, counts
 
 # Frames are traced and guarded as ever, but run by torch itself: a compiler of kernels would take minutes here
 SCRIPT = """
@@ -50,10 +54,25 @@ def test_epochs_after_the_first_compile_nothing_and_the_log_tells(tmp_path):
     assert len(told) == 3 and told[0][0] >= 1
     assert told[1] == told[2], told
     assert told[2][1] < LIMIT
-    again = run("train", config | {"keep": "last", "measure": True}, tmp_path, init="dense", out="trained", metrics="n")
-    assert (
-        again[1] == again[2] and again[2][1] < LIMIT
-    )  # recalibration runs as it is: each of its passes would be compiled anew
+
+
+def test_recalibration_compiles_nothing():
+    """Each of its passes has another momentum, for which the model would be compiled anew."""
+    from winnow.vision.models import build
+
+    torch.manual_seed(0)
+    model = build(Model(**MODEL), 3)
+    twin = copy.deepcopy(model)
+    model.compile(backend="eager")
+    batches = SimpleNamespace(epoch=lambda _: [(torch.rand(4, 3, 8, 8) + k, None) for k in range(5)])
+    before = counts()
+    for net in (model, twin):
+        torch.manual_seed(1)
+        recalibrate(net, batches)
+    assert counts() == before
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), twin.state_dict().values(), strict=True))
+    model(torch.rand(4, 3, 8, 8))
+    assert counts()[0] > before[0]  # the counter counts
 
 
 def test_only_what_trains_is_compiled():

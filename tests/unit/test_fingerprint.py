@@ -81,6 +81,15 @@ def test_what_only_carries_counts_nowhere(copy, module):
     assert copy(f"{module}.py", lambda t: t + "\nX = 1\n") == set()
 
 
+def test_what_only_a_type_checker_reads_counts_nowhere(copy):
+    block = "\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    {}\n"
+    changed = copy("prune/lamp.py", lambda t: t + block.format("import winnow.vision.attack"))
+    assert changed <= {"lamp", "lamp of texts"}  # the import of the name itself is code
+    assert copy("vision/attack.py", lambda t: t + "\nX = 1\n").isdisjoint({"magnitude", "erk"})
+    lamp = fingerprint.closure("winnow.prune.lamp")
+    assert "winnow.vision.attack" not in lamp and "winnow.prune.counts" in lamp
+
+
 def test_an_edit_of_pruning_reaches_what_prunes_and_no_training(copy):
     changed = copy("prune/counts.py", lambda t: t + "\nX = 1\n")
     assert {"magnitude", "lamp", "random", "erk", "smart_ratio", "snip"} <= changed
@@ -122,7 +131,7 @@ def test_an_edit_of_the_mask_search_reaches_the_search_alone(copy):
 
 def test_an_edit_of_the_figures_style_reaches_no_table(copy):
     changed = copy("tables/figures.py", lambda t: t + "\nX = 1\n")
-    assert changed == {"double_win_plots", "robust_bert_plots", "rare_gems_plots"}
+    assert changed == {f"{p}_plots" for p in ("double_win", "robust_bert", "rare_gems", "speed", "compare_tickets")}
 
 
 def test_an_edit_of_the_ticket_format_reaches_all(copy):

@@ -18,7 +18,7 @@ from safetensors.torch import save
 from winnow import WinnowError
 from winnow.config.parts import Model
 from winnow.interchange import fit, read_checkpoint, tickets_from_file, write_layout
-from winnow.prune import keep_largest
+from winnow.prune.counts import keep_largest
 from winnow.schema import parse
 from winnow.ticket import Ticket
 from winnow.vision.models import build

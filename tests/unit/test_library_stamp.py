@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+
 import pytest
 
-from winnow.fingerprint import _imports, closure, meaning
+from winnow.fingerprint import _AtRunTime, _imports, closure, meaning
 
 LIBRARY = "winnow.api"
+
+
+def imported(code: str) -> set[str]:
+    return _imports(_AtRunTime().visit(ast.parse(code)), "winnow.x", False)
 
 
 @pytest.mark.parametrize("stage", ["prune", "transfer", "evaluate", "gem_search", "attack_text", "double_win_table"])
@@ -15,12 +21,10 @@ def test_no_stage_depends_on_the_functions_for_users(stage):
 
 
 def test_what_only_type_checkers_read_counts_nowhere():
-    import ast
-
     code = (
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from winnow.api import pgd\nfrom winnow.rng import seed_of\n"
     )
-    assert _imports(ast.parse(code), "winnow.x", False) == {"winnow.rng", "winnow.rng.seed_of"}
+    assert imported(code) == {"winnow.rng", "winnow.rng.seed_of"}
     assert meaning(code) == meaning(code.replace("pgd", "imp")) != meaning(code.replace("seed_of", "other"))
     runs = "if TYPE_CHECKING:\n    pass\nelse:\n    from winnow.rng import seed_of\n"
-    assert _imports(ast.parse(runs), "winnow.x", False) == {"winnow.rng", "winnow.rng.seed_of"}
+    assert imported(runs) == {"winnow.rng", "winnow.rng.seed_of"}

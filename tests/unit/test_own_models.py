@@ -12,6 +12,7 @@ from conftest import ATTACK, DIGITS, ROOT, TRAIN
 from winnow import Ticket, WinnowError
 from winnow.artifacts import read_metadata, read_tensors
 from winnow.config import architectures, own_models
+from winnow.config.notices import notices
 from winnow.config.parts import Model
 from winnow.config.root import load
 from winnow.schema import parse
@@ -164,7 +165,6 @@ WRONG = {
     "no class": ("python:nets/net.py:Nett", "holds no class 'Nett'; did you mean 'Net'?"),
     "no spelling": ("python:nets/net.py", "is not python:path/file.py:Class"),
     "no Python": ("python:nets/broken.py:Net", "nets/broken.py: is no Python"),
-    "no num_classes": ("python:nets/few.py:Net", "Net takes no num_classes"),
     "no folder": ("hf:./absent", "is neither a folder nor the id of a model"),
     "no images": ("hf:words", "model_type 'bert' classifies no images"),
     "no configuration": ("hf:nets", "nets/config.json: no such file"),
@@ -175,7 +175,6 @@ WRONG = {
 def test_what_cannot_be_built_is_told_from_the_configuration(own, name):
     arch, told = WRONG[name]
     Path("nets/broken.py").write_text("class Net(:\n")
-    Path("nets/few.py").write_text("class Net:\n    def __init__(self, classes):\n        pass\n")
     Path("words").mkdir()
     Path("words/config.json").write_text('{"model_type": "bert"}')
     assert told in str(architectures.unknown(arch))
@@ -186,7 +185,7 @@ def test_timm_names_are_read_where_it_is_installed(monkeypatch):
     assert architectures.unknown("timm:vit_tiny_patch16_224.augreg_in21k") is None
     assert "did you mean 'vit_tiny_patch16_224'?" in str(architectures.unknown("timm:vit_tny_patch16_224"))
     monkeypatch.setattr(own_models, "timm_names", frozenset)
-    assert architectures.unknown("timm:x") == "timm is not installed; pip install 'winnow[models]'"
+    assert architectures.unknown("timm:x") == "timm is not installed; pip install timm"
 
 
 BREAKS = {
@@ -240,15 +239,16 @@ def tiny(model):
     return {k: v for k, v in values.items() if k not in ("robust_bert", "rare_gems")}
 
 
-def test_a_choice_of_layers_that_leaves_the_network_whole_is_refused_before_any_job(caplog):
-    with pytest.raises(
-        WinnowError, match=r"config.double_win.source.model.layers: 0.69 % of the weights of vit_b_16 .*kinds: \[conv"
-    ):
-        load(tiny({"arch": "vit_b_16"}))
-    load(tiny({"arch": "vit_b_16", "layers": BOTH}))
-    assert "vit_b_16" not in caplog.text
-    load(tiny({"arch": "vit_b_16", "layers": {"kinds": ["conv"]}}))  # said aloud: a warning
-    assert "0.69 % of the weights of vit_b_16" in caplog.text
+def told(model) -> list[str]:
+    return [n for n in notices(load(tiny(model))) if "layers" in n]
+
+
+def test_a_choice_of_layers_that_leaves_the_network_whole_is_told_before_any_job():
+    for arch, percent in [("vit_b_16", "0.68"), ("convnext_tiny", "6.6"), ("swin_t", "0.016"), ("alexnet", "4")]:
+        (line,) = told({"arch": arch})
+        assert line.startswith("double_win.source.model.layers: ") and f"hold {percent} % of all parameters" in line
+    assert told({"arch": "vit_b_16", "layers": BOTH}) == []
+    assert "hold 0.68 %" in told({"arch": "vit_b_16", "layers": BOTH | {"include": ["conv_proj.*"]}})[0]
 
 
 def test_a_network_that_cannot_be_built_is_refused_before_any_job(own):
@@ -261,9 +261,9 @@ def test_a_network_that_cannot_be_built_is_refused_before_any_job(own):
 def test_no_network_is_built_for_those_that_are_known(monkeypatch):
     from winnow.vision.models import survey
 
-    monkeypatch.setattr(survey, "pruned_percent", lambda *_: pytest.fail("built a network"))
+    monkeypatch.setattr(survey, "network", lambda *_: pytest.fail("built a network"))
     for arch in ("resnet8", "resnet50", "efficientnet_b0", "TinyResNet18"):
-        load(tiny({"arch": arch}))
+        assert told({"arch": arch}) == []
 
 
 def test_weights_brought_in_with_few_prunable_ones_warn(own, run_stage):
@@ -274,3 +274,16 @@ def test_weights_brought_in_with_few_prunable_ones_warn(own, run_stage):
     job = {"weights": {"file": "f"}, "model": model, "num_classes": 4}
     code, said = run_stage("import_weights", job, file="net.pth", out="net.safetensors", metrics="v.json")
     assert code == 0 and "the 2 weights to prune hold 4.7 % of all parameters" in said
+
+
+def test_layers_are_what_was_pruned_before_by_default():
+    for arch in ("resnet8", "resnet18", "conv4"):
+        network = models.build(Model(arch=arch), 4)
+        convolutions = [f"{n}.weight" for n, m in network.named_modules() if isinstance(m, torch.nn.Conv2d)]
+        assert models.prunable(network) == convolutions
+
+
+def test_a_class_may_take_the_number_of_classes_by_position(own):
+    path = Path("nets/net.py")
+    path.write_text(path.read_text().replace("num_classes", "outputs"))
+    assert models.build(parse(Model, own), 3).head.out_features == 3

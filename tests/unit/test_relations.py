@@ -65,6 +65,8 @@ def test_the_barrier_of_a_known_hill():
     assert [r["at"] for r in rows] == [0, 0.25, 0.5, 0.75, 1]
     assert [r["loss"] for r in rows] == pytest.approx([0, 0.75, 1, 0.75, 0])
     assert barrier(rows, "loss") == pytest.approx(1.0) and instability(rows, "acc") == pytest.approx(100.0)
+    rows = path(Number(-0.5), Number(1.0), 4, hill)  # errors 75, 100, 75 and 0
+    assert instability(rows, "acc") == pytest.approx(100.0 - 37.5)
     down = path(Number(0.0), Number(1.0), 5, lambda m: {"loss": float(m.weight), "acc": 0.0})
     assert barrier(down, "loss") == pytest.approx(0.0)  # a slope is no barrier
     with pytest.raises(WinnowError, match="not the same parameters in both"):

@@ -31,5 +31,5 @@ def test_the_robust_ticket_figure_has_a_column_an_attacker_and_the_same_bytes_tw
         save(figure, tmp_path / name)
     assert [a.get_title() for a in figure.axes[:2]] == ["textfooler", "pwws"]
     lines = figure.axes[2].get_legend_handles_labels()[1]
-    assert set(lines) == {"dense", "robust_ticket (epoch 4)", "random_ticket"}
+    assert set(lines) == {"dense", "robust_ticket (epoch 4)", "random_ticket", "most robust ticket"}
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()

@@ -253,6 +253,26 @@ def test_a_network_that_cannot_be_traced_keeps_its_channels():
         assert difference(network.network(x), under(model, ticket)(x)) < 1e-5
 
 
+@torch.no_grad()
+def test_code_that_asks_for_a_layers_class_gets_the_old_answer():
+    class Asking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+        def forward(self, x):
+            x = self.conv(x).mean((2, 3))
+            x = self.fc(x) if isinstance(self.fc, nn.Linear) else x[:, :2]
+            return x if x.sum() > 1e9 else x * 2  # cannot be traced
+
+    torch.manual_seed(0)
+    model, x = Asking(), torch.rand(2, 3, 6, 6)
+    network = sparse(model, ticket := prune(model, "magnitude", 30), keep_plans=False)
+    choice.use(network.network, all_in(network.network, "rows", tuple(x.shape)))
+    assert network.untraced and difference(network.network(x), under(model, ticket)(x)) < 1e-5
+    assert difference(copy.deepcopy(network)(x), under(model, ticket)(x)) < 1e-5
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="2:4 layouts need a GPU")
 @torch.no_grad()
 def test_two_of_four_on_a_gpu():

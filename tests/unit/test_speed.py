@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import textwrap
+import time
 from math import comb, log2
 
 import numpy as np
@@ -157,16 +158,32 @@ RATES = Rates({("conv", "dense"): (1e-6, 1e-10, 0, 0, 0), ("conv", "rows"): (1e-
                ("linear", "dense"): (1e-6, 0, 0, 0, 0)}, 0.0)  # fmt: skip
 
 
-def test_predictions_fall_with_the_density_and_say_from_where_on():
+def test_predictions_fall_with_the_density_and_say_from_where_on(monkeypatch):
     model = network()
     ticket = prune(model, "magnitude", 5)
     ticket.apply(model)
-    found = speed.predict(model, ticket, ((torch.rand(1, 3, 32, 32),), {}), RATES, dense_seconds=0.0)
+    given = ((torch.rand(1, 3, 32, 32),), {})
+    monkeypatch.setattr(speed, "_seconds_within", lambda *_: 1.0)  # of the dense layers, whatever the machine does
+    found = speed.predict(model, ticket, given, RATES, 1.0, 1.0)
     assert sorted(found.curve.values(), reverse=True) == [found.curve[p] for p in sorted(found.curve)]
-    assert found.curve[90] == pytest.approx(1.0)  # ten times the time a weight: dense stays faster
+    assert found.curve[90] == pytest.approx(1.0) and found.folding == 1.0  # ten times the time a weight: dense stays faster
     assert 6 <= found.worth_from <= 20
-    half = speed.predict(model, ticket, ((torch.rand(1, 3, 32, 32),), {}), RATES, dense_seconds=1.0)
-    assert half.speedup == pytest.approx(1.0, abs=0.01) and half.worth_from is None  # other work dominates
+    other_work = speed.predict(model, ticket, given, RATES, 1001.0, 1001.0)
+    assert other_work.speedup == pytest.approx(1.0, abs=0.01) and other_work.worth_from is None
+    folds = speed.predict(model, ticket, given, RATES, 2002.0, 1001.0)
+    assert folds.speedup == pytest.approx(2.0, abs=0.02) and folds.worth_from is None  # without any ticket
+
+
+def test_time_within_layers():
+    class Slow(torch.nn.Linear):
+        def forward(self, x):
+            time.sleep(0.02)
+            return super().forward(x)
+
+    model = torch.nn.Sequential(Slow(2, 2), torch.nn.Linear(2, 2))
+    model.insert(2, Slow(2, 2))
+    found = speed._seconds_within(model, ["0", "1"], ((torch.rand(1, 2),), {}))
+    assert 0.02 <= found < 0.035
 
 
 def row(speedup, low, worth_from, batch=1):

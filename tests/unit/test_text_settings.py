@@ -12,10 +12,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from test_text_families import DATA, LENGTH, TASK, TRAIN, bring_in, model_of, run, saved  # noqa: E402
-from winnow.grid import robust_bert as grid  # noqa: E402
 
 from winnow.artifacts import read_tensors  # noqa: E402
 from winnow.config.parts import Compute  # noqa: E402
+from winnow.pipelines.robust_bert import grid  # noqa: E402
 from winnow.text import evaluate, grammar  # noqa: E402
 from winnow.text.batches import encode  # noqa: E402
 from winnow.text.data import Examples  # noqa: E402

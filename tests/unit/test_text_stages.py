@@ -182,4 +182,4 @@ def test_a_broken_model_folder_is_named(made, tmp_path, monkeypatch, capsys):
         (tmp_path / "broken" / file.name).write_bytes(data[:2000] if file.suffix == ".safetensors" else data)
     files = {"model": "broken/model.safetensors", "out": "o/model.safetensors", "metrics": "m.json"}
     assert run("finetune_text", FINETUNE, **files) == 2
-    assert "not a complete model folder" in capsys.readouterr().err
+    assert "model.safetensors: damaged: it is not what broken/winnow.json vouches for" in capsys.readouterr().err

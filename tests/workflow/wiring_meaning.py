@@ -191,7 +191,7 @@ def rare_gems(section: Config) -> list[Rule]:
         return f"results/rare_gems/{e}/{b}/s{s}"
 
     def init(e: str, b: str, s: str) -> str:
-        spelled = {"warm_gem": "from-warm_gem", "popup": "kaiming_normal-fan40"}.get(b, "signed_constant")
+        spelled = {"warm_gem": "from-warm_gem", "popup": "kaiming_normal-fan40.0"}.get(b, "signed_constant")
         return f"results/rare_gems/{e}/init/{'xavier_normal' if e == 'two' else spelled}/s{s}.safetensors"
 
     def mask(e: str, b: str, s: str, target: str) -> str:
@@ -208,7 +208,7 @@ def rare_gems(section: Config) -> list[Rule]:
         config: Config = {"data": experiment["data"], "seed": int(s)}
         if spelled == "from-warm_gem":
             return Meaning("gem_init", {"weights": f"{folder(e, 'dense', s)}/imp/round0.safetensors"}, config)
-        name = spelled.removesuffix("-fan40")
+        name = spelled.removesuffix("-fan40.0")
         scale = {"scale_fan": True, "target_sparsity": 40} if name != spelled else {"scale_fan": False}
         return Meaning("gem_init", {}, {**config, "model": experiment["model"], "init": {"init": name, **scale}})
 

@@ -1,7 +1,7 @@
 """Double-win tickets (ICML 2022): pre-train or import, prune round by round, transfer standard and adversarially, evaluate.
 
 REQUIRED INPUTS: none but the datasets of the configuration; weights or tickets from outside if it names any
-OUTPUTS: results/tables/double_win.csv, results/figures/double_win/<task>-<percent>.{svg,png}
+OUTPUTS: results/tables/double_win.csv, results/figures/double_win/<task>-<percent>.{svg,pdf,png}
 
 IMP rounds are a chain of artifacts (prune 1 -> train 1 -> prune 2 -> ...), so one more round runs one more round.
 """

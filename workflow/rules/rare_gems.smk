@@ -1,7 +1,7 @@
 """Rare gems (NeurIPS 2022): search at initialisation, fine-tune, check, compare with baselines and IMP.
 
 REQUIRED INPUTS: none but the datasets of the configuration; pre-trained weights where a branch names some
-OUTPUTS: results/tables/rare_gems.csv, results/figures/rare_gems/<experiment>.{svg,png}
+OUTPUTS: results/tables/rare_gems.csv, results/figures/rare_gems/<experiment>.{svg,pdf,png}
 
 An iterative search writes the order in which weights went, so one search serves all its sparsities; IMP rounds are a chain.
 """

@@ -1,7 +1,7 @@
 """Robust tickets (ACL 2022.acl-long.157): fine-tune, search scores, draw, retrain from the pre-trained weights, attack.
 
 REQUIRED INPUTS: none but the model, the datasets and the attack assets that the configuration names
-OUTPUTS: results/tables/robust_bert.csv, results/figures/robust_bert/<task>.{svg,png}
+OUTPUTS: results/tables/robust_bert.csv, results/figures/robust_bert/<task>.{svg,pdf,png}
 
 One search serves every sparsity: another removed fraction draws, retrains and attacks, and never searches. A model folder
 is named by its model.safetensors; its other files come and go with it.

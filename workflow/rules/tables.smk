@@ -1,7 +1,7 @@
 """Tables and figures of the configured pipelines, and what Snakemake's own report shows of them.
 
 REQUIRED INPUTS: the evaluations of the other rule files
-OUTPUTS: results/tables/<pipeline>.csv, results/figures/<pipeline>/<figure>.{svg,png}
+OUTPUTS: results/tables/<pipeline>.csv, results/figures/<pipeline>/<figure>.{svg,pdf,png}
 """
 
 for PIPELINE, SECTION in CONFIG.sections().items():
@@ -47,6 +47,7 @@ for PIPELINE, SECTION in CONFIG.sections().items():
                 category=GRID.TITLE,
                 labels={name: f"{{{name}}}" for name in GRID.FIGURE_WILDCARDS},
             ),
+            pdf=f"{FIGURE}/{GRID.FIGURE}.pdf",
             png=f"{FIGURE}/{GRID.FIGURE}.png",
             metrics=f"{FIGURE}/{GRID.FIGURE}.json",
         log:
@@ -61,4 +62,4 @@ for PIPELINE, SECTION in CONFIG.sections().items():
         message:
             "drawing {output.svg}"
         shell:
-            "python -m winnow.stages.{params.stage} --config {params.config:q} --table {input:q} --svg {output.svg:q} --png {output.png:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
+            "python -m winnow.stages.{params.stage} --config {params.config:q} --table {input:q} --svg {output.svg:q} --pdf {output.pdf:q} --png {output.png:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"

@@ -1,6 +1,6 @@
 """Architectures from outside winnow, known without importing torch: a class in a file, timm's and Hugging Face's classifiers.
 
-    python:nets/small.py:SmallNet    a class or function of a file that takes num_classes
+    python:nets/small.py:SmallNet    a class or function of a file that takes the number of classes
     timm:vit_tiny_patch16_224        by timm's name
     hf:nets/convnext                 a folder with a config.json; or the id of one that was fetched before
 
@@ -23,7 +23,6 @@ from winnow.outside import read_bytes
 
 KINDS = ("python:", "timm:", "hf:")
 LARGEST_CODE = 16 << 20  # bytes of one file of code, or of a config.json
-INSTALL = "pip install 'winnow[models]'"
 _TIMM_NAME = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -129,21 +128,15 @@ def _imported(path: Path, root: Path) -> list[Path]:
 def _no_class(file: Path, name: str) -> str | None:
     if not file.is_file():
         return f"{file}: no such file; correct the path, which counts from the working folder"
-    tree = _tree(file)
-    top = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
-    imported = {a.asname or a.name for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names}
-    if name not in top:
-        return None if name in imported else f"{file}: holds no class {name!r}{nearest(name, top)}"
-    found = top[name]
-    if isinstance(found, ast.ClassDef):
-        made = next((n for n in found.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-    else:
-        made = found
-    if made is None or made.args.kwarg is not None:
-        return None
-    if "num_classes" in [a.arg for a in (*made.args.posonlyargs, *made.args.args, *made.args.kwonlyargs)]:
-        return None
-    return f"{file}: {name} takes no num_classes; give it that parameter, the number of outputs of its last layer"
+    named: set[str] = set()
+    for node in _tree(file).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            named.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            named |= {a.asname or a.name for a in node.names}
+        elif isinstance(node, ast.Assign):
+            named |= {t.id for t in node.targets if isinstance(t, ast.Name)}
+    return None if name in named else f"{file}: holds no class {name!r}{nearest(name, named)}"
 
 
 @cache
@@ -158,7 +151,7 @@ def timm_names() -> frozenset[str]:
 
 def _not_in_timm(name: str) -> str | None:
     if not timm_names():
-        return f"timm is not installed; {INSTALL}"
+        return "timm is not installed; pip install timm"
     return None if name in timm_names() else f"timm has no {name!r}{nearest(name, timm_names())}"
 
 
@@ -179,7 +172,7 @@ def transformers_types() -> frozenset[str]:
 def _not_in_transformers(name: str) -> str | None:
     types = transformers_types()
     if not types:
-        return f"transformers is not installed; {INSTALL}"
+        return "transformers is not installed; pip install 'winnow[text]'"
     folder = Path(name)
     if not folder.is_dir():
         return None if _HUB_ID.fullmatch(name) else f"hf: {name!r} is neither a folder nor the id of a model"

@@ -131,13 +131,15 @@ class Model(Part):
     arch: str = key(
         "resnet8/14/20/32/44/56, vgg16_cifar, mobilenet_v2_cifar, wideresnet-28-2, conv4 (CIFAR); a released rare-gems network: "
         "Conv4, cResNet18, MobileNetV2, ResNet50, ResNet101, resnet32_double, TinyResNet18, tinyvgg16, WideResNet28; or a "
-        "torchvision classifier. One of your own: python:path/file.py:Class (called with num_classes), timm:NAME, hf:FOLDER or hf:ID"
+        "torchvision classifier. One of your own: python:path/file.py:Class (called with num_classes), timm:NAME, hf:FOLDER or hf:OWNER/NAME"
     )
     options: dict[str, Option] = key(
         "keyword arguments of a torchvision classifier or one of your own ({image_size: 64}); hf: keys of its configuration",
         factory=dict,
     )
-    layers: PrunedLayers | None = key("weights that IMP and its like may remove; null: those of all convolutions", None)
+    layers: PrunedLayers = key(
+        "what double_win's tickets may remove (rare_gems: every convolution and linear layer)", factory=PrunedLayers
+    )
     code: str | None = key(
         "stamp of the code of python:, or of the config.json of an hf: folder; read from there, so that an edit counts", None
     )

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import logging
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from winnow.config import architectures
+from winnow.config import architectures, own_models
 from winnow.config.parts import Data, Model
 from winnow.config.vision import AutoAttack, WeightsSource
 from winnow.errors import WinnowError
-from winnow.prune.layers import FEW_PERCENT
 from winnow.schema import Origin, Part
 from winnow.vision import folders
 from winnow.vision.images import is_image
 
-log = logging.getLogger("winnow")
 CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "svhn": 10, "imagenet": 1000}
 IMAGES = {"digits": 1437, "cifar10": 50000, "cifar100": 50000, "svhn": 73257, "imagenet": 1281167}
 LEAST_CLASSES_TARGETED = 4  # APGD-T aims at one of the other classes after the two most likely ones
@@ -28,7 +25,7 @@ LEAST_CLASSES_TARGETED = 4  # APGD-T aims at one of the other classes after the 
 def refuse(root: Any, origin: Origin) -> None:
     """Raise WinnowError for the first key that no job could work with."""
     found = (((*steps, *key), text) for steps, part in walk(root, ()) for key, text in problems(part, root))
-    for where, text in chain(found, _tickets(root)):
+    for where, text in chain(found, _unbuildable(root)):
         spelled = "config" + "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in where)
         place = origin(where)
         raise WinnowError(f"{spelled}: {text}" + (f" ({place})" if place else ""))
@@ -71,32 +68,16 @@ def problems(part: Part, root: Any) -> Iterator[tuple[tuple[str, ...], str]]:
                 yield ("fractions",), f"{fraction:g} of {images} training images is less than two images; raise it"
 
 
-def _tickets(root: Any) -> Iterator[tuple[tuple[str, ...], str]]:
-    """A choice of layers that leaves nearly all of the network to itself; a network that cannot be built.
-
-    Of a network that is not known to consist of convolutions, torch is asked; where it is not installed, the jobs warn.
-    """
+def _unbuildable(root: Any) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Networks of one's own that cannot be built; where torch is not installed, their jobs say so."""
     section = root.double_win
-    if section is None or (
-        section.source.model.layers is None and architectures.mostly_convolutions(section.source.model.arch)
-    ):
+    if section is None or not own_models.is_own(section.source.model.arch) or importlib.util.find_spec("torch") is None:
         return
-    model, where = section.source.model, ("double_win", "source", "model")
-    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("torchvision") is None:
-        return
-    survey = importlib.import_module("winnow.vision.models.survey")
+    survey = importlib.import_module("winnow.vision.models.survey")  # by name: no stage depends on it
     try:
-        percent = survey.pruned_percent(model, _classes(section.source.data, root) or CLASSES["imagenet"])
+        survey.network(section.source.model, _classes(section.source.data, root) or CLASSES["imagenet"])
     except WinnowError as error:
-        yield (*where, "arch"), str(error).removeprefix("model.arch: ")
-        return
-    if percent >= FEW_PERCENT:
-        return
-    text = f"{percent:.2g} % of the weights of {model.arch} are in the layers to prune"
-    if model.layers is not None:
-        log.warning("config.%s: %s", ".".join((*where, "layers")), text)
-    else:
-        yield (*where, "layers"), f"{text} (convolutions); choose them, for example layers: {{kinds: [conv, linear]}}"
+        yield ("double_win", "source", "model", "arch"), str(error).removeprefix("model.arch: ")
 
 
 def _any(pattern: str) -> bool:

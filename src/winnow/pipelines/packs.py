@@ -6,13 +6,9 @@ nothing but one ticket, so none waits for another's inputs; they run one after t
 
 from __future__ import annotations
 
-from collections import defaultdict
+import importlib
 from collections.abc import Callable, Iterable, Iterator
-
-from winnow.config.root import Root
-from winnow.pipelines.double_win import grid as dw
-from winnow.pipelines.rare_gems import grid as rg
-from winnow.pipelines.robust_bert import grid as rb
+from typing import Any
 
 Job = tuple[str, tuple[tuple[str, str], ...]]  # rule, sorted wildcards
 
@@ -22,52 +18,19 @@ def job(rule: str, **wildcards: object) -> Job:
     return rule, tuple(sorted((name, str(value)) for name, value in wildcards.items()))
 
 
-def rules(root: Root) -> list[str]:
-    """The rules of which there may be members."""
-    of = {
-        "double_win": ["transfer_std", "transfer_adv", "evaluate", "autoattack"],
-        "rare_gems": ["gem_finetune"],
-        "robust_bert": ["finetune_text", "attack_text"],
-    }
-    return [rule for name in root.sections() for rule in of[name]]
+def _of(name: str) -> Any:
+    return importlib.import_module(f"winnow.pipelines.{name}.packs")
 
 
-def members(root: Root) -> Iterator[tuple[str, list[Job]]]:
-    """The ticket, and the jobs that run for it one after the other: a transfer and its evaluation, a fine-tuning, a network's
-    training and its attacks.
-    """
-    if root.double_win is not None:
-        yield from _double_win(dw.grid_of(root.double_win))
-    if root.rare_gems is not None:
-        for cell in rg.grid_of(root.rare_gems).cells():
-            if cell.algo not in ("imp", "wt"):
-                tuned = job(
-                    "gem_finetune", experiment=cell.experiment, branch=cell.branch, seed=cell.seed, target=f"{cell.target:g}"
-                )
-                yield f"gem_{cell.experiment}_{cell.branch}_{cell.seed}", [tuned]
-    if root.robust_bert is not None:
-        yield from _robust_bert(rb.grid_of(root.robust_bert))
+def rules(root: Any) -> list[str]:
+    """The rules of which there may be members: each pipeline's `packs.RULES`."""
+    return [rule for name in root.sections() for rule in _of(name).RULES]
 
 
-def _double_win(grid: dw.Grid) -> Iterator[tuple[str, list[Job]]]:
-    for run in grid.runs():
-        names = {
-            "source": run.source, "pretraining": run.pretraining, "seed": run.seed, "dataset": run.dataset, "percent": run.percent,
-            "ticket": run.ticket, "mode": run.mode, "run_seed": run.run_seed,
-        }  # fmt: skip
-        measured = ["evaluate", "autoattack"] if grid.autoattacked(run) else ["evaluate"]
-        jobs = [job(rule, **names) for rule in (f"transfer_{run.mode}", *measured)]
-        yield f"pair_{run.source}_{run.pretraining}_{run.seed}_{run.ticket}", jobs
-
-
-def _robust_bert(grid: rb.Grid) -> Iterator[tuple[str, list[Job]]]:
-    networks: dict[tuple[str, str, int, str], list[str]] = defaultdict(list)
-    for run in grid.runs():
-        networks[run.model, run.task, run.seed, run.network].append(run.attacker)
-    for (model, task, seed, network), attackers in networks.items():
-        names = {"model": model, "task": task, "seed": seed, "network": network}
-        jobs = [job("finetune_text", **names), *(job("attack_text", attacker=a, **names) for a in attackers)]
-        yield f"text_{model}_{task}_{seed}_{network}", jobs
+def members(root: Any) -> Iterator[tuple[str, list[Job]]]:
+    """The ticket, and the jobs that run for it one after the other: each pipeline's `packs.members(section)`."""
+    for name, section in root.sections().items():
+        yield from _of(name).members(section)
 
 
 def packed(

@@ -158,18 +158,19 @@ def _plans(layers: Mapping[str, Layer], times: Mapping[str, Mapping[str, float]]
 def seconds_of(call: Callable[[], Any], device: torch.device, least: float = 0.005, repeats: int = 3) -> float:
     """The shortest of at least `repeats` calls and `least` seconds of them, after one that is not counted."""
     call()
-    _wait(device)
+    wait(device)
     best, spent, done = float("inf"), 0.0, 0
     while done < repeats or spent < least:
         begun = time.perf_counter()
         call()
-        _wait(device)
+        wait(device)
         taken = time.perf_counter() - begun
         best, spent, done = min(best, taken), spent + taken, done + 1
     return best
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until a GPU has done what it was asked for."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

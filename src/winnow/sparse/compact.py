@@ -29,6 +29,9 @@ class Compaction:
     kept: int
 
 
+INSIDE = "sparse"  # name of the computing layer in a layer of a network that is not traced
+
+
 class Embed(nn.Module):
     """Zeros around the map and between its channels: `pad` in a network whose channels were removed."""
 
@@ -94,7 +97,7 @@ def compact(model: nn.Module) -> tuple[nn.Module, list[Compaction]]:
 
 
 def in_layers(model: nn.Module) -> tuple[nn.Module, list[Compaction]]:
-    """`model` with its plain layers replaced one by one: for what cannot be traced.
+    """`model` with its plain layers computing in other ways, one by one: for what cannot be traced.
 
     Only attention heads and hidden units of the BERT family are removed. In other networks each layer stores what it returns as
     the dense one does: their code may rely on it.
@@ -103,11 +106,14 @@ def in_layers(model: nn.Module) -> tuple[nn.Module, list[Compaction]]:
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     known = attention.remove(model)
     found = []
-    for name, layer in list(model.named_modules()):
+    found_layers: list[tuple[str, Any]] = list(model.named_modules())
+    for name, layer in found_layers:
         if name and plain_layer(layer):
-            made = _made(layer, layer.weight.detach(), _bias(layer), None)
+            made = made_of(layer)
             made.contiguous = known is None
-            model.set_submodule(name, made)
+            layer.add_module(INSIDE, made)  # the layer itself stays: code may ask of which class it is
+            layer.weight = nn.Parameter(made.weight, requires_grad=False)
+            layer.forward = made.forward
             kept = int(made.weight.count_nonzero())
             found.append(Compaction(name, shapes[f"{name}.weight"], tuple(made.weight.shape), kept))
     return model, found
@@ -135,6 +141,11 @@ def _folds(layer: Any) -> bool:
 
 def _bias(layer: Any) -> Tensor | None:
     return None if layer.bias is None else layer.bias.detach()
+
+
+def made_of(layer: Any) -> SparseConv2d | SparseLinear:
+    """A plain layer as one that has a choice."""
+    return _made(layer, layer.weight.detach(), _bias(layer), None)
 
 
 def _made(layer: Any, weight: Tensor, bias: Tensor | None, border: Tensor | None) -> SparseConv2d | SparseLinear:

@@ -69,7 +69,11 @@ class Bordered(nn.Module):
 
 
 def in_torch_modules(model: SparseModel) -> nn.Module:
-    """The smaller network, dense, made of torch's own layers alone."""
+    """The smaller network, dense, made of torch's own layers alone. Raises WinnowError for one that was not traced."""
+    if model.untraced is not None:
+        raise WinnowError(
+            f"sparse: no channel was removed ({model.untraced}); export the dense network under its ticket instead"
+        )
     network = copy.deepcopy(model.network)
     for name, layer in choice.layers_of(network).items():
         made = _linear(layer) if isinstance(layer, SparseLinear) else _conv(layer)  # type: ignore[arg-type]

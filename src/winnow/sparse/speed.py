@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from winnow.sparse import choice
-from winnow.sparse.compact import in_layers
+from winnow.sparse.channels import plain_layer
+from winnow.sparse.compact import compact, made_of
+from winnow.sparse.layers import Layer
 from winnow.sparse.model import SparseModel
 from winnow.sparse.rule import LayerShape, Rates
 from winnow.ticket import Ticket
 
+PASSES = 10
 WORTH = 1.1  # times as fast as dense; below, a user would not notice
 Call = tuple[tuple[Any, ...], Mapping[str, Any]]  # positional and keyword arguments of a network
 Inputs = Callable[[int], Call]  # for a batch of so many examples
@@ -29,17 +33,21 @@ GRID = tuple(float(p) for p in (90, 80, 70, 60, 50, 40, 30, 25, 20, 15, 12, 10, 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the rule says of a network at one batch and number of threads: speed-up at the ticket, and over remaining percentages."""
+    """What the rule says of a network at one batch and number of threads: speed-up at the ticket, and over remaining percentages.
+
+    folding: how many times as fast the dense network is with its normalisations folded in, which takes no ticket.
+    """
 
     speedup: float
     curve: dict[float, float]
+    folding: float = 1.0
 
     @property
     def worth_from(self) -> float | None:
-        """The largest remaining percentage from which on all smaller ones are worth it; None: none of the grid is."""
+        """The largest remaining percentage from which on all smaller ones are worth it, folding aside; None: none of the grid is."""
         found = None
         for percent in sorted(self.curve):
-            if self.curve[percent] < WORTH:
+            if self.curve[percent] < WORTH * self.folding:
                 break
             found = percent
         return found
@@ -54,11 +62,27 @@ def compare(
     dense_ms, sparse_ms: medians over `repeats` rounds; speedup with its quartiles low and high: of the rounds' ratios;
     examples_per_second: of the sparse network.
     """
-    rows = []
+    rows, folded = [], _folded(model, network)
     for count in threads:
         with choice.threads(count):
-            rows += [_row(model, network, inputs(batch), batch, count, repeats) for batch in batches]
+            for batch in batches:
+                given = inputs(batch)
+                row = _row(model, network, given, batch, count, repeats)
+                device = next(model.parameters()).device
+                rows.append(
+                    row | {"folded_dense_ms": 1e3 * choice.seconds_of(_stored_best(folded, given, device), device, 0.05)}
+                )
     return rows
+
+
+def _folded(model: nn.Module, network: SparseModel) -> nn.Module:
+    """The dense network with its normalisations folded in, and no channel removed."""
+    if network.untraced is not None:
+        return model
+    full = copy.deepcopy(model)
+    for parameter in full.parameters():
+        parameter.masked_fill_(parameter == 0, 1e-6)  # nothing is empty
+    return compact(full)[0]
 
 
 def _row(model: nn.Module, network: SparseModel, given: Call, batch: int, count: int, repeats: int) -> dict[str, Any]:
@@ -84,42 +108,92 @@ def _row(model: nn.Module, network: SparseModel, given: Call, batch: int, count:
 
 def _stored_best(model: nn.Module, given: Call, device: torch.device) -> Callable[[], Any]:
     """The dense network on inputs stored in the order that is faster."""
-    calls: list[Callable[[], Any]] = []
-    for order in (torch.contiguous_format, torch.channels_last):
-        placed = copy.deepcopy(model).to(memory_format=order)  # type: ignore[call-overload]
-        stored = [v.contiguous(memory_format=order) if isinstance(v, Tensor) and v.dim() == 4 else v for v in given[0]]
-        calls.append(lambda m=placed, s=stored: m(*s, **given[1]))  # type: ignore[misc]
+    calls: list[Callable[[], Any]] = [lambda m=m, g=g: m(*g[0], **g[1]) for m, g in _stored(model, given)]  # type: ignore[misc]
     return min(calls, key=lambda call: choice.seconds_of(call, device, 0.02))
 
 
+def _stored(model: nn.Module, given: Call) -> list[tuple[nn.Module, Call]]:
+    """Network and inputs in both orders of storage."""
+    found: list[tuple[nn.Module, Call]] = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        args = tuple(v.contiguous(memory_format=order) if isinstance(v, Tensor) and v.dim() == 4 else v for v in given[0])
+        found.append((copy.deepcopy(model).to(memory_format=order), (args, given[1])))  # type: ignore[call-overload]
+    return found
+
+
+def _layers(model: nn.Module) -> dict[str, Layer]:
+    """What the rule knows: the plain layers, by name."""
+    return {name: made_of(layer) for name, layer in model.named_modules() if plain_layer(layer)}
+
+
+def _shapes(model: nn.Module, layers: Mapping[str, Layer], given: Call) -> dict[str, list[LayerShape]]:
+    """The inputs that each layer gets."""
+    found: dict[str, list[LayerShape]] = {}
+
+    def seen(name: str, shape: tuple[int, ...]) -> None:
+        found.setdefault(name, []).append(LayerShape.of(layers[name], shape))
+
+    hooks = [
+        model.get_submodule(n).register_forward_pre_hook(lambda _, x, n=n: seen(n, tuple(x[0].shape)))  # type: ignore[misc]
+        for n in layers
+    ]
+    model(*given[0], **given[1])
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def _seconds_within(model: nn.Module, layers: Iterable[str], given: Call) -> float:
+    """Seconds that one pass of the network spends in these layers; the shortest of several passes."""
+    device, spent, begun = next(model.parameters()).device, [0.0], [0.0]
+
+    def before(*_: Any) -> None:
+        choice.wait(device)
+        begun[0] = time.perf_counter()
+
+    def after(*_: Any) -> None:
+        choice.wait(device)
+        spent[0] += time.perf_counter() - begun[0]
+
+    modules = [model.get_submodule(name) for name in layers]
+    hooks = [h for m in modules for h in (m.register_forward_pre_hook(before), m.register_forward_hook(after))]
+    found = []
+    for _ in range(PASSES):
+        spent[0] = 0.0
+        model(*given[0], **given[1])
+        found.append(spent[0])
+    for hook in hooks:
+        hook.remove()
+    return min(found)
+
+
 @torch.no_grad()
-def predict(model: nn.Module, ticket: Ticket, given: Call, rates: Rates, dense_seconds: float) -> Prediction:
+def predict(
+    model: nn.Module, ticket: Ticket, given: Call, rates: Rates, dense_seconds: float, folded_seconds: float
+) -> Prediction:
     """By the rule, for the ticket's counts and for the same shares between layers at other densities.
 
-    What the network's time leaves for the dense layers' is taken as the same in both: activations, sums, pooling.
-    dense_seconds: of the whole dense network, measured.
+    What the folded network's time leaves beside its layers' is taken as the same in both: activations, sums, pooling. Layers take
+    longer within a network than alone (their inputs are not in the caches); the measured factor of the dense ones is taken for all.
+    dense_seconds, folded_seconds: of the whole dense network as it is, and with its normalisations folded in, measured.
     """
-    layered, _ = in_layers(model)
-    layers = choice.layers_of(layered)
-    for layer in layers.values():
-        layer.seen = set()
-    layered(*given[0], **given[1])
-    shapes = {name: [LayerShape.of(x, s) for s in x.seen or ()] for name, x in layers.items()}
-    kept = {name: int(x.weight.count_nonzero()) for name, x in layers.items()}
+    layers = _layers(model)
+    shapes = _shapes(model, layers, given)
+    kept = {name: int(layer.weight.count_nonzero()) for name, layer in layers.items()}
+    within = min(_seconds_within(m, layers, g) for m, g in _stored(model, given))
     dense = sum(rates.dense(s) for found in shapes.values() for s in found)
-    rest = max(0.0, dense_seconds - dense)
+    context, rest = within / dense, max(0.0, folded_seconds - within)
 
     def speedup(scale: float) -> float:
         sparse = 0.0
         for name, found in shapes.items():
             masked = f"{name}.weight" in ticket.arrays
-            size = layers[name].weight.numel()
-            count = min(size, round(kept[name] * scale)) if masked else size
+            count = min(layers[name].weight.numel(), round(kept[name] * scale)) if masked else kept[name]
             sparse += sum(rates.seconds(s, count) for s in found)
-        return (rest + dense) / (rest + sparse)
+        return dense_seconds / (rest + context * sparse)
 
     curve = {percent: speedup(percent / ticket.remaining_percent) for percent in GRID}
-    return Prediction(speedup(1.0), curve)
+    return Prediction(speedup(1.0), curve, dense_seconds / folded_seconds)
 
 
 def verdict(rows: Sequence[Mapping[str, Any]], remaining_percent: float) -> str:

@@ -12,7 +12,7 @@ stage = Stage(
     "double_win_plots",
     Plot,
     inputs={"table": "double_win.csv"},
-    outputs={"svg": "the figure", "png": "the figure", "metrics": "what was drawn"},
+    outputs={"svg": "the figure", "pdf": "the figure", "png": "the figure", "metrics": "what was drawn"},
 )
 
 
@@ -28,7 +28,7 @@ def main(job: Job[Plot]) -> None:
     wanted = percent(job.config.fraction)  # as in paths: the table rounds a third
     rows = rows[(rows["dataset"] == job.config.dataset) & (rows["fraction"].map(percent) == wanted)]
     figure = plot(rows, f"{job.config.dataset}, {wanted} % of the training data")
-    save(figure, job["svg"], job["png"])
+    save(figure, job["svg"], job["pdf"], job["png"])
     job.write_metrics("metrics", {"rows": len(rows)})
 
 

@@ -58,8 +58,12 @@ def main(job: Job[ImportWeights]) -> None:
             log.warning("%s: its network normalises with %s %s, model.%s is %s", path, name, values, name, list(told[name]))
     if left_out:
         log.info("%s: left out %s", path, ", ".join(left_out[:6]) + (", ..." if len(left_out) > 6 else ""))
-    names = models.prunable(model, cfg.model.layers)
-    job.write_weights("out", model.state_dict(), model=models.spec(cfg.model, cfg.num_classes), prunable=names)
+    job.write_weights(
+        "out",
+        model.state_dict(),
+        model=models.spec(cfg.model, cfg.num_classes),
+        prunable=models.prunable(model, cfg.model.layers),
+    )
     job.write_metrics(
         "metrics", {"file_sha256": digest, "tensors": len(tensors), "left_out": left_out, "normalisation": normalisation}
     )

@@ -13,9 +13,10 @@ from typing import Any
 from winnow.config.pruning import Prune, loader_of, module_of, modules_of
 from winnow.errors import WinnowError
 from winnow.prune import methods
-from winnow.stage import Job, Stage
+from winnow.prune.layers import coverage_warning
+from winnow.stage import Job, Stage, log
 from winnow.ticket import Ticket
-from winnow.weights import prunable_arrays
+from winnow.weights import prunable_arrays, shapes_of
 
 stage = Stage(
     "prune",
@@ -50,6 +51,8 @@ def main(job: Job[Prune]) -> None:
         masks = _by_model(job, module)
     else:
         weights = prunable_arrays(job["weights"])
+        if warning := coverage_warning(list(weights), shapes_of(job["weights"])):
+            log.warning("%s", warning)
         last = Ticket.load(job["mask"]) if job.inputs["mask"] else None
         if last is not None:
             last.check_fits({k: v.shape for k, v in weights.items()}, str(job["weights"]))

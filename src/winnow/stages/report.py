@@ -1,4 +1,4 @@
-"""Write the report: tables that sort, figures, tickets by layer and run times in one HTML file without references to others.
+"""Write the report, one HTML file without references to others: verdicts and small tables first, then all columns, figures, tickets.
 
 It shows what the tables below `results/tables` were made from, and says whether all of it verifies.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from winnow.artifacts import write_bytes
 from winnow.errors import WinnowError
+from winnow.project import ROOT
 from winnow.tables.page import page
 
 
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     summary, _, details = (__doc__ or "").partition("\n\n")
     p = argparse.ArgumentParser(prog="python -m winnow.stages.report", description=summary, epilog=details)
     p.add_argument("results", type=Path, nargs="?", default=Path("results"), help="folder with the artifacts (results)")
-    p.add_argument("--captions", type=Path, default=Path("workflow/report"), help="folder of the captions (workflow/report)")
+    p.add_argument("--captions", type=Path, default=ROOT / "workflow/report", help="folder of the captions (winnow's own)")
     p.add_argument("--out", type=Path, default=Path("results/report.html"), help="the file to write (results/report.html)")
     args = p.parse_args(argv)
     try:

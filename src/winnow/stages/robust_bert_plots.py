@@ -1,4 +1,4 @@
-"""Clean accuracy and accuracy under attack against the removed percentage, a column an attacker."""
+"""Clean accuracy and accuracy under attack against the remaining percentage, a column an attacker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ stage = Stage(
     "robust_bert_plots",
     Plot,
     inputs={"table": "robust_bert.csv"},
-    outputs={"svg": "the figure", "png": "the figure", "metrics": "what was drawn"},
+    outputs={"svg": "the figure", "pdf": "the figure", "png": "the figure", "metrics": "what was drawn"},
 )
 
 
@@ -25,7 +25,7 @@ def main(job: Job[Plot]) -> None:
 
     rows = pd.read_csv(job["table"])
     rows = rows[rows["task"] == job.config.task]
-    save(plot(rows, job.config.task), job["svg"], job["png"])
+    save(plot(rows, job.config.task), job["svg"], job["pdf"], job["png"])
     job.write_metrics("metrics", {"rows": len(rows)})
 
 

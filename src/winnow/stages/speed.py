@@ -49,7 +49,8 @@ def main(job: Job[Speed]) -> None:
         with choice.threads(count):
             rates = calibrate(tuple(b * (cfg.length or 1) for b in cfg.batches), cfg.length is None, device)
         for row in (r for r in rows if r["threads"] == count):
-            found = speed.predict(model, ticket, inputs(row["batch"]), rates, row["dense_ms"] / 1e3)
+            seconds = (row["dense_ms"] / 1e3, row["folded_dense_ms"] / 1e3)
+            found = speed.predict(model, ticket, inputs(row["batch"]), rates, *seconds)
             row |= {"predicted_speedup": found.speedup, "worth_from": found.worth_from, "rule_error": rates.error}
             curves.append({"batch": row["batch"], "threads": count, "speedup": list(found.curve.items())})
     says = speed.verdict(rows, ticket.remaining_percent)

@@ -17,9 +17,14 @@ class ImportTextModel(Part):
     compute: Compute = key("numerical settings of the pre-training", factory=Compute)
     seed: int = key("random weights of a tiny model, the new head, pre-training", 0, ge=0)
 
+    def check(self) -> None:
+        """Pre-training is not compiled."""
+        if self.compute.compile:
+            raise ValueError("compute.compile: pre-training runs uncompiled; set it to false")
+
 
 class FinetuneText(Part):
-    """Training on the task, dense or under a ticket (stages finetune_text and retrain_ticket)."""
+    """Training on the task, dense or under a ticket (stage finetune_text)."""
 
     data: TextData = key("the task")
     train: Train = key("optimisation")
@@ -65,6 +70,11 @@ class AttackText(Part):
     )
     compute: Compute = key("numerical settings")
     seed: int = key("random character edits", 0, ge=0)
+
+    def check(self) -> None:
+        """Attacks are not compiled."""
+        if self.compute.compile:
+            raise ValueError("compute.compile: attacks run uncompiled, every call has another shape; set it to false")
 
 
 class FetchAttackAssets(Part):

@@ -85,12 +85,14 @@ def head_names(model: nn.Module) -> list[str]:
     return [f"{name}.{p}" for p, _ in layer.named_parameters()]
 
 
-def prunable(model: nn.Module, chosen: PrunedLayers | None = None) -> list[str]:
-    """Names of the weights that tickets may remove: the chosen ones, or all convolutions', never the head's.
+def named_prunable(model: nn.Module, chosen: PrunedLayers | None = None) -> list[str]:
+    """Names of the weights that tickets may remove: by default all convolutions', never the head's. WinnowError when none are."""
+    return Layers(**plain(chosen or PrunedLayers())).names(model)
 
-    Warns when they hold under 20 % of the network. Raises WinnowError when there are none.
-    """
-    names = Layers(**plain(chosen or PrunedLayers())).names(model)
+
+def prunable(model: nn.Module, chosen: PrunedLayers | None = None) -> list[str]:
+    """`named_prunable`, and a warning when they hold under 20 % of the network."""
+    names = named_prunable(model, chosen)
     if warning := coverage_warning(names, {n: tuple(p.shape) for n, p in model.named_parameters()}):
         log.warning("model.%s", warning)
     return names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -53,7 +54,8 @@ def _from_file(arch: str, num_classes: int, options: dict[str, Any]) -> Any:
     made = getattr(_module(file.resolve(), own_models.code_of(arch)), name, None)
     if made is None:
         raise WinnowError(f"model.arch: {file} holds no {name!r}")
-    return made(num_classes=num_classes, **options)
+    by_name = "num_classes" in inspect.signature(made).parameters
+    return made(num_classes=num_classes, **options) if by_name else made(num_classes, **options)
 
 
 def _module(file: Path, code: str | None) -> Any:
