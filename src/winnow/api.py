@@ -84,6 +84,13 @@ def robust_accuracy(
     return 100.0 * right / total
 
 
+def _free(model: nn.Module) -> nn.Module:
+    """A copy that no ticket holds."""
+    twin = copy.deepcopy(model)
+    enforce(twin, None)
+    return twin
+
+
 class _Batches:
     """A loader as `fit` takes it: its own order, its batches on the device."""
 
@@ -138,7 +145,7 @@ def find_gem(
     keys = {"algo": algo, "target_sparsity": remaining_percent, "lmbda": lmbda, "iter_period": iter_period, **search}
     config = parse(Search, keys, "search")
     train = parse(Train, {"epochs": epochs, "batch_size": 1, "lr": lr, "schedule": "cosine"}, "find_gem")
-    twin = copy.deepcopy(model).to(run.device)
+    twin = _free(model).to(run.device)
     gem, _ = gems.search(twin, _Batches(loader, run.device), config=config, train=train, compute=Compute(), seed=seed, run=run)
     return Ticket(gem.ticket(), {"method": algo, "seed": seed})
 
@@ -200,7 +207,7 @@ def robust_ticket(
     adversary = parse(FreeLB, {"steps": adversarial_steps, "step_size": step_size}, "adversary")
     if not 0 <= removed_percent < 100:
         raise WinnowError(f"removed_percent: {removed_percent:g} must be at least 0 and less than 100")
-    twin = copy.deepcopy(model)
+    twin = _free(model)
     _, kept = text_search.learn(
         twin, names, _Keywords(batches, run.device), train=train, masks=HardConcrete(), adversary=adversary, keep_epochs=[epochs],
         compute=Compute(), seed=seed, run=run,

@@ -115,10 +115,15 @@ class Ticket:
             if tuple(shapes[name]) != mask.shape:
                 raise WinnowError(f"ticket does not fit {what}: {name} is {tuple(shapes[name])}, its mask {mask.shape}")
 
-    def apply(self, model: nn.Module) -> dict[str, torch.Tensor]:
-        """Zero the removed weights of `model` in place; returns the bool masks by name on each parameter's device."""
+    def apply(self, model: nn.Module, prefix: str = "") -> dict[str, torch.Tensor]:
+        """Zero the removed weights of `model` in place, once; returns the bool masks by name on each parameter's device.
+
+        prefix: what stands before the ticket's names in this model, as `backbone.`. Raises WinnowError when it does not fit.
+        """
         import torch
 
+        if prefix:
+            return Ticket({prefix + name: mask for name, mask in self.arrays.items()}).apply(model)
         parameters = dict(model.named_parameters())
         self.check_fits({k: tuple(v.shape) for k, v in parameters.items()}, type(model).__name__)
         placed = {name: mask.to(parameters[name].device) for name, mask in self.masks.items()}
