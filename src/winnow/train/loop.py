@@ -156,7 +156,7 @@ def _epochs(plan: Fit, run: Run, checkpoints: Checkpoints, trainable: list[Tenso
         shown = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items() if k != "epoch")
         seconds = time.monotonic() - begun
         left = duration(
-            (time.monotonic() - position.begun) / (position.done - position.first) * (position.total - position.done)
+            (time.monotonic() - position.begun) / max(1, position.done - position.first) * (position.total - position.done)
         )
         log.info(
             "epoch %d/%d  %s  (%s, %s left)",
