@@ -63,7 +63,7 @@ class Adapter:
         with (self.base / "workflow/resources.yaml").open() as stream:
             self.requests = yaml.safe_load(stream)
         self.config = self._configuration(workflow, config)
-        if not workflow.remote_exec:  # a cluster's jobs read the same configuration, and have the environment of what submitted them
+        if not workflow.remote_exec:  # a cluster's jobs have the environment of what submitted them
             os.environ[COMMAND], os.environ[COMMIT] = shlex.join(["snakemake", *sys.argv[1:]]), commit()
             for notice in notices(self.config):
                 print(f"note: {notice}", file=sys.stderr)

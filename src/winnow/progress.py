@@ -71,16 +71,18 @@ class Position:
     begun: float = field(default_factory=time.monotonic)
     first: int = 0
 
+    def left(self) -> str:
+        """The time left, at the pace of what this run did; before its first unit, the time so far."""
+        done, seconds = self.count() if self.count else self.done, time.monotonic() - self.begun
+        here = done - self.first
+        return f"{duration(seconds / here * (self.total - done))} left" if here > 0 else f"{duration(seconds)} so far"
+
     def text(self) -> str:
         """The position in one line."""
         done, seconds = self.count() if self.count else self.done, time.monotonic() - self.begun
-        here, parts = done - self.first, [f"{self.what}: {done} of {self.total} {plural(self.unit)}"]
+        parts = [f"{self.what}: {done} of {self.total} {plural(self.unit)}"]
         parts += [f"{name} {value:.4g}" for name, value in self.figures.items()]
-        if here > 0:
-            parts += [rate(here, seconds, self.unit), f"{duration(seconds / here * (self.total - done))} left"]
-        else:
-            parts.append(f"{duration(seconds)} so far")
-        return ", ".join(parts)
+        return ", ".join(filter(None, [*parts, rate(done - self.first, seconds, self.unit), self.left()]))
 
 
 class _Speaks(Protocol):

@@ -172,10 +172,11 @@ class Stage(Generic[C]):
     def parser(self) -> argparse.ArgumentParser:
         """The stage's command line."""
         summary, _, details = self.doc.partition("\n\n")
+        keys = "\n".join(f"  {name}: {field.description}" for name, field in self.config.model_fields.items())
         p = argparse.ArgumentParser(
             prog=f"python -m winnow.stages.{self.name}",
             description=summary,
-            epilog=f"{details}\n\nconfiguration keys:\n{_keys(self.config)}",
+            epilog=f"{details}\n\nconfiguration keys:\n{keys}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         p.add_argument("--config", required=True, metavar="JSON", help="the stage's configuration as JSON, or @FILE")
@@ -296,7 +297,3 @@ def _load_config(text: str) -> Any:
         return outside.parse_json(text)
     except ValueError as error:
         raise WinnowError(f"--config: not JSON ({error}); pass an object in quotes, or @FILE") from None
-
-
-def _keys(config: type[Part]) -> str:
-    return "\n".join(f"  {name}: {field.description}" for name, field in config.model_fields.items())

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from winnow.config.parts import Train
 from winnow.errors import WinnowError
 from winnow.guard import beat
-from winnow.progress import Position, duration, rate
+from winnow.progress import Position, rate
 from winnow.run import Run, Stopped
 from winnow.train import compiling, ranks
 from winnow.train.checkpoint import Checkpoints
@@ -154,18 +154,8 @@ def _epochs(plan: Fit, run: Run, checkpoints: Checkpoints, trainable: list[Tenso
         plan.history.append(record)
         run.tell(record, plan.global_step)
         shown = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items() if k != "epoch")
-        seconds = time.monotonic() - begun
-        left = duration(
-            (time.monotonic() - position.begun) / (position.done - position.first) * (position.total - position.done)
-        )
-        log.info(
-            "epoch %d/%d  %s  (%s, %s left)",
-            epoch + 1,
-            plan.train.epochs,
-            shown,
-            rate(per_epoch - first, seconds, "step"),
-            left,
-        )
+        pace = filter(None, [rate(per_epoch - first, time.monotonic() - begun, "step"), position.left()])
+        log.info("epoch %d/%d  %s  (%s)", epoch + 1, plan.train.epochs, shown, ", ".join(pace))
         compiling.report(plan.model)
         stop = ranks.any_of(run.stop_requested)
         if stop or checkpoints.due(run.checkpoint_seconds):
