@@ -274,7 +274,7 @@ def test_weights_brought_in_with_few_prunable_ones_warn(own, run_stage):
     torch.save(models.build(parse(Model, model), 4).state_dict(), "net.pth")
     job = {"weights": {"file": "f"}, "model": model, "num_classes": 4}
     code, said = run_stage("import_weights", job, file="net.pth", out="net.safetensors", metrics="v.json")
-    assert code == 0 and "the 2 weights to prune hold 4.7 % of all parameters" in said
+    assert code == 0 and "the 2 weights to prune hold only 4.7 % of all parameters" in said
 
 
 def test_layers_are_what_was_pruned_before_by_default():
