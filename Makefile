@@ -4,7 +4,7 @@
 # make plan    what a run would cost before anything is submitted: CONFIG=my.yaml, TARGET=results/tables/... (EACH=1: every job;
 #              several files in CONFIG are a plan each, with `make -j2 -O plan` at the same time)
 # make config  the configuration that CONFIG=my.yaml gives, each key with the file and line that set it
-# make fuzz    2,000 examples of each property of the image readers (the suite takes 200); EXAMPLES=N
+# make fuzz    2,000 examples of each property of the readers of images, texts, weights and masks (the suite takes 200); EXAMPLES=N
 # make chaos  the tiny workflow of the tests under random faults, at most half an hour; must end with a calm run's bytes. SEED=N FAULTS=N
 # make mutants  wrong code, one mistake at a time, in the modules that decide results: does the suite notice? MUTANTS=N a module
 # make bench   measure winnow against the plain libraries, at most 10 minutes; DEVICE=cuda on a GPU (the demo's jobs count if it ran)
@@ -47,7 +47,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TARGET)
 
 fuzz: $(READY)
-	WINNOW_FUZZ=$(EXAMPLES) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/unit/test_image_fuzz.py
+	WINNOW_FUZZ=$(EXAMPLES) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/unit/test_image_fuzz.py tests/unit/test_interchange_fuzz.py tests/unit/test_text_tables.py
 
 chaos: $(READY)
 	PYTHONPATH=src $(BIN)/python tests/chaos/chaos.py --seed $(SEED) --faults $(FAULTS)

@@ -16,11 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
-from winnow.grid import double_win, rare_gems, robust_bert
 
 from bench.common import Run, arguments
 from bench.workflow import ROOT, stage
 from winnow.config.root import load
+from winnow.pipelines.double_win import grid as double_win
+from winnow.pipelines.rare_gems import grid as rare_gems
+from winnow.pipelines.robust_bert import grid as robust_bert
+from winnow.schema import plain
 
 SEEDS = (0, 1, 2)
 
@@ -42,7 +45,7 @@ def last(path):
 
 def adversarial(section, folder, precision, seed):
     """Adversarial pre-training: accuracies after the last epoch."""
-    config = double_win.dense_config(section, "adv", str(seed))
+    config = plain(double_win.dense(section, "adv", str(seed)))
     config["compute"] = {**config["compute"], "precision": precision}
     stage("pretrain", config, folder, out=folder / "dense.safetensors", metrics=folder / "dense.json")
     record = last(folder / "dense.json")
@@ -53,13 +56,13 @@ def gems(section, folder, precision, seed):
     """Gem search at 20 % and the training of its ticket: test accuracy before and after it."""
     e = section.experiments[0]
     init, mask = folder / "init.safetensors", folder / "gem.mask.safetensors"
-    stage("gem_init", rare_gems.init_config(section, e.name, e.init.init, seed), folder, out=init)
-    search = rare_gems.search_config(section, e.name, "gem_miner", "20", False, seed)
-    tune = rare_gems.finetune_config(section, e.name, "gem_miner", seed)
+    stage("gem_init", plain(rare_gems.init(section, e.name, e.init.init, str(seed))), folder, out=init)
+    search = plain(rare_gems.search(section, e.name, "gem_miner", "20", "search", str(seed)))
+    tune = plain(rare_gems.finetune(section, e.name, "gem_miner", str(seed)))
     for config in (search, tune):
         config["compute"] = {**config["compute"], "precision": precision}
     stage("gem_search", search, folder, out=mask, order=folder / "order.safetensors", metrics=folder / "search.json", init=init)
-    stage("gem_finetune", tune, folder, out=folder / "t.safetensors", metrics=folder / "t.json", init=init, mask=mask)
+    stage("train", tune, folder, out=folder / "t.safetensors", metrics=folder / "t.json", init=init, mask=mask)
     found = json.loads((folder / "t.json").read_text())
     return {
         "gem at 20 %, digits, before training": found["acc_before"],
@@ -69,7 +72,7 @@ def gems(section, folder, precision, seed):
 
 def robust(section, folder, precision, seed):
     """Robust-ticket search on one fine-tuned model a seed: accuracy of the noiseless masks after the last epoch."""
-    config = robust_bert.search_config(section, section.tasks[0].name, seed)
+    config = plain(robust_bert.search(section, section.tasks[0].name, str(seed)))
     config["compute"] = {**config["compute"], "precision": precision}
     model = folder.parent / f"model{seed}" / "model.safetensors"
     stage(
@@ -86,12 +89,12 @@ def robust(section, folder, precision, seed):
 def models(section, folder):
     """The pre-trained tiny BERT, fine-tuned for each seed in float32."""
     name, base = section.tasks[0].name, folder / "base" / "model.safetensors"
-    stage("import_text_model", robust_bert.import_config(section, name), folder, out=base)
+    stage("import_text_model", plain(robust_bert.import_model(section, name)), folder, out=base)
     for seed in SEEDS:
         out, metrics = folder / f"model{seed}" / "model.safetensors", folder / f"model{seed}.json"
         stage(
             "finetune_text",
-            robust_bert.finetune_config(section, name, "dense", seed),
+            plain(robust_bert.finetune(section, name, "dense", str(seed))),
             folder,
             out=out,
             metrics=metrics,

@@ -69,12 +69,19 @@ def rounds(folder, tiny):
     """A chain of IMP rounds (prune, train), start of each job included, against its length."""
     points, total = [], 0.0
     weights, mask = folder / "dense.safetensors", None
-    train = {"data": DIGITS, "train": {**TRAIN, "epochs": 1 if tiny else 4}, "compute": {}, "seed": 0}
+    train = {"data": DIGITS, "train": {**TRAIN, "epochs": 1 if tiny else 4}, "compute": {}, "seed": 0, "keep": "last"}
     for n in range(1, 3 if tiny else 9):
         pruned, trained = folder / f"{n}.mask.safetensors", folder / f"{n}.safetensors"
-        total += stage("imp_prune", {"round": n}, folder, out=pruned, weights=weights, **({"mask": mask} if mask else {}))
+        total += stage(
+            "prune",
+            {"method": "magnitude", "remaining_percent": 100 * 0.8**n, "round": n},
+            folder,
+            out=pruned,
+            weights=weights,
+            **({"mask": mask} if mask else {}),
+        )
         given = {"init": folder / "dense.safetensors", "mask": pruned}
-        total += stage("imp_train", train, folder, out=trained, metrics=folder / "m.json", **given)
+        total += stage("train", train, folder, out=trained, metrics=folder / "m.json", **given)
         weights, mask = trained, pruned
         points.append((n, total))
     return line("IMP, ResNet-8, digits", "rounds", "s", points)

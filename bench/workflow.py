@@ -25,8 +25,8 @@ import yaml
 
 from bench.common import Run, arguments, measured
 from winnow.artifacts import write_tensors
-from winnow.config.root import SECTIONS
 from winnow.launch import JOB_ENVIRONMENT
+from winnow.pipelines import NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPER = ("double_win", "robust_bert", "rare_gems")
@@ -42,15 +42,15 @@ TRAINS = "import winnow.train.loop as m; m._one_step = end"
 EVALUATES = "import winnow.vision.evaluate as m; m.evaluation_mode = end"
 ATTACKS = "import winnow.text.attacks.run as m; m.attack_one = end"
 HEAVY = {  # stage -> (the stage whose start stands for its own, where its first step is); all others count as light
-    **{s: ("transfer", TRAINS) for s in ("pretrain", "imp_train", "imp_rewind", "transfer", "weight_training")},
-    **{s: ("gem_search", TRAINS) for s in ("gem_search", "gem_finetune", "gem_sanity")},
-    **{s: ("finetune_text", TRAINS) for s in ("import_text_model", "finetune_text", "search_robust_ticket", "retrain_ticket")},
+    **{s: ("transfer", TRAINS) for s in ("pretrain", "train", "transfer")},
+    **{s: ("gem_search", TRAINS) for s in ("gem_search", "gem_sanity")},
+    **{s: ("finetune_text", TRAINS) for s in ("import_text_model", "finetune_text", "search_robust_ticket")},
     **{s: ("transfer", TRAINS) for s in ("export_ticket", "import_ticket", "import_weights", "gem_init")},  # they import torch
-    **{f"{s}_plots": ("transfer", TRAINS) for s in SECTIONS},  # matplotlib is quicker
+    **{f"{s}_plots": ("transfer", TRAINS) for s in NAMES},  # matplotlib is quicker
     "evaluate": ("evaluate", EVALUATES),
     "attack_text": ("attack_text", ATTACKS),
 }
-LIGHT = "imp_prune"
+LIGHT = "prune"
 NOTHING_BUT_JOBS = """
 rule all:
     input: expand("{{i}}.b", i=range({count}))
@@ -99,13 +99,13 @@ def dry_runs():
     for name in PAPER:
         path = ROOT / f"config/paper/{name}.yaml"
         given = yaml.safe_load(path.read_text())
-        tables = [f"results/tables/{s}.csv" for s in SECTIONS if s in given]
+        tables = [f"results/tables/{s}.csv" for s in NAMES if s in given]
         with tempfile.TemporaryDirectory() as folder:
             for asset in given.get("robust_bert", {}).get("assets", {}).values():
                 if not asset.startswith("data/attack_assets/"):
                     (Path(folder) / asset).parent.mkdir(parents=True, exist_ok=True)
                     (Path(folder) / asset).touch()
-            taken, jobs = dry_run("--directory", folder, *tables, "--configfile", str(path))
+            taken, jobs = dry_run("--directory", folder, *tables, "--configfile", str(path), "--config", "check_data=false")
         total, most = total + taken, max(most, jobs)
         rows.append(measured("dry run of a paper's configuration", f"{name}, {jobs} jobs", taken, "s"))
     rows.append(measured("dry run of the papers' configurations", "all together", total, "s", 10.0))
@@ -140,7 +140,15 @@ def light_start(repeats):
         write_tensors(
             weights, {"conv.weight": np.ones((2, 2, 3, 3), np.float32)}, {"kind": "weights", "prunable": ["conv.weight"]}
         )
-        command = [sys.executable, "-m", f"winnow.stages.{LIGHT}", "--config", '{"round": 1}', "--weights", str(weights)]
+        command = [
+            sys.executable,
+            "-m",
+            f"winnow.stages.{LIGHT}",
+            "--config",
+            '{"method": "magnitude", "remaining_percent": 80}',
+            "--weights",
+            str(weights),
+        ]
         times = [seconds([*command, "--out", f"{folder}/{i}.mask.safetensors"])[0] for i in range(repeats + 1)][1:]
     return statistics.median(times), spread(times)
 

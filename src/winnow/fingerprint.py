@@ -120,10 +120,15 @@ def _read(module: str) -> tuple[str, frozenset[str]]:
     """What a module means, as text without line breaks that matter, and the winnow modules that it imports."""
     path = _locate(module)
     assert path is not None
-    tree = _AtRunTime().visit(ast.parse(path.read_text(encoding="utf-8")))
-    imports = _imports(tree, module, path.name == "__init__.py")
-    meaning = ast.fix_missing_locations(_Meaning(module.startswith(DESCRIBED)).visit(tree))
-    return ast.unparse(meaning), frozenset(imports)
+    code = path.read_text(encoding="utf-8")
+    imports = _imports(_AtRunTime().visit(ast.parse(code)), module, path.name == "__init__.py")
+    return meaning(code, module.startswith(DESCRIBED)), frozenset(imports)
+
+
+def meaning(code: str, described: bool = False) -> str:
+    """Python code as text without what changes no result. Raises SyntaxError."""
+    tree = _Meaning(described).visit(_AtRunTime().visit(ast.parse(code)))
+    return ast.unparse(ast.fix_missing_locations(tree))
 
 
 def closure(modules: str | Iterable[str]) -> list[str]:

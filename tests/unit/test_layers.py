@@ -12,7 +12,7 @@ import pytest
 import winnow
 
 SOURCE = Path(winnow.__file__).resolve().parent
-COMMANDS = {"winnow.stages", "winnow.stage", "winnow.launch"}
+COMMANDS = {"winnow.stages", "winnow.stage", "winnow.launch", "winnow.warm", "winnow.measure", "winnow.cli"}
 
 
 def module_name(file: Path, source: Path = SOURCE) -> str:

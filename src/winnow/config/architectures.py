@@ -8,6 +8,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+from winnow.config import own_models
 from winnow.errors import nearest
 
 OWN = re.compile(r"resnet(8|14|20|32|44|56|110)|wideresnet-\d+-\d+|vgg16_cifar|mobilenet_v2_cifar|conv4")
@@ -41,29 +42,26 @@ def torchvision_names() -> frozenset[str]:
     return frozenset(f.name for f in functions if any("register_model" in ast.unparse(d) for d in f.decorator_list))
 
 
+def is_winnows(arch: str) -> bool:
+    """Whether winnow itself builds this network."""
+    return bool(OWN.fullmatch(arch)) or arch in RELEASED
+
+
 def unknown(arch: str) -> str | None:
     """Why no classifier has this name; None when one has, or when torchvision is not here to say."""
-    kind, _, name = arch.partition(":")
-    if kind in ("python", "timm", "hf") and name:
-        return _foreign(kind, name)
-    if OWN.fullmatch(arch) or arch in RELEASED or arch in torchvision_names() or not torchvision_names():
+    if own_models.is_own(arch):
+        return own_models.unknown(arch)
+    if is_winnows(arch) or arch in torchvision_names() or not torchvision_names():
         return None
     return f"{arch!r} is no known architecture{nearest(arch, [*EXAMPLES, *RELEASED, *torchvision_names()])}"
 
 
-def _foreign(kind: str, name: str) -> str | None:
-    if kind == "timm":
-        return (
-            None if importlib.util.find_spec("timm") else f"timm:{name} needs the package timm; install it (pip install timm)"
-        )
-    if kind == "hf":
-        folder = Path(name)
-        there = (folder / "config.json").is_file() or (not folder.exists() and name.count("/") <= 1)
-        return None if there else f"{name}: a folder without config.json; name one that holds a Hugging Face model"
-    path, _, class_name = name.rpartition(":")
-    try:
-        tree = ast.parse(Path(path).read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, UnicodeDecodeError) as error:
-        return f"python:{name}: {error}; give python:FILE.py:Class"
-    names = [n.name for n in ast.walk(tree) if isinstance(n, ast.ClassDef | ast.FunctionDef)]
-    return None if class_name in names else f"{path} has no class {class_name!r}{nearest(class_name, names)}"
+# networks whose convolutions hold more than a fifth of the weights, whatever the number of classes
+_MOSTLY_CONVOLUTIONS = re.compile(
+    r"(torchvision/)?(resnet|resnext|wide_resnet|densenet|efficientnet|mobilenet|googlenet|inception|shufflenet|squeezenet|mnasnet|regnet)"
+)
+
+
+def mostly_convolutions(arch: str) -> bool:
+    """Whether the convolutions of a network are known, without building it, to hold a fifth of its weights or more."""
+    return is_winnows(arch) or bool(_MOSTLY_CONVOLUTIONS.match(arch))

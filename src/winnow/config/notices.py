@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import re
+import importlib
+import importlib.util
 from collections.abc import Iterator
 from typing import Any
+
+from winnow.config import architectures
 
 
 def notices(root: Any) -> Iterator[str]:
@@ -26,20 +29,17 @@ def notices(root: Any) -> Iterator[str]:
     if texts is not None and len(texts.seeds) == 1:
         yield "robust_bert.seeds: 1 seed: the table has no standard deviations; give several seeds"
     if double_win is not None and (few := few_pruned(double_win.source.model)):
-        yield f"double_win.source.model.layers: {few}"
+        yield f"double_win.source.model.{few}"
 
 
 def few_pruned(model: Any) -> str | None:
-    """A line when the chosen layers hold under a fifth of the network; networks of convolutions are not looked at (no torch then)."""
-    if model.layers.kinds == ["conv"] and not re.search("vit|swin|maxvit|python:|timm:|hf:", model.arch.lower()):
-        return None
-    try:
-        import torch
+    """A line when the chosen layers hold under a fifth of the network; known networks of convolutions are not built for it.
 
-        from winnow.prune.layers import coverage_warning
-        from winnow.vision.models import build, prunable
-    except ImportError:  # planned where torch is not: the job itself says it
+    None too where torch is not installed: the jobs warn as well.
+    """
+    if model.layers.kinds == ["conv"] and architectures.mostly_convolutions(model.arch):
         return None
-    with torch.device("meta"):
-        network = build(model, 1000)
-        return coverage_warning(prunable(network, model.layers), {n: tuple(p.shape) for n, p in network.named_parameters()})
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("torchvision") is None:
+        return None
+    survey = importlib.import_module("winnow.vision.models.survey")  # by name: no stage depends on it
+    return survey.few_pruned(model, 1000)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from winnow.config import architectures, own_models
 from winnow.schema import Part, key
 
 
@@ -116,19 +115,14 @@ class Data(Part):
 
 
 class PrunedLayers(Part):
-    """Which weights are pruned. Patterns are over parameter names, as in a shell."""
+    """Which weights tickets may remove. The classification head, the last layer, is none of them."""
 
-    kinds: list[Literal["conv", "linear"]] = key("kinds of layers", factory=lambda: ["conv"])
-    include: list[str] = key("names that are chosen", factory=lambda: ["*"])
-    exclude: list[str] = key("names that are not", factory=list)
+    kinds: list[Literal["conv", "linear"]] = key("kinds of layers; linear: attention's too", factory=lambda: ["conv"])
+    include: list[str] = key("patterns (* ? []) of weight names, one of which must match", factory=lambda: ["*"])
+    exclude: list[str] = key("patterns of weight names, none of which may match", factory=list)
 
 
-def code_of(path: str) -> str:
-    """sha256 of a file of the user's code: what makes its jobs stale. ValueError when it is not there."""
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise ValueError(f"arch: {path}: {error.strerror}; give python:FILE.py:Class") from None
+Option = bool | int | float | str | list[int] | list[float]
 
 
 class Model(Part):
@@ -136,11 +130,19 @@ class Model(Part):
 
     arch: str = key(
         "resnet8/14/20/32/44/56, vgg16_cifar, mobilenet_v2_cifar, wideresnet-28-2, conv4 (CIFAR); a released rare-gems network: "
-        "Conv4, cResNet18, MobileNetV2, ResNet50, ResNet101, resnet32_double, TinyResNet18, tinyvgg16, WideResNet28; a torchvision "
-        "classifier; python:FILE.py:Class, a class of your own that takes the number of classes; timm:NAME; hf:FOLDER or hf:OWNER/NAME"
+        "Conv4, cResNet18, MobileNetV2, ResNet50, ResNet101, resnet32_double, TinyResNet18, tinyvgg16, WideResNet28; or a "
+        "torchvision classifier. One of your own: python:path/file.py:Class (called with num_classes), timm:NAME, hf:FOLDER or hf:OWNER/NAME"
     )
-    layers: PrunedLayers = key("what double_win prunes (rare_gems: every convolution and linear layer)", factory=PrunedLayers)
-    code: str | None = key("sha256 of the file of python:FILE.py:Class; found by itself", None)
+    options: dict[str, Option] = key(
+        "keyword arguments of a torchvision classifier or one of your own ({image_size: 64}); hf: keys of its configuration",
+        factory=dict,
+    )
+    layers: PrunedLayers = key(
+        "what double_win's tickets may remove (rare_gems: every convolution and linear layer)", factory=PrunedLayers
+    )
+    code: str | None = key(
+        "stamp of the code of python:, or of the config.json of an hf: folder; read from there, so that an edit counts", None
+    )
     width: int | None = key("channels of the first stage of a CIFAR ResNet (16) or Conv4 (64)", None, ge=1)
     mean: list[float] = key("per-channel mean of the normalisation", factory=lambda: [0.5, 0.5, 0.5])
     std: list[Positive] = key("per-channel standard deviation of the normalisation", factory=lambda: [0.5, 0.5, 0.5])
@@ -153,11 +155,25 @@ class Model(Part):
 
     @model_validator(mode="before")
     @classmethod
-    def _with_code(cls, values: Any) -> Any:
-        arch = values.get("arch") if isinstance(values, dict) else None
-        if isinstance(arch, str) and arch.startswith("python:") and not values.get("code"):
-            return values | {"code": code_of(arch.removeprefix("python:").rpartition(":")[0])}
-        return values
+    def _stamped(cls, values: Any) -> Any:
+        """With the stamp of the code that is there now, where none is given."""
+        if not isinstance(values, dict) or values.get("code") is not None:
+            return values
+        arch = values.get("arch")
+        stamp = (
+            own_models.code_of(arch)
+            if isinstance(arch, str) and own_models.is_own(arch) and not own_models.unknown(arch)
+            else None
+        )
+        return values if stamp is None else {**values, "code": stamp}
+
+    def check(self) -> None:
+        """Keys that go together."""
+        own = own_models.is_own(self.arch)
+        if own and (self.width is not None or not self.imagenet_stem):
+            raise ValueError(f"{'imagenet_stem' if self.width is None else 'width'}: {self.arch} has none; use options")
+        if self.options and not own and architectures.is_winnows(self.arch):
+            raise ValueError(f"options: {self.arch} takes none; they are for torchvision's classifiers, python:, timm: and hf:")
 
 
 def check_names(kind: str, names: list[str]) -> None:

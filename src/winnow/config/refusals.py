@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from winnow.config import architectures
+from winnow.config import architectures, own_models
 from winnow.config.parts import Data, Model
 from winnow.config.vision import AutoAttack, WeightsSource
 from winnow.errors import WinnowError
@@ -22,12 +24,11 @@ LEAST_CLASSES_TARGETED = 4  # APGD-T aims at one of the other classes after the 
 
 def refuse(root: Any, origin: Origin) -> None:
     """Raise WinnowError for the first key that no job could work with."""
-    for steps, part in walk(root, ()):
-        for key, text in problems(part, root):
-            where = (*steps, *key)
-            spelled = "config" + "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in where)
-            place = origin(where)
-            raise WinnowError(f"{spelled}: {text}" + (f" ({place})" if place else ""))
+    found = (((*steps, *key), text) for steps, part in walk(root, ()) for key, text in problems(part, root))
+    for where, text in chain(found, _unbuildable(root)):
+        spelled = "config" + "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in where)
+        place = origin(where)
+        raise WinnowError(f"{spelled}: {text}" + (f" ({place})" if place else ""))
 
 
 def walk(part: Part, steps: tuple[int | str, ...]) -> Iterator[tuple[tuple[int | str, ...], Part]]:
@@ -65,6 +66,18 @@ def problems(part: Part, root: Any) -> Iterator[tuple[tuple[str, ...], str]]:
         for fraction in part.fractions:
             if images is not None and round(images * fraction) < 2:
                 yield ("fractions",), f"{fraction:g} of {images} training images is less than two images; raise it"
+
+
+def _unbuildable(root: Any) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Networks of one's own that cannot be built; where torch is not installed, their jobs say so."""
+    section = root.double_win
+    if section is None or not own_models.is_own(section.source.model.arch) or importlib.util.find_spec("torch") is None:
+        return
+    survey = importlib.import_module("winnow.vision.models.survey")  # by name: no stage depends on it
+    try:
+        survey.network(section.source.model, _classes(section.source.data, root) or CLASSES["imagenet"])
+    except WinnowError as error:
+        yield ("double_win", "source", "model", "arch"), str(error).removeprefix("model.arch: ")
 
 
 def _any(pattern: str) -> bool:

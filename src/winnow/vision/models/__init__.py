@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,13 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from winnow.config import own_models
 from winnow.config.parts import Model, PrunedLayers
 from winnow.config.vision import Normalisation
 from winnow.errors import WinnowError
-from winnow.prune.layers import Layers
+from winnow.prune.layers import Layers, coverage_warning
 from winnow.schema import parse, plain
 from winnow.vision.models import networks
 
+log = logging.getLogger("winnow")
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
@@ -67,7 +70,13 @@ def spec(config: Model, num_classes: int) -> dict[str, Any]:
 def from_spec(recorded: Mapping[str, Any], num_classes: int | None = None) -> nn.Module:
     """The model that `spec` described, with another number of classes if given."""
     keys = {k: v for k, v in recorded.items() if k != "num_classes"}
-    return build(parse(Model, keys, "model"), num_classes or recorded["num_classes"])
+    config = parse(Model, keys, "model")
+    if config.code is not None and (now := own_models.code_of(config.arch)) != config.code:
+        raise WinnowError(
+            f"model.arch: the code of {config.arch} {'is not there' if now is None else 'has changed'} since these weights were made; "
+            "put it back, or make the weights anew"
+        )
+    return build(config, num_classes or recorded["num_classes"])
 
 
 def head_names(model: nn.Module) -> list[str]:
@@ -76,13 +85,17 @@ def head_names(model: nn.Module) -> list[str]:
     return [f"{name}.{p}" for p, _ in layer.named_parameters()]
 
 
-def prunable(model: nn.Module, layers: PrunedLayers | None = None) -> list[str]:
-    """Names of the weights that magnitude pruning prunes: by default all convolutions' except a convolutional head's.
+def named_prunable(model: nn.Module, chosen: PrunedLayers | None = None) -> list[str]:
+    """Names of the weights that tickets may remove: by default all convolutions', never the head's. WinnowError when none are."""
+    return Layers(**plain(chosen or PrunedLayers())).names(model)
 
-    WinnowError when `layers` chooses none.
-    """
-    chosen = layers or PrunedLayers()
-    return Layers(kinds=chosen.kinds, include=chosen.include, exclude=chosen.exclude).names(model)
+
+def prunable(model: nn.Module, chosen: PrunedLayers | None = None) -> list[str]:
+    """`named_prunable`, and a warning when they hold under 20 % of the network."""
+    names = named_prunable(model, chosen)
+    if warning := coverage_warning(names, {n: tuple(p.shape) for n, p in model.named_parameters()}):
+        log.warning("model.%s", warning)
+    return names
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from winnow.config.own_models import is_own
 from winnow.config.parts import Model
 from winnow.errors import WinnowError, nearest
-from winnow.vision.models import foreign
+from winnow.vision.models import own
 from winnow.vision.models.cifar_resnet import CifarResNet
 from winnow.vision.models.mobilenet import MobileNetV2
 from winnow.vision.models.plain_convs import Conv4, Vgg16
@@ -56,18 +58,22 @@ RELEASED = {
 
 def network(config: Model, num_classes: int) -> nn.Module:
     """A freshly initialised network of that `arch`; raises WinnowError for an unknown one."""
-    if foreign.is_foreign(config.arch):
-        return foreign.build(config, num_classes)
+    if is_own(config.arch):
+        found = _without_extras(own.network(config.arch, num_classes, config.options), config.classifier, config.bn)
+        own.check_head(config.arch, *last_layer(found), num_classes)
+        return found
     as_released = RELEASED.get(config.arch)
     if as_released is None:
-        return _network(config.arch, num_classes, config.width, config.classifier, config.bn, config.imagenet_stem)
+        return _network(
+            config.arch, num_classes, config.width, config.classifier, config.bn, config.imagenet_stem, config.options
+        )
     if not config.imagenet_stem and as_released.imagenet_stem:
         raise WinnowError(f"model.imagenet_stem: {config.arch} has the stem of its released code; leave the key out")
     outputs = as_released.outputs or num_classes
     if num_classes > outputs:
         raise WinnowError(f"model.arch: {config.arch} has {outputs} outputs, as released; the task has {num_classes} classes")
     width = config.width or as_released.width
-    model = _network(as_released.arch, outputs, width, "conv1x1", config.bn, as_released.imagenet_stem)
+    model = _network(as_released.arch, outputs, width, "conv1x1", config.bn, as_released.imagenet_stem, {})
     if as_released.projections_stay:
         names = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and n.endswith(".downsample.0")]
         model.never_hard_pruned = frozenset(f"{n}.weight" for n in names)  # type: ignore[assignment]
@@ -89,7 +95,9 @@ def transforms_input(model: nn.Module) -> bool:
     return hasattr(model, "transform_input")
 
 
-def _network(arch: str, num_classes: int, width: int | None, classifier: str, bn: str, imagenet_stem: bool) -> nn.Module:
+def _network(
+    arch: str, num_classes: int, width: int | None, classifier: str, bn: str, imagenet_stem: bool, options: Mapping[str, Any]
+) -> nn.Module:
     bias, affine = classifier == "linear", bn == "affine"
     if match := _CIFAR_RESNET.match(arch):
         return CifarResNet(int(match[1]), num_classes, width or 16, classifier, bn)
@@ -104,7 +112,7 @@ def _network(arch: str, num_classes: int, width: int | None, classifier: str, bn
         return MobileNetV2(num_classes, bias, affine, released=arch == "mobilenet_v2_released")
     if arch == "conv4":
         return Conv4(num_classes, bias, width or 64)
-    return _without_extras(_torchvision(arch, num_classes, imagenet_stem), classifier, bn)
+    return _without_extras(_torchvision(arch, num_classes, imagenet_stem, options), classifier, bn)
 
 
 def _without_extras(model: nn.Module, classifier: str, bn: str) -> nn.Module:
@@ -117,7 +125,7 @@ def _without_extras(model: nn.Module, classifier: str, bn: str) -> nn.Module:
     return model
 
 
-def _torchvision(arch: str, num_classes: int, imagenet_stem: bool) -> nn.Module:
+def _torchvision(arch: str, num_classes: int, imagenet_stem: bool, options: Mapping[str, Any]) -> nn.Module:
     from winnow.compat import torchvision
 
     models = torchvision().models
@@ -127,7 +135,10 @@ def _torchvision(arch: str, num_classes: int, imagenet_stem: bool) -> nn.Module:
         known = [m for m in models.list_models() if "/" not in m]
         raise WinnowError(f"model.arch: {arch!r} is no known architecture{nearest(arch, [*own, *known])}")
     extra: dict[str, Any] = {"aux_logits": False, "init_weights": True} if name in _AUXILIARY else {}
-    model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **extra)
+    try:
+        model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **extra, **options)
+    except TypeError as error:
+        raise WinnowError(f"model.options: {arch} does not take them ({error})") from None
     if not imagenet_stem:
         if not isinstance(model, models.ResNet):
             raise WinnowError(f"model.imagenet_stem: only torchvision ResNets have one to replace, {arch} is none")
