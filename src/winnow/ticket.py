@@ -7,8 +7,10 @@ eight weights a byte; shapes, kept counts and provenance in the file's one metad
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +24,16 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-@dataclass(frozen=True)
+SHARED = "ticket.mask.safetensors"  # in an exported folder, and on the hub
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+@dataclass(frozen=True, repr=False)
 class Ticket:
     """Masks by parameter name (True = kept), with how and from what they were made.
 
-    `arrays`: bool NumPy arrays, shaped as the parameters. `metadata`: at least `method` when it was read from a file.
+    `arrays`: bool NumPy arrays or torch tensors, shaped as the parameters; kept as NumPy arrays. `metadata`: at least `method` when
+    it was read from a file. Raises WinnowError for no masks, and for masks of another kind.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -35,9 +42,16 @@ class Ticket:
     def __post_init__(self) -> None:
         if not self.arrays:
             raise WinnowError("ticket: holds no masks; a ticket needs at least one prunable parameter")
-        for name, mask in self.arrays.items():
-            if mask.dtype != np.bool_:
-                raise WinnowError(f"ticket: mask {name} is {mask.dtype}, expected bool")
+        arrays = {name: mask.detach().cpu().numpy() if hasattr(mask, "detach") else mask for name, mask in self.arrays.items()}
+        for name, mask in arrays.items():
+            if getattr(mask, "dtype", None) != np.bool_:
+                kind = getattr(mask, "dtype", type(mask).__name__)
+                raise WinnowError(f"ticket: mask {name} is {kind}, expected bool (a NumPy array or a torch tensor)")
+        object.__setattr__(self, "arrays", arrays)
+
+    def __repr__(self) -> str:
+        method = f"{self.metadata['method']}, " if "method" in self.metadata else ""
+        return f"Ticket({method}{self.remaining_percent:.4g} % of {self.total:,} weights kept, {len(self.arrays)} masks)"
 
     @property
     def masks(self) -> dict[str, torch.Tensor]:
@@ -68,7 +82,14 @@ class Ticket:
 
     @classmethod
     def load(cls, path: str | Path) -> Ticket:
-        """Read and check a `*.mask.safetensors`; raises WinnowError when it is truncated, foreign or inconsistent."""
+        """Read and check a `*.mask.safetensors`, that of a folder that `winnow export` wrote, or of one on the hub (owner/name).
+
+        Raises WinnowError when it is truncated, foreign or inconsistent, and where the hub cannot be reached.
+        """
+        if Path(path).is_dir():
+            path = Path(path) / SHARED
+        elif not Path(path).exists() and _HUB_ID.fullmatch(str(path)) and not str(path).endswith(".safetensors"):
+            path = import_module("winnow.share.hub").fetch(str(path), SHARED)  # by name: no stage depends on the hub's code
         metadata = read_metadata(path)
         if metadata.get("kind") != "ticket":
             raise WinnowError(f"{path}: not a winnow ticket; import masks of other formats with winnow.stages.import_ticket")
@@ -115,10 +136,15 @@ class Ticket:
             if tuple(shapes[name]) != mask.shape:
                 raise WinnowError(f"ticket does not fit {what}: {name} is {tuple(shapes[name])}, its mask {mask.shape}")
 
-    def apply(self, model: nn.Module) -> dict[str, torch.Tensor]:
-        """Zero the removed weights of `model` in place; returns the bool masks by name on each parameter's device."""
+    def apply(self, model: nn.Module, prefix: str = "") -> dict[str, torch.Tensor]:
+        """Zero the removed weights of `model` in place, once; returns the bool masks by name on each parameter's device.
+
+        prefix: what stands before the ticket's names in this model, as `backbone.`. Raises WinnowError when it does not fit.
+        """
         import torch
 
+        if prefix:
+            return Ticket({prefix + name: mask for name, mask in self.arrays.items()}).apply(model)
         parameters = dict(model.named_parameters())
         self.check_fits({k: tuple(v.shape) for k, v in parameters.items()}, type(model).__name__)
         placed = {name: mask.to(parameters[name].device) for name, mask in self.masks.items()}

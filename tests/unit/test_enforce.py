@@ -14,7 +14,7 @@ from torch import nn
 
 import winnow
 from winnow import Ticket, WinnowError
-from winnow.train.masking import _REMOVED, enforce
+from winnow.train.masking import _HELD, enforce
 
 
 class Lion(torch.optim.Optimizer):
@@ -136,10 +136,10 @@ def test_twice_is_once_and_another_ticket_replaces():
 
 def test_removed_everything_moves_again_and_nothing_is_left():
     model, ticket = made()
-    before = len(_REMOVED)
+    before = len(_HELD)
     handle = enforce(model, ticket)
     handle.remove()
-    assert len(_REMOVED) == before and not model._forward_pre_hooks and not model._load_state_dict_post_hooks
+    assert len(_HELD) == before and not model._forward_pre_hooks and not model._load_state_dict_post_hooks
     step(model, OPTIMIZERS["adamw"](model.parameters()))
     assert revived(model, ticket) > 0
 

@@ -42,6 +42,15 @@ def pull(name: str, to: Path, public_key: Path | None = None) -> int:
     return count
 
 
+def fetch(name: str, file: str) -> Path:
+    """The path of one file of the repository `name`, fetched unless it was before."""
+    hub = _hub(name)
+    try:
+        return Path(hub.hf_hub_download(name, file))
+    except Exception as error:
+        raise _refused(name, "fetched", error) from None
+
+
 def _hub(name: str) -> Any:
     if name.count("/") != 1 or not all(name.split("/")):
         raise WinnowError(f"{name!r} is not owner/name, a repository of the hub")

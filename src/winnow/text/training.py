@@ -69,7 +69,7 @@ def finetune(
     device = run.device
     model.to(device)
     compile_if_asked(model, compute)
-    enforce(model, ticket)
+    enforce(model, ticket, every_forward=False)
     step: Callable[..., Tensor] = plain_step(model, train, compute, device)
     if adversary is not None:
         step = AdversarialStep(model, adversary, autocast(compute, device), train.label_smoothing)

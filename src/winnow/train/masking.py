@@ -4,15 +4,14 @@
     handle.check()                           # raises when a removed weight is not zero
     handle.remove()                          # the weights stay as they are, nothing holds them any more
 
-Gradients of removed weights are zero, so clipping and kept weights see a smaller network; after every step of every torch optimiser
-removed weights are set back to zero, so momentum from before, decay or an optimiser of one's own with torch's base class cannot move
-them. What is written past the optimiser (load_state_dict, an initialisation) is set back at the next forward pass, and a deep copy is
-held from its first forward pass on.
+Gradients of removed weights are zero, so clipping and kept weights see a smaller network. After every step of every torch optimiser
+(also of one's own class) they are set back to zero, whatever its state or decay would move. What is written past optimisers is set
+back after load_state_dict and before each forward pass of the model or of the layer. A deep copy, or a model that was saved whole, is
+held from its first forward pass or load on. A weight that is no parameter any more cannot be held: that raises.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,116 +23,199 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from winnow.errors import WinnowError
 from winnow.ticket import Ticket
 
-_REMOVED: Any = WeakTensorKeyDictionary()  # parameter -> bool mask of what is removed, on its device
+_HELD: Any = WeakTensorKeyDictionary()  # parameter -> what holds it
 _watching: RemovableHandle | None = None
 
 
-class Enforced:
-    """Holds a model to a ticket. Made by `enforce`; a deep copy of the model has one of its own."""
+class _Guard:
+    """Holds one weight of one module; as a hook it is copied and saved with the module, and then takes hold anew."""
 
-    def __init__(self, masks: Mapping[str, Tensor]):
-        self._masks = masks  # kept weights by parameter name, bool, on the CPU
-        self._held: dict[str, tuple[int, int]] = {}  # name -> the parameter that is held, and its version when last zeroed
-        self._hooks: list[RemovableHandle] = []
-        self._models: list[nn.Module] = []
+    def __init__(self, name: str, kept: Tensor):
+        self.name, self.leaf, self.kept = name, name.rpartition(".")[2], kept  # kept: bool, on the CPU
+        self.released = False
+        self._placed: Tensor | None = None
+        self._hook: RemovableHandle | None = None
 
-    def check(self) -> None:
-        """Raise WinnowError naming the layer and the count when a removed weight is not zero."""
-        for model in self._models:
-            parameters = dict(model.named_parameters())
-            for name, mask in self._masks.items():
-                alive = int((parameters[name].detach() != 0)[~mask.to(parameters[name].device)].sum())
-                if alive:
-                    raise WinnowError(
-                        f"{name}: {alive} removed weights are not zero; something wrote them since the last step or forward pass"
-                    )
+    def parameter(self, module: nn.Module) -> nn.Parameter | None:
+        """The weight; None while an attack's folded stand-in is in its place. WinnowError when it is no parameter."""
+        found = module._parameters.get(self.leaf)
+        if isinstance(found, nn.Parameter):
+            if hasattr(found, "device_mesh"):
+                raise WinnowError(f"{self.name} is sharded, which a ticket cannot hold; use DistributedDataParallel")
+            return found
+        if "folded" in vars(module):
+            return None
+        raise WinnowError(
+            f"{self.name} is no parameter any more (a parametrization, a stand-in of functional_call), so it cannot be held at "
+            "zero; call handle.remove() first"
+        )
 
-    def remove(self) -> None:
-        """Let the weights go: nothing is masked any more, and no weight changes."""
-        for model in self._models:
-            for parameter in model.parameters():
-                _REMOVED.pop(parameter, None)
-        for hook in self._hooks:
-            hook.remove()
-        self._models, self._hooks, self._held = [], [], {}
+    def hold(self, module: nn.Module) -> None:
+        """Take hold of the module's weight as it is now, and zero what is removed."""
+        parameter = self.parameter(module)
+        if parameter is None:
+            return
+        if _HELD.get(parameter) is not self:
+            _watch()
+            _HELD[parameter], self._hook = self, None
+        if self._hook is None and parameter.requires_grad:
+            self._hook = parameter.register_hook(self._masked)
+        self.zero(parameter)
 
-    def _hold(self, model: nn.Module, written: bool = False) -> None:
-        parameters = dict(model.named_parameters())
-        for name, mask in self._masks.items():
-            parameter = parameters[name]
-            if (
-                not parameter.requires_grad
-            ):  # frozen, or a stand-in for the length of an attack (folding.py): no optimiser has it
-                if written:
-                    parameter.data.masked_fill_(~mask.to(parameter.device), 0.0)
-                continue
-            known, version = self._held.get(name, (0, -1))
-            if known != id(parameter) or parameter not in _REMOVED:
-                _REMOVED[parameter] = ~mask.to(parameter.device)
-                laid_out = _laid_out(mask, parameter)
-                self._hooks.append(parameter.register_hook(lambda gradient, kept=laid_out: gradient * kept))
-            elif version == parameter._version:
-                continue
-            _zero(parameter)
-            self._held[name] = (id(parameter), parameter._version)
+    def zero(self, parameter: Tensor) -> None:
+        """Set the removed weights to zero without marking the parameter as changed: graphs that hold it stay valid."""
+        parameter.data.mul_(self._mask(parameter))
 
-    def __call__(self, model: nn.Module, _: Any) -> None:
-        """Before a forward pass: hold what is not held (a deep copy), set back what was written past the optimiser."""
+    def release(self, module: nn.Module) -> None:
+        """Let go of the weight and leave the module."""
+        self.released = True
+        parameter = module._parameters.get(self.leaf)
+        if parameter is not None and _HELD.get(parameter) is self:
+            del _HELD[parameter]
+        if self._hook is not None:
+            self._hook.remove()
+        _leave(module, self)
+
+    def __call__(self, module: nn.Module, _: Any) -> None:
+        """Before the module's forward pass."""
         if not torch.compiler.is_compiling():
-            if model not in self._models:
-                self._models.append(model)
-            self._hold(model)
+            self.hold(module)
 
-    def _loaded(self, model: nn.Module, _: Any) -> None:
-        self._hold(model, written=True)
+    def loaded(self, module: nn.Module, _: Any) -> None:
+        """After the module's load_state_dict."""
+        self.hold(module)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Enforced:
-        copy = Enforced(self._masks)
-        memo[id(self)] = copy
-        return copy
+    def _masked(self, gradient: Tensor) -> Tensor:
+        return gradient * self._mask(gradient)
+
+    def _mask(self, like: Tensor) -> Tensor:
+        """1 where kept, with the dtype, device and memory format of `like`: a product then reads both in order."""
+        placed = self._placed
+        if placed is None or placed.dtype != like.dtype or placed.device != like.device:
+            last = like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
+            form = torch.channels_last if last else torch.contiguous_format
+            placed = self._placed = self.kept.to(like.device, like.dtype).contiguous(memory_format=form)
+        return placed
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Guard:
+        return memo.setdefault(id(self), _Guard(self.name, self.kept))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"masks": dict(self._masks)}
+        return {"name": self.name, "kept": self.kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["masks"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
 
-def enforce(model: nn.Module, ticket: Ticket | None) -> Enforced:
+class _Whole:
+    """Before the model's forward pass: weights that it reads without calling their layer (attention's) are held too."""
+
+    def __init__(self, held: list[tuple[nn.Module, _Guard]]):
+        self.held = held
+
+    def __call__(self, _: nn.Module, __: Any) -> None:
+        if not torch.compiler.is_compiling():
+            for module, guard in self.held:
+                guard.hold(module)
+
+
+class Enforced:
+    """What `enforce` returns; as a context manager it lets go at the end."""
+
+    def __init__(self, model: nn.Module, held: list[tuple[nn.Module, _Guard]]):
+        self._model, self._held = model, held
+
+    def check(self) -> None:
+        """Raise WinnowError naming the layer and the count when a removed weight is not zero, or is no parameter any more."""
+        for module, guard in self._held:
+            parameter = None if guard.released else guard.parameter(module)
+            if parameter is None:
+                continue
+            alive = int((parameter.detach() != 0)[~guard.kept.to(parameter.device)].sum())
+            if alive:
+                raise WinnowError(
+                    f"{guard.name}: {alive} removed weights are not zero; something wrote them since the last step or forward pass"
+                )
+
+    def remove(self) -> None:
+        """Let the weights go: nothing is masked any more, and no weight changes. The model may be enforced anew meanwhile."""
+        if any(not guard.released for _, guard in self._held):
+            _release(self._model)
+        self._held = []
+
+    def __enter__(self) -> Enforced:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+def enforce(model: nn.Module, ticket: Ticket | None, *, prefix: str = "", every_forward: bool = True) -> Enforced:
     """Zero the removed weights of `model` and hold them at zero from now on (None: nothing is masked); see the module's text.
 
-    Called again it replaces what it enforced before. Raises WinnowError when the ticket does not fit.
+    Called again, also on a copy, it replaces what it enforced before. A wrapper (DistributedDataParallel, torch.compile) is seen through.
+    prefix: what stands before the ticket's names in this model. every_forward: look before every forward pass for what was written
+    past the optimisers and load_state_dict. Raises WinnowError when the ticket does not fit.
     """
+    model = _unwrapped(model)
+    if ticket is None:
+        _release(model)
+        return Enforced(model, [])
+    masks = ticket.apply(model, prefix)
+    _release(model)
+    held = []
+    for name, kept in masks.items():
+        module, guard = model.get_submodule(name.rpartition(".")[0]), _Guard(name, kept.cpu())
+        if every_forward:
+            module.register_forward_pre_hook(guard)
+        module.register_load_state_dict_post_hook(guard.loaded)
+        guard.hold(module)
+        held.append((module, guard))
+    if every_forward:
+        model.register_forward_pre_hook(_Whole(held))
+    return Enforced(model, held)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            model = model.module
+        elif "_orig_mod" in model._modules:  # torch.compile's
+            model = model.get_submodule("_orig_mod")
+        else:
+            return model
+
+
+def _release(model: nn.Module) -> None:
+    """Take out every guard in `model`, those that came with a deep copy or a file as well."""
+    for module in model.modules():
+        hooks = (*module._forward_pre_hooks.values(), *module._load_state_dict_post_hooks.values())
+        for hook in hooks:
+            owner = getattr(hook, "__self__", hook)
+            if isinstance(owner, _Guard):
+                owner.release(module)
+            elif isinstance(owner, _Whole):
+                _leave(module, owner)
+
+
+def _leave(module: nn.Module, owner: _Guard | _Whole) -> None:
+    for hooks in (module._forward_pre_hooks, module._load_state_dict_post_hooks):
+        for key in [k for k, hook in hooks.items() if getattr(hook, "__self__", hook) is owner]:
+            del hooks[key]
+
+
+def _watch() -> None:
     global _watching
     if _watching is None:
         _watching = register_optimizer_step_post_hook(_after_step)
-    for hook in [h for h in model._forward_pre_hooks.values() if isinstance(h, Enforced)]:
-        hook.remove()
-    if ticket is None:
-        return Enforced({})
-    ticket.apply(model)
-    made = Enforced(ticket.masks)
-    made._models.append(model)
-    made._hooks.append(model.register_forward_pre_hook(made))
-    made._hooks.append(model.register_load_state_dict_post_hook(made._loaded))
-    made._hold(model)
-    return made
 
 
 @torch.no_grad()
-def _zero(parameter: Tensor) -> None:
-    parameter.masked_fill_(_REMOVED[parameter], 0.0)
-
-
 def _after_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    if not len(_HELD):
+        return
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            if parameter in _REMOVED:
-                _zero(parameter)
-
-
-def _laid_out(mask: Tensor, parameter: Tensor) -> Tensor:
-    """The mask in the parameter's dtype, device and memory format: the product with a gradient then reads both in order."""
-    last = parameter.dim() == 4 and parameter.is_contiguous(memory_format=torch.channels_last)
-    form = torch.channels_last if last and not parameter.is_contiguous() else torch.contiguous_format
-    return mask.to(parameter.device, parameter.dtype).contiguous(memory_format=form)
+            guard = _HELD.get(parameter)
+            if guard is not None:
+                guard.zero(parameter)

@@ -25,14 +25,15 @@ Model = Callable[[Tensor], Tensor]
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Within: the model is in eval mode, its normalisations folded; afterwards its training flag is what it was."""
-    was_training = model.training
+    """Within: the model is in eval mode, its normalisations folded; afterwards every part is in the mode it was in."""
+    modes = [(part, part.training) for part in model.modules()]
     model.eval()
     try:
         with folded(model):
             yield
     finally:
-        model.train(was_training)
+        for part, training in modes:
+            part.training = training
 
 
 def check_pixels(x: Tensor) -> None:

@@ -38,12 +38,13 @@ def folded(model: nn.Module) -> Iterator[None]:
     try:
         for conv, bn in pairs:
             conv._parameters["weight"], conv._parameters["bias"] = _fold(conv, bn)  # type: ignore[assignment]
-            vars(bn)["forward"] = _identity
+            vars(bn)["forward"], vars(conv)["folded"] = _identity, True
         yield
     finally:
         for (conv, bn), (weight, bias) in zip(pairs, kept, strict=True):
             conv._parameters["weight"], conv._parameters["bias"] = weight, bias
             vars(bn).pop("forward", None)
+            vars(conv).pop("folded", None)
 
 
 def _identity(x: Tensor) -> Tensor:

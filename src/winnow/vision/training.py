@@ -102,7 +102,7 @@ def train_classifier(
     Every epoch records loss, val_sa and, under an `attack`, val_ra (percentages, held-out split; by `selection_attack` if there
     is one). Returns the history and the best states for the metrics in `watch`. Raises WinnowError when training diverges.
     """
-    enforce(model, ticket)
+    enforce(model, ticket, every_forward=False)
     best = Best(watch)
 
     def after_epoch(epoch: int) -> dict[str, Any]:
