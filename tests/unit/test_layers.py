@@ -12,7 +12,7 @@ import pytest
 import winnow
 
 SOURCE = Path(winnow.__file__).resolve().parent
-COMMANDS = {"winnow.stages", "winnow.stage", "winnow.launch", "winnow.warm", "winnow.measure", "winnow.cli"}
+COMMANDS = {"winnow.stages", "winnow.stage", "winnow.launch", "winnow.warm", "winnow.measure", "winnow.cli", "winnow.__main__"}
 
 
 def module_name(file: Path, source: Path = SOURCE) -> str:
@@ -67,7 +67,9 @@ def names_in_strings(tree: ast.AST) -> set[str]:
 
 
 def test_the_library_imports_no_command():
-    reached = {name: {i for i in found if is_command(i)} for name, found in graph(lazy=True).items() if not is_command(name)}
+    links = {name: found for name, found in graph(lazy=True).items() if not is_command(name)}
+    links["winnow"] -= {"winnow.warm"}  # the package hands a stage's process over before anything is imported
+    reached = {name: {i for i in found if is_command(i)} for name, found in links.items()}
     assert len(reached) > 50 and {"winnow.train.loop", "winnow.store", "winnow.run"} <= set(reached)
     assert {name: found for name, found in reached.items() if found} == {}
     by_name = {n: {s for s in names_in_strings(ast.parse(MODULES[n].read_text())) if is_command(s)} for n in reached}

@@ -247,9 +247,9 @@ def told(model) -> list[str]:
 def test_a_choice_of_layers_that_leaves_the_network_whole_is_told_before_any_job():
     for arch, percent in [("vit_b_16", "0.68"), ("convnext_tiny", "6.6"), ("swin_t", "0.016"), ("alexnet", "4")]:
         (line,) = told({"arch": arch})
-        assert line.startswith("double_win.source.model.layers: ") and f"hold {percent} % of all parameters" in line
+        assert line.startswith("double_win.source.model.layers: ") and f"hold only {percent} % of all parameters" in line
     assert told({"arch": "vit_b_16", "layers": BOTH}) == []
-    assert "hold 0.68 %" in told({"arch": "vit_b_16", "layers": BOTH | {"include": ["conv_proj.*"]}})[0]
+    assert "hold only 0.68 %" in told({"arch": "vit_b_16", "layers": BOTH | {"include": ["conv_proj.*"]}})[0]
 
 
 def test_a_network_that_cannot_be_built_is_refused_before_any_job(own):
@@ -274,7 +274,7 @@ def test_weights_brought_in_with_few_prunable_ones_warn(own, run_stage):
     torch.save(models.build(parse(Model, model), 4).state_dict(), "net.pth")
     job = {"weights": {"file": "f"}, "model": model, "num_classes": 4}
     code, said = run_stage("import_weights", job, file="net.pth", out="net.safetensors", metrics="v.json")
-    assert code == 0 and "the 2 weights to prune hold 4.7 % of all parameters" in said
+    assert code == 0 and "the 2 weights to prune hold only 4.7 % of all parameters" in said
 
 
 def test_layers_are_what_was_pruned_before_by_default():

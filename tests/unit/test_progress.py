@@ -9,9 +9,11 @@ import time
 import pytest
 from conftest import ATTACK, DIGITS, TRAIN
 
+from winnow import progress
 from winnow.errors import WinnowError
 from winnow.progress import Position, duration, figures, rate, speaking
 from winnow.run import Run
+from winnow.train import loop
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,17 @@ def test_every_stage_s_log_ends_with_its_result(dense, run_stage, tmp_path):
             assert re.search(r"epoch 1/1  loss .*\(.*s/?(step)?, 0 s left\)", told)
         if stage == "evaluate":
             assert any(re.search(r" best_sa/ra: [\d.]+ % of \d+ images$", line) for line in lines)
+
+
+def test_a_stage_that_trains_for_long_tells_where_it_is(dense, run_stage, tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "SILENCE", 0.02)
+    monkeypatch.setattr(loop, "log", logging.getLogger("elsewhere"))  # as in an epoch of hours: the loop says nothing
+    train = {"data": DIGITS, "train": TRAIN | {"epochs": 40}, "attack": None, "compute": {}, "seed": 0, "keep": "last"}
+    code, told = run_stage("train", train, init=dense, out=tmp_path / "t.safetensors", metrics=tmp_path / "t.json")
+    lines = re.findall(r"epoch (\d+)/40: (\d+) of 160 steps, loss [\d.e-]+, .*(?:steps/s|s/step), (.*) left", told)
+    assert code == 0 and len(lines) >= 3
+    assert all((int(epoch) - 1) * 4 <= int(done) <= int(epoch) * 4 for epoch, done, _ in lines)
+    assert told.strip().splitlines()[-1][9:].startswith("done in ")
 
 
 def test_whoever_watches_is_told_of_each_epoch():

@@ -67,7 +67,7 @@ def test_layers_of_a_vit_are_linear_ones_and_its_convolution_alone_is_little():
     assert sum(n.endswith("in_proj_weight") for n in linear) == 12 and len(linear) == 12 * 4
     assert covered_percent(conv, shapes(vit)) < 1 and covered_percent(linear, shapes(vit)) > 95
     assert coverage_warning(both, shapes(vit)) is None
-    assert "1 weights to prune hold 0.69 %" in coverage_warning(conv, shapes(vit))
+    assert "1 weights to prune hold only 0.69 %" in coverage_warning(conv, shapes(vit))
 
 
 def test_patterns_choose_among_the_kinds():
@@ -246,7 +246,7 @@ def test_what_does_not_go_together_is_one_line(arguments, message):
 def test_a_choice_of_little_says_so(caplog):
     with caplog.at_level("WARNING", "winnow"):
         winnow.prune(small_model(), "lamp", 50, layers=Layers(include=["conv1.*"]))
-    assert "1 weights to prune hold" in caplog.text
+    assert "1 weights to prune hold only" in caplog.text
 
 
 def test_keep_largest_compares_in_the_precision_asked_for():

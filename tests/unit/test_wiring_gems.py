@@ -166,9 +166,9 @@ def test_the_variants_of_a_gem_are_what_they_are_called(run_stage, tmp_path, mon
 
     seen, apply = [], Ticket.apply
 
-    def record(ticket, model):
+    def record(ticket, model, *words, **named):
         seen.append((ticket.arrays, {n: p.detach().numpy().copy() for n, p in model.named_parameters()}))
-        return apply(ticket, model)
+        return apply(ticket, model, *words, **named)
 
     monkeypatch.setattr(Ticket, "apply", record)
     config = {**task, "train": {"epochs": 1, "batch_size": 24, "lr": 0.05}, "target_sparsity": 20}

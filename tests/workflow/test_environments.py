@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import sysconfig
 from pathlib import Path
@@ -97,8 +98,10 @@ def test_winnow_is_found_in_an_environment_that_has_not_got_it(tmp_path, tiny_co
 
 def test_every_rule_names_its_environment():
     text = "".join(p.read_text() for p in (ROOT / "workflow/rules").glob("*.smk"))
-    rules = text.split("\nrule ")[1:]
-    assert len(rules) > 35 and not [r.partition(":")[0] for r in rules if "    conda:\n" not in r]
+    rules = re.split(r"\n(?=(?:use )?rule )", text)[1:]
+    own = {r.split()[1].rstrip(":"): r for r in rules if r.startswith("rule ")}
+    taken = {r.split()[2] for r in rules if r.startswith("use ")}  # these take the environment of the rule that they name
+    assert len(rules) > 30 and taken <= set(own) and not [n for n, r in own.items() if "    conda:\n" not in r]
 
 
 def test_the_container_is_built_from_the_lock_by_the_setup_script():

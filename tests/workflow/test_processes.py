@@ -81,18 +81,18 @@ def test_an_imp_chain_gives_the_same_ticket(both, run_stage, tmp_path):
     losses_agree(both("pretrain", pretrain, {}, outputs))
     for n in ("1", "2"):
         files = {"weights": tmp_path / n / "dense.safetensors", "out": tmp_path / n / "1.mask"}
-        assert run_stage("imp_prune", {"round": 1}, **files)[0] == 0
+        assert run_stage("prune", {"method": "magnitude", "remaining_percent": 80.0}, **files)[0] == 0
     tickets_agree(tmp_path, "1.mask")
     inputs = {"init": "dense.safetensors", "mask": "1.mask"}
-    config = {**SHARED, "train": TRAIN, "attack": ATTACK}
-    losses_agree(both("imp_train", config, inputs, {"out": "trained.safetensors", "metrics": "m.json"}))
+    config = {**SHARED, "train": TRAIN, "attack": ATTACK, "keep": "last"}
+    losses_agree(both("train", config, inputs, {"out": "trained.safetensors", "metrics": "m.json"}))
     for n in ("1", "2"):
         files = {
             "weights": tmp_path / n / "trained.safetensors",
             "mask": tmp_path / n / "1.mask",
             "out": tmp_path / n / "2.mask",
         }
-        assert run_stage("imp_prune", {"round": 2}, **files)[0] == 0
+        assert run_stage("prune", {"method": "magnitude", "remaining_percent": 64.0}, **files)[0] == 0
     tickets_agree(tmp_path, "2.mask")
 
 
@@ -190,8 +190,10 @@ def test_gpus_of_a_rule_become_processes_and_count(finished):
 
 def test_what_cannot_run_as_several_processes_is_refused_in_one_line(dense, run_stage, pretrain_config, tmp_path, monkeypatch):
     files = {"out": tmp_path / "o", "metrics": tmp_path / "m"}
-    code, err = run_stage("imp_prune", {"round": 1}, "--processes", "2", weights=dense, out=tmp_path / "o")
-    assert code == 2 and "imp_prune does not train and runs as one process" in err
+    code, err = run_stage(
+        "prune", {"method": "magnitude", "remaining_percent": 80.0}, "--processes", "2", weights=dense, out=tmp_path / "o"
+    )
+    assert code == 2 and "prune does not train and runs as one process" in err
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
     code, err = run_stage("pretrain", pretrain_config, "--processes", "2", **files)
     assert code == 2 and "several machines are not supported yet" in err.splitlines()[-1]

@@ -63,7 +63,8 @@ def test_a_partition_may_have_any_name_or_be_an_expression(tmp_path):
 def test_overlays_plan_and_every_job_says_what_it_asks_for(path, tmp_path):
     """`make plan EACH=1` under the SLURM profile: one line a job with its requests, then one row a rule with its cost."""
     assets = yaml.safe_load(path.read_text()).get("robust_bert", {}).get("assets", {})
-    for own in (tmp_path / p for p in assets.values() if not p.startswith("data/attack_assets/")):
+    named = [p for p in assets.values() if not p.startswith("data/attack_assets/")]
+    for own in (tmp_path / p for p in named + re.findall(r"data/pretrained/[\w.]+", path.read_text())):
         own.parent.mkdir(parents=True, exist_ok=True)
         own.touch()
     each, _, table = plan(tmp_path, "--profile", str(ROOT / "profiles/slurm"), "--configfile", str(path)).partition("rule  ")

@@ -272,7 +272,7 @@ def rare_gems(section: Config) -> list[Rule]:
     base = r"results/rare_gems/(\w+)/(\w+)/s(\d+)"
     file = r"(?:\.mask\.safetensors|\.order\.safetensors|\.json|\.levels/[\w.]+)"
     return [
-        (r"results/rare_gems/(\w+)/init/([\w-]+)/s(\d+)\.safetensors", drawn_init),
+        (r"results/rare_gems/(\w+)/init/([\w.-]+)/s(\d+)\.safetensors", drawn_init),
         (rf"{base}/(search|inverted)/(\d+){file}", searched),
         (rf"{base}/drawn/(\d+)\.mask\.safetensors", drawn),
         (rf"{base}/tuned/(\d+)\.(?:safetensors|json)", tuned),

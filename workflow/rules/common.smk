@@ -40,12 +40,6 @@ wildcard_constraints:
     kind="search|inverted",
 
 
-localrules:
-    prune_ticket,
-    prune_text,
-    gem_prune,
-
-
 # Taken over by the pipelines with `use rule ... as ... with:`, which give inputs, outputs, log, resources and params.
 
 

@@ -69,6 +69,10 @@ use rule bring_weights as import_weights with:
         "importing {wildcards.pretraining}"
 
 
+localrules:
+    prune_ticket,
+
+
 use rule prune as prune_ticket with:
     input:
         unpack(signed(lambda wildcards: starts.pruned(DW, wildcards))),

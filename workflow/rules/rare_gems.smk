@@ -110,6 +110,10 @@ rule gem_ticket:
         "python -m winnow.stages.gem_ticket --config {params.config:q} --order {input:q} --out {output:q} {params.run} 2> {log:q}"
 
 
+localrules:
+    gem_prune,
+
+
 use rule prune as gem_prune with:
     input:
         unpack(signed(lambda wildcards: gems.pruned(RG, wildcards))),

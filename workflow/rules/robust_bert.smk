@@ -144,6 +144,10 @@ rule draw_ticket:
         "python -m winnow.stages.draw_ticket --config {params.config:q} --scores {input:q} --out {output:q} {params.run} 2> {log:q}"
 
 
+localrules:
+    prune_text,
+
+
 use rule prune as prune_text with:
     input:
         unpack(signed(lambda wildcards: rb.pruned(RB, wildcards))),

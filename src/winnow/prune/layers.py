@@ -64,7 +64,7 @@ def coverage_warning(names: Collection[str], shapes: Mapping[str, tuple[int, ...
     if percent >= FEW_PERCENT:
         return None
     return (
-        f"layers: the {len(names)} weights to prune hold {percent:.2g} % of all parameters, so even the emptiest "
+        f"layers: the {len(names)} weights to prune hold only {percent:.2g} % of all parameters, so even the emptiest "
         f"ticket leaves {100 - percent:.3g} % of the model; choose more kinds of layers (conv, linear) or wider patterns"
     )
 
