@@ -120,15 +120,18 @@ def _read(module: str) -> tuple[str, frozenset[str]]:
     """What a module means, as text without line breaks that matter, and the winnow modules that it imports."""
     path = _locate(module)
     assert path is not None
-    code = path.read_text(encoding="utf-8")
-    imports = _imports(_AtRunTime().visit(ast.parse(code)), module, path.name == "__init__.py")
-    return meaning(code, module.startswith(DESCRIBED)), frozenset(imports)
+    tree = _AtRunTime().visit(ast.parse(path.read_text(encoding="utf-8")))
+    imports = _imports(tree, module, path.name == "__init__.py")  # before _meant, which takes out of the tree
+    return _meant(tree, module.startswith(DESCRIBED)), frozenset(imports)
 
 
 def meaning(code: str, described: bool = False) -> str:
     """Python code as text without what changes no result. Raises SyntaxError."""
-    tree = _Meaning(described).visit(_AtRunTime().visit(ast.parse(code)))
-    return ast.unparse(ast.fix_missing_locations(tree))
+    return _meant(_AtRunTime().visit(ast.parse(code)), described)
+
+
+def _meant(tree: ast.Module, described: bool) -> str:
+    return ast.unparse(ast.fix_missing_locations(_Meaning(described).visit(tree)))
 
 
 def closure(modules: str | Iterable[str]) -> list[str]:

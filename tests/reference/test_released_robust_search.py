@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
+import released_bert  # noqa: E402
+
 from winnow.artifacts import read_tensors  # noqa: E402
-from winnow.config.parts import Compute, Train  # noqa: E402
-from winnow.config.text import FreeLB, HardConcrete  # noqa: E402
+from winnow.config.parts import Compute  # noqa: E402
 from winnow.prune.counts import keep_largest  # noqa: E402
 from winnow.run import Run  # noqa: E402
-from winnow.text import compat  # noqa: E402
 from winnow.text import freelb as freelb_module  # noqa: E402
 from winnow.text import search as search_module  # noqa: E402
-from winnow.text.batches import Encoded, TextBatches  # noqa: E402
 from winnow.text.models import prunable  # noqa: E402
-from winnow.train import ranks  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -33,39 +30,11 @@ def golden(shared):
 def run(golden):
     """search() on the reference's model, batches and adversarial starts, masks noiseless as there; every step is recorded."""
     log, tensors = golden
-    args = log["args"]
-    hard = HardConcrete(
-        low=args["hard_concrete"]["l"], high=args["hard_concrete"]["r"], beta=args["hard_concrete"]["beta"],
-        init_mask=args["mask_p"], l0_amplitude=args["lambda_amp"], l0_start_fraction=args["lambda_startup_frac"],
-        l0_ramp_fraction=args["lambda_warmup_frac"],
-    )  # fmt: skip
-    adversary = FreeLB(
-        steps=args["adv_steps"], step_size=args["adv_lr"], init_magnitude=args["adv_init_mag"], norm=args["adv_norm_type"]
-    )
-    train = Train(
-        epochs=args["epochs"], batch_size=args["batch_size"], optimizer="adamw", lr=args["lr"], weight_decay=args["weight_decay"],
-        schedule="linear", warmup_fraction=args["warmup_ratio"], clip_norm=args["max_grad_norm"],
-    )  # fmt: skip
-    transformers = compat.transformers()
-    known = {k: v for k, v in log["bert"].items() if k not in ("transformers_version", "model_type")}
-    model = transformers.BertForSequenceClassification(transformers.BertConfig(**known))
-    state = {k.removeprefix("init."): v for k, v in tensors.items() if k.startswith("init.") and "mask_scores" not in k}
-    model.load_state_dict(state, strict=True)
-    lengths = tensors["attention_mask"].sum(1).tolist()
-    ids = [row[:n].numpy() for row, n in zip(tensors["ids"], lengths, strict=True)]
-    encoded = Encoded(ids, [np.zeros_like(i) for i in ids], tensors["labels"].numpy(), 0)
-    order = [[part.numpy() for part in epoch.split(train.batch_size)] for epoch in tensors["order"]]
-    starts, seen = iter(tensors["delta_uniform"]), SimpleNamespace(losses=[], norms=[], clipped=[], model=model)
-    names = prunable(model)
+    hard, adversary, train = released_bert.settings(log["args"])
+    model, encoded = released_bert.model_of(log, tensors), released_bert.encoded(tensors)
+    seen, names = SimpleNamespace(losses=[], norms=[], clipped=[], model=model), prunable(model)
     with pytest.MonkeyPatch.context() as patch:
-        attach, clip, step = search_module.attach, torch.nn.utils.clip_grad_norm_, freelb_module.freelb_step
-
-        def attach_noiseless(*arguments):
-            seen.scores = attach(*arguments)
-            for layer in model.modules():
-                if hasattr(layer, "sampled"):
-                    layer.sampled = False
-            return seen.scores
+        clip, step = torch.nn.utils.clip_grad_norm_, freelb_module.freelb_step
 
         def logged_clip(parameters, limit):
             seen.norms.append(float(total := clip(parameters, limit)))
@@ -78,11 +47,9 @@ def run(golden):
             seen.losses.append([float(loss) for loss in found])
             return found
 
-        patch.setattr(search_module, "attach", attach_noiseless)
+        released_bert.replay(patch, model, tensors, train, seen)
         patch.setattr(torch.nn.utils, "clip_grad_norm_", logged_clip)
         patch.setattr(freelb_module, "freelb_step", logged_freelb)
-        patch.setattr(TextBatches, "order", lambda self, epoch: order[epoch])
-        patch.setattr(ranks, "noise", lambda like, draw: next(starts)[: like.shape[0], : like.shape[1]])
         seen.history, seen.kept = search_module.search(
             model, names, {"train": encoded, "val": encoded}, run=Run("cpu"), train=train, masks=hard, adversary=adversary,
             keep_epochs=[train.epochs], compute=Compute(), seed=0, frozen=False,

@@ -9,11 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import released_bert  # noqa: E402
+
 from winnow.artifacts import read_tensors  # noqa: E402
-from winnow.config.parts import Train  # noqa: E402
-from winnow.config.text import FreeLB, HardConcrete  # noqa: E402
 from winnow.prune.counts import keep_largest  # noqa: E402
-from winnow.text import compat  # noqa: E402
 from winnow.text.freelb import AdversarialStep  # noqa: E402
 from winnow.text.hard_concrete import attach, eval_mask, l0_term, l0_weight, train_mask  # noqa: E402
 from winnow.text.models import prunable  # noqa: E402
@@ -27,23 +26,6 @@ def golden(shared):
     return log, read_tensors(shared / "golden/rt_A.safetensors")
 
 
-def settings(log):
-    args = log["args"]
-    hard = HardConcrete(
-        low=args["hard_concrete"]["l"], high=args["hard_concrete"]["r"], beta=args["hard_concrete"]["beta"],
-        init_mask=args["mask_p"], l0_amplitude=args["lambda_amp"], l0_start_fraction=args["lambda_startup_frac"],
-        l0_ramp_fraction=args["lambda_warmup_frac"],
-    )  # fmt: skip
-    adversary = FreeLB(
-        steps=args["adv_steps"], step_size=args["adv_lr"], init_magnitude=args["adv_init_mag"], norm=args["adv_norm_type"]
-    )
-    train = Train(
-        epochs=args["epochs"], batch_size=args["batch_size"], optimizer="adamw", lr=args["lr"], weight_decay=args["weight_decay"],
-        schedule="linear", warmup_fraction=args["warmup_ratio"], clip_norm=args["max_grad_norm"],
-    )  # fmt: skip
-    return hard, adversary, train
-
-
 def score_name(weight):
     return weight.removesuffix(".weight") + ".mask.mask_scores"
 
@@ -51,16 +33,10 @@ def score_name(weight):
 @pytest.fixture(scope="module")
 def replay(golden):
     log, tensors = golden
-    hard, adversary, train = settings(log)
-    transformers = compat.transformers()
-    known = {k: v for k, v in log["bert"].items() if k not in ("transformers_version", "model_type")}
-    model = transformers.BertForSequenceClassification(transformers.BertConfig(**known))
-    state = {k.removeprefix("init."): v for k, v in tensors.items() if k.startswith("init.") and "mask_scores" not in k}
-    model.load_state_dict(state, strict=True)
+    hard, adversary, train = released_bert.settings(log["args"])
+    model = released_bert.model_of(log, tensors)
     scores = attach(model, prunable(model), hard)
-    for layer in model.modules():
-        if hasattr(layer, "sampled"):
-            layer.sampled = False
+    released_bert.make_noiseless(model)
     start = {n: tensors[f"init.{score_name(n)}"].view(s.shape) for n, s in scores.items()}
     for name, score in scores.items():
         assert torch.allclose(score.detach(), start[name], atol=1e-6)
@@ -115,7 +91,7 @@ def test_final_scores_and_logits(golden, replay):
 
 def test_mask_formulas(golden):
     log, tensors = golden
-    hard, _, _ = settings(log)
+    hard, _, _ = released_bert.settings(log["args"])
     score = tensors["final." + score_name("bert.encoder.layer.0.attention.self.query.weight")]
     start = tensors["init." + score_name("bert.encoder.layer.0.attention.self.query.weight")]
     found = {}

@@ -14,52 +14,23 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import released_bert  # noqa: E402
 from torch.optim.optimizer import register_optimizer_step_pre_hook  # noqa: E402
 
 from winnow.artifacts import read_tensors  # noqa: E402
-from winnow.config.parts import Compute, Train  # noqa: E402
-from winnow.config.text import FreeLB, HardConcrete  # noqa: E402
+from winnow.config.parts import Compute  # noqa: E402
 from winnow.run import Run  # noqa: E402
-from winnow.text import compat  # noqa: E402
 from winnow.text import search as search_module  # noqa: E402
-from winnow.text.batches import Encoded, TextBatches  # noqa: E402
 from winnow.text.hard_concrete import l0_term  # noqa: E402
 from winnow.text.models import prunable  # noqa: E402
-from winnow.train import ranks  # noqa: E402
 
 
 def searched(log, tensors, patch, **changes):
     """search() on the log's model, batches and adversarial starts, masks noiseless as in the log: what it gave, step by step."""
     args = {**log["args"], **changes}
-    hard = HardConcrete(
-        low=args["hard_concrete"]["l"], high=args["hard_concrete"]["r"], beta=args["hard_concrete"]["beta"],
-        init_mask=args["mask_p"], l0_amplitude=args["lambda_amp"], l0_start_fraction=args["lambda_startup_frac"],
-        l0_ramp_fraction=args["lambda_warmup_frac"],
-    )  # fmt: skip
-    adversary = FreeLB(
-        steps=args["adv_steps"], step_size=args["adv_lr"], init_magnitude=args["adv_init_mag"], norm=args["adv_norm_type"]
-    )
-    train = Train(
-        epochs=args["epochs"], batch_size=args["batch_size"], optimizer="adamw", lr=args["lr"], weight_decay=args["weight_decay"],
-        schedule="linear", warmup_fraction=args["warmup_ratio"], clip_norm=args["max_grad_norm"],
-    )  # fmt: skip
-    transformers = compat.transformers()
-    known = {k: v for k, v in log["bert"].items() if k not in ("transformers_version", "model_type")}
-    model = transformers.BertForSequenceClassification(transformers.BertConfig(**known))
-    state = {k.removeprefix("init."): v for k, v in tensors.items() if k.startswith("init.") and "mask_scores" not in k}
-    model.load_state_dict(state, strict=True)
-    lengths = tensors["attention_mask"].sum(1).tolist()
-    ids = [row[:n].numpy() for row, n in zip(tensors["ids"], lengths, strict=True)]
-    encoded = Encoded(ids, [np.zeros_like(i) for i in ids], tensors["labels"].numpy(), 0)
-
-    attach, starts, seen = search_module.attach, iter(tensors["delta_uniform"]), SimpleNamespace(scores={}, steps=[])
-
-    def attach_noiseless(*arguments):
-        seen.scores = attach(*arguments)
-        for layer in model.modules():
-            if hasattr(layer, "sampled"):
-                layer.sampled = False
-        return seen.scores
+    hard, adversary, train = released_bert.settings(args)
+    model, encoded = released_bert.model_of(log, tensors), released_bert.encoded(tensors)
+    seen = SimpleNamespace(scores={}, steps=[])
 
     def log_step(optimizer, *_):
         values = {n: s.detach().clone().requires_grad_() for n, s in seen.scores.items()}
@@ -75,10 +46,7 @@ def searched(log, tensors, patch, **changes):
             }
         )
 
-    order = [[part.numpy() for part in epoch.split(train.batch_size)] for epoch in tensors["order"]]
-    patch.setattr(search_module, "attach", attach_noiseless)
-    patch.setattr(TextBatches, "order", lambda self, epoch: order[epoch])
-    patch.setattr(ranks, "noise", lambda like, draw: next(starts)[: like.shape[0], : like.shape[1]])
+    released_bert.replay(patch, model, tensors, train, seen)
     hook = register_optimizer_step_pre_hook(log_step)
     history, kept = search_module.search(
         model, prunable(model), {"train": encoded, "val": encoded}, run=Run("cpu"), train=train, masks=hard, adversary=adversary,

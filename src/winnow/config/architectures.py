@@ -27,7 +27,6 @@ RELEASED = (  # networks of the released rare-gems code
     "WideResNet28",
 )
 EXAMPLES = ("resnet8", "resnet20", "resnet56", "wideresnet-28-2", "vgg16_cifar", "mobilenet_v2_cifar", "conv4")
-_NO_CLASSIFIERS = ("detection", "segmentation", "optical_flow", "video", "quantization")
 
 
 @cache

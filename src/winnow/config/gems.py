@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from winnow.config.parts import Compute, Data
 from winnow.schema import Part, key
 
 Algo = Literal["hc_iter", "hc", "ep", "global_ep", "global_ep_iter"]
@@ -87,13 +86,3 @@ class Search(SearchOptions):
             raise ValueError(
                 f"invert: hard prunes are inverted, and algo {self.algo} has none; use one of {', '.join(ITERATIVE)}"
             )
-
-
-class Sensitivity(Part):
-    """A ticket from scores at initialisation (SNIP, GraSP)."""
-
-    target_sparsity: float = key("percentage of the weights that shall REMAIN", gt=0, lt=100)
-    images: int = key("training images to look at", 128, ge=1)
-    data: Data = key("the task")
-    compute: Compute = key("numerical settings")
-    seed: int = key("chooses the images", ge=0)
