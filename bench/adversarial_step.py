@@ -1,8 +1,8 @@
 """One PGD-10 adversarial training step under a mask: batch, attack in evaluation mode, forward, backward, SGD.
 
-Plain: advertorch's LinfPGDAttack, torch.nn.utils.prune hooks, a DataLoader over PIL transforms. winnow: the training step of
-every adversarial stage. Same weights, mask, batch size and threads; logits, image gradients and the loss on each path's own
-adversarial images are compared first.
+Plain: advertorch's LinfPGDAttack, torch.nn.utils.prune hooks, a DataLoader over PIL transforms. winnow: the training
+step of every adversarial stage. Same weights, mask, batch size and threads; logits, image gradients and the loss on
+each path's own adversarial images are compared first.
 
     python -m bench.adversarial_step [--device cuda] [--threads 1] [--repeats 5]
 """
@@ -35,7 +35,9 @@ TINY = {"ResNet-8 16x16": (Model(arch="resnet8", width=4), 16, (4, 4), "pad")}
 
 
 def compared(size):
-    """The attack of the comparison, from the image itself. At 224x224 one step: ten make 3 % in the loss of 2e-7 in the logits."""
+    """The attack of the comparison, from the image itself. At 224x224 one step: ten make 3 % in the loss of 2e-7 in the
+    logits.
+    """
     return PGD10.having(steps=10 if size < 64 else 1, random_start=False)
 
 
@@ -46,7 +48,9 @@ class Plain:
         self.model = images.network(model, size)
         images.prune_hooks(self.model, images.half_ticket(self.model))
         self.model.to(device)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=TRAIN.lr, momentum=0.9, weight_decay=TRAIN.weight_decay)
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(), lr=TRAIN.lr, momentum=0.9, weight_decay=TRAIN.weight_decay
+        )
         self.loader = torch.utils.data.DataLoader(
             images.Pictures(images.split(8 * batch, size), crop, size), batch, shuffle=True, pin_memory=device != "cpu"
         )
@@ -119,9 +123,13 @@ def _answer(model, x, y, step):
 
 
 def agree(path, plain, ours):
-    """Logits, image gradient and adversarial loss; signs of gradients near zero may differ, so the loss gets more room."""
+    """Logits, image gradient and adversarial loss; signs of gradients near zero may differ, so the loss gets more
+    room.
+    """
     limits = (
-        {"logits": 1e-3, "gradient": 1e-2, "loss": 1e-2} if path == "float32" else {"logits": 0.1, "gradient": 0.5, "loss": 0.1}
+        {"logits": 1e-3, "gradient": 1e-2, "loss": 1e-2}
+        if path == "float32"
+        else {"logits": 0.1, "gradient": 0.5, "loss": 0.1}
     )
     found = {k: relative(ours[k], plain[k]) for k in limits}
     assert all(found[k] < limits[k] for k in limits), f"{path}: the paths disagree: {found}"
@@ -133,7 +141,14 @@ def main(argv=None):
     run, gpu = Run("adversarial_step", args), args.device.startswith("cuda")
     for name, (model, size, batches, crop) in (TINY if args.tiny else CASES).items():
         batch = batches[gpu]
-        settings = {"model": model, "size": size, "batch": batch, "crop": crop, "device": args.device, "threads": args.threads}
+        settings = {
+            "model": model,
+            "size": size,
+            "batch": batch,
+            "crop": crop,
+            "device": args.device,
+            "threads": args.threads,
+        }
         paths = {PLAIN: (Plain, settings)}
         paths |= {p: (Winnow, {**settings, "precision": p}) for p in ("float32", "bf16")}
         goals = GOALS["cuda" if gpu else "cpu"]

@@ -1,8 +1,9 @@
-"""What the benches share: the paths run in turn, each in its own process; results are compared before any time is taken.
+"""What the benches share: the paths run in turn, each in its own process; results are compared before any time is
+taken.
 
-A path is a class: its constructor builds everything, `answer()` returns what is compared, `run()` does once what is timed (a
-value that it returns must be the same on all float32 paths). In its own process a path has the allocator, the caches and the
-global settings that its user would have. The first round warms up and is not counted.
+A path is a class: its constructor builds everything, `answer()` returns what is compared, `run()` does once what is
+timed (a value that it returns must be the same on all float32 paths). In its own process a path has the allocator, the
+caches and the global settings that its user would have. The first round warms up and is not counted.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def arguments(doc: str | None, argv: Sequence[str] | None, repeats: int = 5, **e
     p.add_argument("--device", default="cpu", help="cpu or cuda")
     p.add_argument("--threads", type=int, default=1, help="CPU threads of each path (1, as a job of the default has)")
     p.add_argument("--repeats", type=int, default=repeats, help=f"counted rounds ({repeats})")
-    p.add_argument("--tiny", action="store_true", help="sizes of a test: one round, in this process; times mean nothing")
+    p.add_argument(
+        "--tiny", action="store_true", help="sizes of a test: one round, in this process; times mean nothing"
+    )
     p.add_argument("--out", type=Path, default=FOLDER, help="folder of the JSON files (docs/benchmarks)")
     for name, settings in extra.items():
         p.add_argument(f"--{name.replace('_', '-')}", **settings)
@@ -71,7 +74,9 @@ class Timed:
             import torch
 
             return torch.cuda.max_memory_allocated() / 2**20
-        status = Path("/proc/self/status").read_text()  # ru_maxrss would begin at that of the process that started this one
+        status = Path(
+            "/proc/self/status"
+        ).read_text()  # ru_maxrss would begin at that of the process that started this one
         return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
 
     def close(self) -> None:
@@ -81,7 +86,9 @@ class Timed:
 class Remote:
     """A path in a process of its own, by default in the environment of winnow's jobs; the same methods."""
 
-    def __init__(self, make: Callable[..., Any], settings: Mapping[str, Any], environment: Mapping[str, str] = JOB_ENVIRONMENT):
+    def __init__(
+        self, make: Callable[..., Any], settings: Mapping[str, Any], environment: Mapping[str, str] = JOB_ENVIRONMENT
+    ):
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, make, dict(settings)), daemon=True)
@@ -251,7 +258,8 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     info = Path("/proc/cpuinfo").read_text()
     field = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in info.splitlines())}
     found = {
-        "processor": field.get("model name", platform.machine()), "cores": os.cpu_count(), "python": platform.python_version(),
+        "processor": field.get("model name", platform.machine()), "cores": os.cpu_count(),
+        "python": platform.python_version(),
         "bf16_instructions": "avx512_bf16" in field.get("flags", "") or "amx_bf16" in field.get("flags", ""),
         "torch": version("torch"),
     }  # fmt: skip

@@ -1,9 +1,9 @@
 """How far the hot paths are from what the machine can do: a roofline per operation, beside the measured time.
 
-Every tensor operation of one step is counted: its floating point operations, and the bytes of its arguments and results as if
-they came from memory. Its floor is the larger of operations / peak and bytes / bandwidth, both measured here (matrix product
-and copy of blocks beyond the cache, the best of several). The sum over all operations is the step's floor; activations that stay
-in the cache and fused kernels can be faster than their bytes.
+Every tensor operation of one step is counted: its floating point operations, and the bytes of its arguments and results
+as if they came from memory. Its floor is the larger of operations / peak and bytes / bandwidth, both measured here
+(matrix product and copy of blocks beyond the cache, the best of several). The sum over all operations is the step's
+floor; activations that stay in the cache and fused kernels can be faster than their bytes.
 
     python -m bench.floor [--threads 1] [--repeats 5]
 """
@@ -20,8 +20,10 @@ from torch.utils.flop_counter import flop_registry
 from bench import adversarial_step, gem_search_epoch, robust_search_step
 from bench.common import Run, arguments, measured
 
-FREE = ("view", "reshape", "as_strided", "transpose", "permute", "expand", "detach", "t", "alias", "unsqueeze", "squeeze", "slice",
-        "select", "split", "empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view", "set_", "is_same_size")  # fmt: skip
+FREE = ("view", "reshape", "as_strided", "transpose", "permute", "expand", "detach", "t", "alias", "unsqueeze",
+ "squeeze", "slice",
+        "select", "split", "empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view", "set_",
+        "is_same_size")  # fmt: skip
 
 
 def tensors(value):
@@ -84,7 +86,9 @@ def steps(tiny, threads):
     (model, size, batches, crop) = (adversarial_step.TINY if tiny else adversarial_step.CASES)[
         "ResNet-8 16x16" if tiny else "ResNet-18 32x32"
     ]
-    bert, adversarial = (robust_search_step.TINY if tiny else robust_search_step.CASES)["tiny" if tiny else "MiniLM size"]
+    bert, adversarial = (robust_search_step.TINY if tiny else robust_search_step.CASES)[
+        "tiny" if tiny else "MiniLM size"
+    ]
     for precision in ("float32", "bf16"):
         common = {"device": "cpu", "threads": threads, "precision": precision}
         step = adversarial_step.Winnow(model, size, batches[0], crop, **common)
@@ -94,7 +98,10 @@ def steps(tiny, threads):
         yield f"gem search step, ResNet-20, batch {images}, {precision}", search.run
         batch, length = (4, 8) if tiny else (16, 64)
         robust = robust_search_step.Winnow(bert, adversarial, batch, length, **common)
-        yield f"robust search step, {'tiny' if tiny else 'MiniLM'} size, {batch}x{length} tokens, {precision}", robust.run
+        yield (
+            f"robust search step, {'tiny' if tiny else 'MiniLM'} size, {batch}x{length} tokens, {precision}",
+            robust.run,
+        )
 
 
 def main(argv=None):

@@ -1,9 +1,9 @@
 """A Gem-Miner search epoch (ResNet-20, CIFAR-sized images).
 
-Plain: a convolution subclass with an autograd.Function for the rounding, clamping by parameter name, a penalty over all scores
-in the autograd graph, torch's SGD, and a DataLoader over PIL transforms, in float32. winnow: the search's own step on images
-that live on the device, in float32 and in bf16. Same weights, start scores, batch size and threads; the losses of five steps on
-the same images and the masks after them are compared first.
+Plain: a convolution subclass with an autograd.Function for the rounding, clamping by parameter name, a penalty over all
+scores in the autograd graph, torch's SGD, and a DataLoader over PIL transforms, in float32. winnow: the search's own
+step on images that live on the device, in float32 and in bf16. Same weights, start scores, batch size and threads; the
+losses of five steps on the same images and the masks after them are compared first.
 
     python -m bench.gem_search_epoch [--device cuda] [--threads 1] [--repeats 5]
 """
@@ -87,7 +87,9 @@ class Plain(Side):
                 module.__class__ = SubnetConv
                 module.setup(scores[f"{name}.weight"])
         self.model.to(self.device)
-        self.optimizer = torch.optim.SGD([p for p in self.model.parameters() if p.requires_grad], lr=TRAIN.lr, momentum=0.9)
+        self.optimizer = torch.optim.SGD(
+            [p for p in self.model.parameters() if p.requires_grad], lr=TRAIN.lr, momentum=0.9
+        )
         self.loader = torch.utils.data.DataLoader(
             images.Pictures(images.split(count, 32), "pad"),
             BATCH,
@@ -153,12 +155,18 @@ def agree(path, plain, ours):
     """Scores near 0.5 round differently after sums in another order, so the losses of later steps part a little."""
     found = {"loss": float(np.abs(plain[0] - ours[0]).max()), "unequal mask bits": float((plain[1] != ours[1]).mean())}
     assert found["loss"] < (0.02 if path == "float32" else 0.2), f"{path}: losses differ by {found['loss']}"
-    assert found["unequal mask bits"] < 0.01, f"{path}: {100 * found['unequal mask bits']:.2f} % of the mask bits differ"
+    assert found["unequal mask bits"] < 0.01, (
+        f"{path}: {100 * found['unequal mask bits']:.2f} % of the mask bits differ"
+    )
     return found
 
 
 def main(argv=None):
-    workers = {"type": int, "default": 0, "help": "worker processes of the plain loader (0: they would share the cores)"}
+    workers = {
+        "type": int,
+        "default": 0,
+        "help": "worker processes of the plain loader (0: they would share the cores)",
+    }
     args = arguments(__doc__, argv, workers=workers, images={"type": int, "default": 768})
     count, batch, width = (16, 16, 4) if args.tiny else (args.images, BATCH, 16)
     settings = {"count": count, "batch": batch, "width": width, "device": args.device, "threads": args.threads}

@@ -1,10 +1,10 @@
 """One short stage of each pipeline on a GPU against the CPU, by the commands that the workflow runs.
 
 Claim: the same configuration gives the same result on a GPU, within TOLERANCE of the final loss (relative) and of every
-accuracy (points). In float32 what is left is the order of sums and, for the robust search, other random masks; bf16 adds
-rounding to 8 bits. Runs float32, bf16 (channels_last always) and bf16 with torch.compile, and with two GPUs or more the first
-of them as two processes; prints images (sentences) a second of the last epoch, its validation included, and the peak memory.
-Exits with 1 when something lies outside, with 0 and "skipped" where there is no GPU.
+accuracy (points). In float32 what is left is the order of sums and, for the robust search, other random masks; bf16
+adds rounding to 8 bits. Runs float32, bf16 (channels_last always) and bf16 with torch.compile, and with two GPUs or
+more the first of them as two processes; prints images (sentences) a second of the last epoch, its validation included,
+and the peak memory. Exits with 1 when something lies outside, with 0 and "skipped" where there is no GPU.
 
     python bench/gpu.py [--quick] [--json docs/benchmarks/gpu.json]
 """
@@ -21,7 +21,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-TOLERANCE = {"float32": (0.05, 5.0), "bf16": (0.1, 8.0), "bf16 compiled": (0.1, 8.0), "float32, 2 processes": (0.05, 5.0)}
+TOLERANCE = {
+    "float32": (0.05, 5.0),
+    "bf16": (0.1, 8.0),
+    "bf16 compiled": (0.1, 8.0),
+    "float32, 2 processes": (0.05, 5.0),
+}
 COMPUTE = {"float32": {}, "bf16": {"precision": "bf16"}, "bf16 compiled": {"precision": "bf16", "compile": True}}
 
 QUICK = {
@@ -33,7 +38,15 @@ QUICK = {
     "epochs": 2,
     "sentences": 120,
 }
-FULL = {"images": 1024, "arch": {"arch": "resnet20"}, "size": 32, "batch": 128, "steps": 5, "epochs": 3, "sentences": 2048}
+FULL = {
+    "images": 1024,
+    "arch": {"arch": "resnet20"},
+    "size": 32,
+    "batch": 128,
+    "steps": 5,
+    "epochs": 3,
+    "sentences": 2048,
+}
 
 
 class Rates(logging.Handler):
@@ -47,7 +60,17 @@ class Rates(logging.Handler):
 
 
 def run(stage: str, config: dict[str, Any], device: str, *extra: str, **files: Path) -> None:
-    arguments = ["--config", json.dumps(config), "--device", device, "--log-level", "info", "--scratch", str(SCRATCH), *extra]
+    arguments = [
+        "--config",
+        json.dumps(config),
+        "--device",
+        device,
+        "--log-level",
+        "info",
+        "--scratch",
+        str(SCRATCH),
+        *extra,
+    ]
     for name, path in files.items():
         arguments += [f"--{name.replace('_', '-')}", str(path)]
     code = importlib.import_module(f"winnow.stages.{stage}").stage.run(arguments)
@@ -56,7 +79,9 @@ def run(stage: str, config: dict[str, Any], device: str, *extra: str, **files: P
 
 
 def imp(scale: dict[str, Any], compute: dict[str, Any], folder: Path, device: str, *extra: str) -> Path:
-    """A dense network, one pruning, one adversarial round; attacks start at the image, so that devices see the same ones."""
+    """A dense network, one pruning, one adversarial round; attacks start at the image, so that devices see the same
+    ones.
+    """
     data = images(scale)
     train = {"epochs": scale["epochs"], "batch_size": scale["batch"], "lr": 0.05, "weight_decay": 5e-4}
     attack = {"eps": 8 / 255, "step_size": 2 / 255, "steps": scale["steps"], "random_start": False}
@@ -115,9 +140,9 @@ def measure(pipeline: Any, scale: dict[str, Any], variant: str, folder: Path, de
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
     RATES.last, begun = 0.0, time.perf_counter()
-    epochs = json.loads(pipeline(scale, compute, folder, device, *(("--processes", "2") if several else ())).read_text())[
-        "epochs"
-    ]
+    epochs = json.loads(
+        pipeline(scale, compute, folder, device, *(("--processes", "2") if several else ())).read_text()
+    )["epochs"]
     last = {k: v for k, v in epochs[-1].items() if k == "loss" or k.startswith("val_")}
     batch = 32 if pipeline is robust else scale["batch"]
     found = {"metrics": last, "wall_seconds": round(time.perf_counter() - begun, 2)}
@@ -131,7 +156,9 @@ def outside(ours: dict[str, float], reference: dict[str, float], variant: str) -
     """What differs by more than the tolerance."""
     relative, points = TOLERANCE[variant]
     allowed = {k: relative * abs(v) if k == "loss" else points for k, v in reference.items()}
-    return [f"{k} {ours[k]:.4g}, on the CPU {v:.4g}" for k, v in reference.items() if not abs(ours[k] - v) <= allowed[k]]
+    return [
+        f"{k} {ours[k]:.4g}, on the CPU {v:.4g}" for k, v in reference.items() if not abs(ours[k] - v) <= allowed[k]
+    ]
 
 
 def main() -> int:
@@ -162,7 +189,8 @@ def main() -> int:
                 found = measure(pipeline, scale, variant, Path(temporary) / pipeline.__name__ / variant, args.device)
                 runs[f"{args.device} {variant}"] = found
                 failures += [
-                    f"{pipeline.__name__}, {variant}: {f}" for f in outside(found["metrics"], reference["metrics"], variant)
+                    f"{pipeline.__name__}, {variant}: {f}"
+                    for f in outside(found["metrics"], reference["metrics"], variant)
                 ]
             report[pipeline.__name__] = runs
             for label, found in runs.items():

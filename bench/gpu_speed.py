@@ -1,16 +1,17 @@
 """What a GPU gets out of the stages that take a grid's hours: examples a second, and what stands in their way.
 
-Each case runs a stage for two epochs, by the command that the workflow runs, on images (texts) made here, and the plain loop that the
-stage stands for: the same network in channels_last, the same precision and optimiser, one batch that lies on the device (for a gem's
-search: training of the weights). Printed are
+Each case runs a stage for two epochs, by the command that the workflow runs, on images (texts) made here, and the plain
+loop that the stage stands for: the same network in channels_last, the same precision and optimiser, one batch that lies
+on the device (for a gem's search: training of the weights). Printed are
 
     examples/s      of the second epoch, and the ratio to the plain loop
     waiting %       of that epoch spent waiting for data
-    of peak %       multiply-accumulates of the training (winnow.pipelines.cost) over those of one large matrix product in that precision
-    first epoch s   beyond the second's: allocation, choice of kernels, compiling
+    of peak %       multiply-accumulates of the training (winnow.pipelines.cost) over those of one large matrix product
+    in that precision first epoch s   beyond the second's: allocation, choice of kernels, compiling
     peak MiB        largest allocation
 
-    python -m bench.gpu_speed [--device cuda] [--tiny] [--json FILE]      exits with 0 and "skipped" where there is no GPU
+    python -m bench.gpu_speed [--device cuda] [--tiny] [--json FILE]      exits with 0 and "skipped" where there is no
+    GPU
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ def plain_rate(scale: dict[str, Any], compute: dict[str, Any], attack: dict[str,
 
     model = build(Model(arch=scale["arch"]), 10).to(device=device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    x = torch.rand(scale["batch"], 3, scale["side"], scale["side"], device=device).contiguous(memory_format=torch.channels_last)
+    x = torch.rand(scale["batch"], 3, scale["side"], scale["side"], device=device).contiguous(
+        memory_format=torch.channels_last
+    )
     y = torch.arange(scale["batch"], device=device) % 10
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = compute["precision"] == "tf32"
 
@@ -90,7 +93,9 @@ def plain_rate(scale: dict[str, Any], compute: dict[str, Any], attack: dict[str,
                 for _ in range(attack["steps"]):
                     delta.requires_grad_(True)
                     (gradient,) = torch.autograd.grad(F.cross_entropy(model(x + delta), y), delta)
-                    moved = (delta.detach() + attack["step_size"] * gradient.sign()).clamp(-attack["eps"], attack["eps"])
+                    moved = (delta.detach() + attack["step_size"] * gradient.sign()).clamp(
+                        -attack["eps"], attack["eps"]
+                    )
                     delta = (x + moved).clamp(0, 1) - x
                 model.train()
                 seen = x + delta
@@ -135,15 +140,33 @@ def measure(case: str, scale: dict[str, Any], compute: dict[str, Any], folder: P
         torch.cuda.reset_peak_memory_stats()
     attack = PGD3 if case == "pgd3" else None
     train = {"epochs": 2, "batch_size": scale["batch"], "lr": 0.01}
-    config = {"data": image_set(folder, scale), "train": train, "compute": {**compute, "deterministic": False}, "seed": 0}
+    config = {
+        "data": image_set(folder, scale),
+        "train": train,
+        "compute": {**compute, "deterministic": False},
+        "seed": 0,
+    }
     model = {"arch": scale["arch"]}
     if case == "gem":
         init = {"model": model, "init": {"init": "signed_constant"}, "data": config["data"], "seed": 0}
-        arguments = ["--config", json.dumps(init), "--data-root", str(folder), "--device", "cpu", "--log-level", "warning"]
-        if code := importlib.import_module("winnow.stages.gem_init").stage.run([*arguments, "--out", str(folder / "init")]):
+        arguments = [
+            "--config",
+            json.dumps(init),
+            "--data-root",
+            str(folder),
+            "--device",
+            "cpu",
+            "--log-level",
+            "warning",
+        ]
+        if code := importlib.import_module("winnow.stages.gem_init").stage.run(
+            [*arguments, "--out", str(folder / "init")]
+        ):
             sys.exit(code)
         search = {"algo": "hc_iter", "target_sparsity": 20, "iter_period": 1, "lmbda": 1e-6, "regularization": "L2"}
-        found = stage("gem_search", {**config, "search": search}, folder, device, init="init", out="t", order="o", metrics="m")
+        found = stage(
+            "gem_search", {**config, "search": search}, folder, device, init="init", out="t", order="o", metrics="m"
+        )
     else:
         method = {"method": "adv" if attack else "std", "attack": attack, "model": model}
         found = stage("pretrain", {**config, **method}, folder, device, out="w", metrics="m")
@@ -188,13 +211,16 @@ def main() -> int:
                 found = report[f"{case} {name}"] = measure(case, sized, compute, Path(folder), args.device)
             ratio = found["examples_per_second"] / found["plain_examples_per_second"]
             print(
-                f"{case:5} {sized['arch']}/{sized['side']} {name:14} {found['examples_per_second']:9.1f} examples/s ({ratio:.2f} x plain)  "
+                f"{case:5} {sized['arch']}/{sized['side']} {name:14} {found['examples_per_second']:9.1f} examples/s "
+                f"({ratio:.2f} x plain)  "
                 f"waiting {found['waiting_percent']} %  {found['of_peak_percent']} % of peak  first epoch "
                 f"{found['first_epoch_extra_seconds']:+.2f} s  {found['peak_mib'] or '-'} MiB", flush=True,
             )  # fmt: skip
     if args.json:
         device = torch.cuda.get_device_name() if args.device.startswith("cuda") else "cpu"
-        args.json.write_text(json.dumps({"device": device, "torch": torch.__version__, "cases": report}, indent=1) + "\n")
+        args.json.write_text(
+            json.dumps({"device": device, "torch": torch.__version__, "cases": report}, indent=1) + "\n"
+        )
     return 0
 
 

@@ -1,9 +1,10 @@
 """Loading 500x375 JPEG photographs for training (RandomResizedCrop 224, flip) and evaluation (256, centre crop 224).
 
-Plain: torchvision's ImageFolder with the transforms of every ImageNet recipe, in a DataLoader, on the boxes that winnow draws.
-winnow: `Loader` on the same files; on a set packed at 256 pixels, resized by the CPU; and what the CPU has left to do for such a set
-when a GPU resizes. All in one process on one core, so a ratio is that of images a second a core. Pixels are compared first: those
-of files within one level of 255, the packed set's with torchvision on the packed images.
+Plain: torchvision's ImageFolder with the transforms of every ImageNet recipe, in a DataLoader, on the boxes that winnow
+draws. winnow: `Loader` on the same files; on a set packed at 256 pixels, resized by the CPU; and what the CPU has left
+to do for such a set when a GPU resizes. All in one process on one core, so a ratio is that of images a second a core.
+Pixels are compared first: those of files within one level of 255, the packed set's with torchvision on the packed
+images.
 
     python -m bench.image_loading [--threads 1] [--repeats 5]
 """
@@ -37,7 +38,10 @@ def photographs(folder: Path, count: int) -> None:
     from PIL import Image
 
     spec, rng = importlib.util.find_spec("sklearn"), np.random.default_rng(0)
-    whole = [Image.open(Path(spec.submodule_search_locations[0]) / "datasets/images" / n) for n in ("china.jpg", "flower.jpg")]
+    whole = [
+        Image.open(Path(spec.submodule_search_locations[0]) / "datasets/images" / n)
+        for n in ("china.jpg", "flower.jpg")
+    ]
     for split in ("train", "test"):
         for i in range(count):
             path = folder / split / f"c{i % 2}" / f"{i:04d}.jpg"
@@ -152,7 +156,12 @@ def main(argv=None):
         packing.pack(folder / "photos", folder / "packed", packing.Resize(image_size=256))
         for case, training in (("train", True), ("test", False)):
             own = {"folder": folder, "training": training, "threads": args.threads}
-            paths = {PLAIN: (Plain, own), "files": (Files, own), "packed": (PackedSet, own), "packed for a GPU": (ForGPU, own)}
+            paths = {
+                PLAIN: (Plain, own),
+                "files": (Files, own),
+                "packed": (PackedSet, own),
+                "packed for a GPU": (ForGPU, own),
+            }
             run.add(*race(f"{case} images, 500x375 JPEG to {SIZE}", paths, agree, GOALS[case], args))
     run.write()
 

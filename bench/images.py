@@ -1,4 +1,6 @@
-"""What the vision benches share: uint8 images, the same network on every path, and the plain path's data, mask and attack."""
+"""What the vision benches share: uint8 images, the same network on every path, and the plain path's data, mask and
+attack.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def split(images: int, size: int, classes: int = 10) -> Split:
 
 
 def network(model: Model, size: int) -> torch.nn.Module:
-    """`model` from a fixed seed, its running statistics those of random images: logits and gradients of ordinary size."""
+    """`model` from a fixed seed, its running statistics those of random images: logits and gradients of ordinary
+    size.
+    """
     torch.manual_seed(0)
     made = models.build(model, 10)
     layers = [m for m in made.modules() if isinstance(m, torch.nn.BatchNorm2d)]
@@ -62,7 +66,11 @@ class Pictures(torch.utils.data.Dataset):
         transforms = torchvision().transforms
         self.images = [Image.fromarray(np.ascontiguousarray(x.transpose(1, 2, 0))) for x in split.images]
         self.labels = split.labels
-        crops = {"pad": [transforms.RandomCrop(size, padding=4)], "resized": [transforms.RandomResizedCrop(size)], None: []}
+        crops = {
+            "pad": [transforms.RandomCrop(size, padding=4)],
+            "resized": [transforms.RandomResizedCrop(size)],
+            None: [],
+        }
         flips = [transforms.RandomHorizontalFlip()] if crop else []
         self.transform = transforms.Compose([*crops[crop], *flips, transforms.ToTensor()])
 

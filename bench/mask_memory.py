@@ -1,8 +1,9 @@
-"""Peak memory of a robust-ticket search step over plain fine-tuning of the same matrices, in copies of the masked weights.
+"""Peak memory of a robust-ticket search step over plain fine-tuning of the same matrices, in copies of the masked
+weights.
 
-Claim: the masks, their noise and their gradients take about 3 copies of the masked weights more than training the weights
-does. Each path takes two optimiser steps in a process of its own: on the CPU its peak resident set, on a GPU its peak of
-allocated memory.
+Claim: the masks, their noise and their gradients take about 3 copies of the masked weights more than training the
+weights does. Each path takes two optimiser steps in a process of its own: on the CPU its peak resident set, on a GPU
+its peak of allocated memory.
 
     python -m bench.mask_memory [--device cuda] [--batch 8] [--length 32]
 """
@@ -67,7 +68,9 @@ class Search(FineTuning):
 
 def main(argv=None):
     args = arguments(__doc__, argv, batch={"type": int, "default": 8}, length={"type": int, "default": 32})
-    os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # glibc then gives freed tensors back, so the resident set is what is in use
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = (
+        "65536"  # glibc then gives freed tensors back, so the resident set is what is in use
+    )
     name = "tiny" if args.tiny else "BERT-base size"
     settings = {"size": (TINY | CASES)[name][0], "batch": args.batch, "length": args.length}
     run, peaks = Run("mask_memory", args), {}

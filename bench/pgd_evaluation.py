@@ -1,8 +1,9 @@
 """Robust accuracy under PGD-20: batches, attack, prediction.
 
-Plain: advertorch's LinfPGDAttack on a model in evaluation mode, a DataLoader over PIL images. winnow: `robust_accuracy`, as the
-evaluation stage calls it. Same weights, batch size and threads. The labels are the network's own clean predictions and the
-radius is small, so that some images survive; the accuracies of both paths without a random start are compared first.
+Plain: advertorch's LinfPGDAttack on a model in evaluation mode, a DataLoader over PIL images. winnow:
+`robust_accuracy`, as the evaluation stage calls it. Same weights, batch size and threads. The labels are the network's
+own clean predictions and the radius is small, so that some images survive; the accuracies of both paths without a
+random start are compared first.
 
     python -m bench.pgd_evaluation [--device cuda] [--threads 1] [--repeats 5]
 """

@@ -1,8 +1,10 @@
-"""Does bf16 autocast change what is found? Each pipeline's training on the embedded data, float32 against bf16, three seeds.
+"""Does bf16 autocast change what is found? Each pipeline's training on the embedded data, float32 against bf16, three
+seeds.
 
-The jobs and settings are the demo's: adversarial pre-training (SA and RA on held-out digits), the gem search and the training
-of its ticket, the robust-ticket search of the tiny BERT. For each accuracy: mean and standard deviation over the seeds, and the
-difference of the means in units of the pooled standard deviation (of float32 and bf16). Takes about 10 minutes on two cores; not in `make bench`.
+The jobs and settings are the demo's: adversarial pre-training (SA and RA on held-out digits), the gem search and the
+training of its ticket, the robust-ticket search of the tiny BERT. For each accuracy: mean and standard deviation over
+the seeds, and the difference of the means in units of the pooled standard deviation (of float32 and bf16). Takes about
+10 minutes on two cores; not in `make bench`.
 
     python -m bench.precision [--jobs 2]
 """
@@ -61,7 +63,15 @@ def gems(section, folder, precision, seed):
     tune = plain(rare_gems.finetune(section, e.name, "gem_miner", str(seed)))
     for config in (search, tune):
         config["compute"] = {**config["compute"], "precision": precision}
-    stage("gem_search", search, folder, out=mask, order=folder / "order.safetensors", metrics=folder / "search.json", init=init)
+    stage(
+        "gem_search",
+        search,
+        folder,
+        out=mask,
+        order=folder / "order.safetensors",
+        metrics=folder / "search.json",
+        init=init,
+    )
     stage("train", tune, folder, out=folder / "t.safetensors", metrics=folder / "t.json", init=init, mask=mask)
     found = json.loads((folder / "t.json").read_text())
     return {
@@ -122,7 +132,8 @@ def main(argv=None):
         models(config.robust_bert, folder / "robust")
         found = {}
         for part, section, measure in (
-            ("double_win", config.double_win, adversarial), ("rare_gems", config.rare_gems, gems), ("robust", config.robust_bert, robust),
+            ("double_win", config.double_win, adversarial), ("rare_gems", config.rare_gems, gems),
+            ("robust", config.robust_bert, robust),
         ):  # fmt: skip
             jobs = {
                 (p, s): pool.submit(measure, section, folder / part / f"{p}{s}", p, s)

@@ -1,4 +1,5 @@
-"""One table of all measurements against their goals, from docs/benchmarks/*.json; rewrites its block in docs/performance.md.
+"""One table of all measurements against their goals, from docs/benchmarks/*.json; rewrites its block in
+docs/performance.md.
 
 python -m bench.report
 """
@@ -17,7 +18,8 @@ from bench.common import FOLDER, met
 PAGE = FOLDER.parent / "performance.md"
 BUSY = 5.0  # percent of the machine that others may use before a measurement is marked
 ORDER = (
-    "adversarial_step", "pgd_evaluation", "gem_search_epoch", "robust_search_step", "mask_memory", "text_attack", "image_loading", "ticket", "sparse", "workflow",
+    "adversarial_step", "pgd_evaluation", "gem_search_epoch", "robust_search_step", "mask_memory", "text_attack",
+    "image_loading", "ticket", "sparse", "workflow",
 )  # fmt: skip
 
 
@@ -39,7 +41,9 @@ def table(records: Iterable[dict[str, Any]]) -> str:
             goal = "" if row["goal"] is None else f"{'≤' if row['at_most'] else '≥'} {_number(row['goal'])}{_unit(row)}"
             verdict = {None: "", True: "met", False: "missed"}[met(row)]
             times = [_number(row[k]) if k in row else "" for k in ("plain_seconds", "seconds")]
-            lines.append(f"| {row['case']} | {row['path']}{mark} | {times[0]} | {times[1]} | {value} | {goal} | {verdict} |")
+            lines.append(
+                f"| {row['case']} | {row['path']}{mark} | {times[0]} | {times[1]} | {value} | {goal} | {verdict} |"
+            )
     return "\n".join(lines)
 
 
@@ -55,16 +59,16 @@ def heading(records: dict[str, dict[str, Any]], timed: bool = True) -> str:
     """The machine, the day, and, of what is `timed`, whether anything else ran meanwhile."""
     record = next(iter(records.values()))
     m = record["machine"]
-    chip = m.get("gpu") or f"{m['processor']}, {m['cores']} cores{', bf16 instructions' if m['bf16_instructions'] else ''}"
-    text = (
-        f"{chip}; {record['threads']} thread{'s' * (record['threads'] > 1)} a path; torch {m['torch']}, Python {m['python']}; "
+    chip = (
+        m.get("gpu") or f"{m['processor']}, {m['cores']} cores{', bf16 instructions' if m['bf16_instructions'] else ''}"
     )
+    text = f"{chip}; {record['threads']} thread{'s' * (record['threads'] > 1)} a path; "
+    text += f"torch {m['torch']}, Python {m['python']}; "
     text += f"{max(r['date'] for r in records.values())}."
     busy = [n for n, r in records.items() if timed and r["others_percent"] > BUSY]
     if busy:
-        text += (
-            f"\n\\* Other programs used more than {BUSY:g} % of the machine meanwhile; to be taken again: {', '.join(busy)}."
-        )
+        text += f"\n\\* Other programs used more than {BUSY:g} % of the machine meanwhile; to be taken again: "
+        text += f"{', '.join(busy)}."
     return text
 
 
@@ -86,7 +90,9 @@ def floor_table(record: dict[str, Any]) -> str:
     ]
     for r in (r for r in record["rows"] if r["case"] != "machine"):
         shares = ", ".join(f"{k} {100 * v:.0f} %" for k, v in r["largest"].items())
-        numbers = " | ".join(_number(v) for v in (r["gflop"], r["gigabytes"], r["floor_seconds"], r["seconds"], r["value"]))
+        numbers = " | ".join(
+            _number(v) for v in (r["gflop"], r["gigabytes"], r["floor_seconds"], r["seconds"], r["value"])
+        )
         lines.append(f"| {r['case']} | {numbers} | {shares} |")
     return "\n".join(lines)
 

@@ -1,7 +1,9 @@
-"""One robust-ticket search step: several adversarial steps of FreeLB with a mask sample at each, their gradients summed.
+"""One robust-ticket search step: several adversarial steps of FreeLB with a mask sample at each, their gradients
+summed.
 
-Plain: one mask module per linear layer (uniform noise, logarithms, sigmoid and clamp under autograd), FreeLB written out.
-winnow: the search's own step. Same weights, batch and threads; with the same noise, loss and score gradients are compared first.
+Plain: one mask module per linear layer (uniform noise, logarithms, sigmoid and clamp under autograd), FreeLB written
+out. winnow: the search's own step. Same weights, batch and threads; with the same noise, loss and score gradients are
+compared first.
 
     python -m bench.robust_search_step [--device cuda] [--threads 1] [--repeats 5]
 """
@@ -23,7 +25,8 @@ from winnow.train.device import autocast, configure
 
 MASKS = HardConcrete()
 GOALS = {"cpu": {"float32": 1.15, "bf16": 1.7}, "cuda": {"float32": 3.0, "bf16": 3.0}}
-CASES = {  # layers, hidden, heads, intermediate, adversarial steps (one in the large one, to save time: all cost the same)
+# layers, hidden, heads, intermediate, adversarial steps (one in the large one, to save time: all cost the same)
+CASES = {
     "MiniLM size": ((6, 384, 12, 1536), 5),
     "BERT-base size": ((12, 768, 12, 3072), 1),
 }
@@ -68,7 +71,8 @@ def inputs(batch, length, hidden, device):
     g = torch.Generator().manual_seed(1)
     shape = (batch, length)
     found = {
-        "input_ids": torch.randint(1000, 30000, shape, generator=g), "attention_mask": torch.ones(shape, dtype=torch.int64),
+        "input_ids": torch.randint(1000, 30000, shape, generator=g),
+        "attention_mask": torch.ones(shape, dtype=torch.int64),
         "token_type_ids": torch.zeros(shape, dtype=torch.int64), "labels": torch.randint(0, 2, shape[:1], generator=g),
     }  # fmt: skip
     uniform = torch.rand((*shape, hidden), generator=g) * 2 - 1
@@ -82,7 +86,9 @@ def mask_noise(name, shape):
 
 
 class Side:
-    """What both paths do the same way: the answer is the loss and the score gradients of the first and the last matrix."""
+    """What both paths do the same way: the answer is the loss and the score gradients of the first and the last
+    matrix.
+    """
 
     def answer(self):
         loss = self.with_noise()

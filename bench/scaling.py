@@ -1,7 +1,9 @@
-"""How time grows with epochs, images, rounds and jobs, and memory with the batch: points, a straight line, and its misfit.
+"""How time grows with epochs, images, rounds and jobs, and memory with the batch: points, a straight line, and its
+misfit.
 
-Each point is the median of --repeats runs. The line is fitted with relative weights, so that small and large points count
-alike; the misfit is the largest distance of a point from it, in percent of the point. Takes about 15 minutes; not in `make bench`.
+Each point is the median of --repeats runs. The line is fitted with relative weights, so that small and large points
+count alike; the misfit is the largest distance of a point from it, in percent of the point. Takes about 15 minutes; not
+in `make bench`.
 
     python -m bench.scaling [--threads 1] [--repeats 3]
 """
@@ -59,7 +61,8 @@ def images(repeats, tiny, threads):
     """A gem search epoch against the number of images."""
     points = []
     for n in (128, 256) if tiny else (256, 512, 1024, 2048, 4096):
-        path = Timed(gem_search_epoch.Winnow, {"count": n, "batch": gem_search_epoch.BATCH, "width": 4 if tiny else 16, "device": "cpu", "threads": threads,
+        path = Timed(gem_search_epoch.Winnow,
+         {"count": n, "batch": gem_search_epoch.BATCH, "width": 4 if tiny else 16, "device": "cpu", "threads": threads,
                                                "precision": "float32"})  # fmt: skip
         points.append((n, statistics.median([path.seconds()[0] for _ in range(repeats + 1)][1:])))
     return line("gem search epoch, ResNet-20", "images", "s", points)
@@ -119,16 +122,24 @@ def main(argv=None):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run.add(
-            epochs(folder, args.repeats, args.tiny), rounds(folder, args.tiny), images(args.repeats, args.tiny, args.threads)
+            epochs(folder, args.repeats, args.tiny),
+            rounds(folder, args.tiny),
+            images(args.repeats, args.tiny, args.threads),
         )
         if not args.tiny:
             run.add(jobs(folder, args.repeats, args.tiny))
     common = {"device": "cpu", "threads": args.threads, "precision": "float32"}
-    resnet = dict(zip(("model", "size", "batch", "crop"), adversarial_step.CASES["ResNet-18 32x32"], strict=True)) | common
-    run.add(memory("PGD-10 training step, ResNet-18 32x32", adversarial_step.Winnow, resnet, (8, 16, 32, 64), args.tiny))
+    resnet = (
+        dict(zip(("model", "size", "batch", "crop"), adversarial_step.CASES["ResNet-18 32x32"], strict=True)) | common
+    )
+    run.add(
+        memory("PGD-10 training step, ResNet-18 32x32", adversarial_step.Winnow, resnet, (8, 16, 32, 64), args.tiny)
+    )
     if not args.tiny:
         bert = {"size": robust_search_step.CASES["MiniLM size"][0], "steps": 2, "length": 64, **common}
-        run.add(memory("robust search step, MiniLM size", robust_search_step.Winnow, bert, (4, 8, 16, 32, 64), args.tiny))
+        run.add(
+            memory("robust search step, MiniLM size", robust_search_step.Winnow, bert, (4, 8, 16, 32, 64), args.tiny)
+        )
     run.write()
     print(f"{time.time() - begun:.0f} s in all")
 

@@ -1,9 +1,9 @@
 """Networks under tickets, dense against `winnow.sparse`: ResNet-20 gems, a ResNet-50 ticket, and BERT-size layers.
 
-Plain: the dense network under its mask in evaluation mode, channels_last. winnow: the same outputs, each layer in the way that is
-fastest here. The masks are random, with Erdős–Rényi-kernel densities in ResNet-20 (small layers keep more, as gems do) unless
---weights and --mask name a trained gem; the ResNet-50 ticket is by magnitude. How long a way takes depends on the places of the kept
-weights only through emptied channels and columns.
+Plain: the dense network under its mask in evaluation mode, channels_last. winnow: the same outputs, each layer in the
+way that is fastest here. The masks are random, with Erdős–Rényi-kernel densities in ResNet-20 (small layers keep more,
+as gems do) unless --weights and --mask name a trained gem; the ResNet-50 ticket is by magnitude. How long a way takes
+depends on the places of the kept weights only through emptied channels and columns.
 
     python -m bench.sparse [--threads 1] [--weights W --mask M] [--batches 1 64]
 """
@@ -50,7 +50,9 @@ def network(what, method, percent, files):
         return model.eval(), Ticket({n: rng.random(tuple(model.get_parameter(n).shape)) < percent / 100 for n in names})
     if files:
         return models.load_pretrained(Path(files[0]))[0].eval(), Ticket.load(files[1])
-    model = models.build(Model(**(GEM if what == "resnet20" else {"arch": what})), 1000 if what == "resnet50" else 10).eval()
+    model = models.build(
+        Model(**(GEM if what == "resnet20" else {"arch": what})), 1000 if what == "resnet50" else 10
+    ).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.2)
@@ -87,7 +89,8 @@ class Sparse(Dense):
         self.network = sparse(self.model, self.ticket, keep_plans=False)
         plan = self.network.plan(self.x)
         print(
-            f"  ways {self.network.ways(plan)}, {self.network.smaller_layers} smaller layers, {self.ticket.remaining_percent:.3g} % remain"
+            f"  ways {self.network.ways(plan)}, {self.network.smaller_layers} smaller layers, "
+            f"{self.ticket.remaining_percent:.3g} % remain"
         )
 
 
@@ -114,7 +117,14 @@ def main(argv=None):
     if args.tiny:
         cases = [("resnet8", "erk", 5, (2, 3, 8, 8), 2, None)]
     for what, method, percent, shape, loops, goal in cases:
-        settings = {"what": what, "method": method, "percent": percent, "shape": shape, "threads": args.threads, "loops": loops}
+        settings = {
+            "what": what,
+            "method": method,
+            "percent": percent,
+            "shape": shape,
+            "threads": args.threads,
+            "loops": loops,
+        }
         settings["files"] = files if what == "resnet20" and percent == 5 else ()
         case = f"{what}, {percent:g} % remaining, batch {shape[0]}"
         run.add(*race(case, {PLAIN: (Dense, settings), "winnow": (Sparse, settings)}, agree, {"winnow": goal}, args))

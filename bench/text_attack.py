@@ -1,9 +1,9 @@
 """One attacked text (TextFooler's search with a sentence encoder), both sides querying a BERT of MiniLM's size.
 
-Plain: TextAttack with its HuggingFaceModelWrapper (pads to the tokenizer's maximum, set to the training length), one text at a
-time through the constraint stack, and an encoder asked for each pair anew. `batched`: the same with TextAttack's default of 32
-texts a call. winnow: its victim, word list and sentence encoder. Every round attacks a new text; the rows (text, status,
-queries) of all paths must be equal.
+Plain: TextAttack with its HuggingFaceModelWrapper (pads to the tokenizer's maximum, set to the training length), one
+text at a time through the constraint stack, and an encoder asked for each pair anew. `batched`: the same with
+TextAttack's default of 32 texts a call. winnow: its victim, word list and sentence encoder. Every round attacks a new
+text; the rows (text, status, queries) of all paths must be equal.
 
     python -m bench.text_attack [--model FOLDER] [--encoder FOLDER] [--neighbours FILE --table FILE] [--repeats 5]
 
@@ -46,7 +46,9 @@ class Side:
     """`batch_size` None: winnow's own attack; else TextAttack's wrapper with that many texts a call."""
 
     def __init__(self, model, encoder, neighbours, table, count, batch_size, device, threads):
-        configure(Compute(threads=threads), torch.device("cpu")) if batch_size is None else torch.set_num_threads(threads)
+        configure(Compute(threads=threads), torch.device("cpu")) if batch_size is None else torch.set_num_threads(
+            threads
+        )
         compat.textattack()
         from winnow.text.attacks.parts import Victim
 
@@ -92,7 +94,9 @@ def plain_attack(fast, model, tokenizer, batch_size, folder, device):
             found = []
             for i in range(0, len(sentences), batch_size):
                 texts = sentences[i : i + batch_size]
-                part = words(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt").to(device)
+                part = words(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt").to(
+                    device
+                )
                 hidden = network(**part).last_hidden_state
                 mask = part["attention_mask"][:, :, None].float()
                 found.append(((hidden * mask).sum(1) / mask.sum(1)).cpu())

@@ -1,7 +1,9 @@
-"""Loading a ticket and applying it, writing it, and its size: ResNet-50's 23.5 million prunable weights, 20 % of them kept.
+"""Loading a ticket and applying it, writing it, and its size: ResNet-50's 23.5 million prunable weights, 20 % of them
+kept.
 
-Plain: the float32 masks that torch.nn.utils.prune makes, through torch.save and torch.load. winnow: one bit a weight in a
-safetensors file, every count checked on reading, written atomically and synced to the disk. The pruned weights are compared.
+Plain: the float32 masks that torch.nn.utils.prune makes, through torch.save and torch.load. winnow: one bit a weight in
+a safetensors file, every count checked on reading, written atomically and synced to the disk. The pruned weights are
+compared.
 
     python -m bench.ticket [--repeats 5]
 """
@@ -88,7 +90,11 @@ def main(argv=None):
     with tempfile.TemporaryDirectory() as folder:
         settings = {"arch": arch, "width": width, "folder": folder, "threads": args.threads}
         for what, plain, ours in (("load and apply", PlainLoad, WinnowLoad), ("write", PlainSave, WinnowSave)):
-            run.add(*race(f"ticket, {arch}: {what}", {PLAIN: (plain, settings), "winnow": (ours, settings)}, agree, {}, args))
+            run.add(
+                *race(
+                    f"ticket, {arch}: {what}", {PLAIN: (plain, settings), "winnow": (ours, settings)}, agree, {}, args
+                )
+            )
         sizes = [(Path(folder) / f"{kind}.ticket").stat().st_size for kind in ("WinnowSave", "PlainSave")]
         share = sizes[0] / sizes[1]
         goal = None if args.tiny else SIZE_GOAL  # a tiny file is mostly its header

@@ -1,8 +1,9 @@
-"""The workflow's own time: dry runs of the papers' configurations, a run with nothing to do, and what a job costs to start.
+"""The workflow's own time: dry runs of the papers' configurations, a run with nothing to do, and what a job costs to
+start.
 
 A job's overhead is the time from the start of its process to its first step (the first batch trained on, evaluated or
-attacked): interpreter, imports, data, weights. It is measured on the demo's own commands, so it needs a finished `make demo` in
-the working folder; without one, only the dry runs and the start of a light stage are measured.
+attacked): interpreter, imports, data, weights. It is measured on the demo's own commands, so it needs a finished `make
+demo` in the working folder; without one, only the dry runs and the start of a light stage are measured.
 
     python -m bench.workflow [--repeats 5]
 """
@@ -45,7 +46,9 @@ HEAVY = {  # stage -> (the stage whose start stands for its own, where its first
     **{s: ("transfer", TRAINS) for s in ("pretrain", "train", "transfer")},
     **{s: ("gem_search", TRAINS) for s in ("gem_search", "gem_sanity")},
     **{s: ("finetune_text", TRAINS) for s in ("import_text_model", "finetune_text", "search_robust_ticket")},
-    **{s: ("transfer", TRAINS) for s in ("export_ticket", "import_ticket", "import_weights", "gem_init")},  # they import torch
+    **{
+        s: ("transfer", TRAINS) for s in ("export_ticket", "import_ticket", "import_weights", "gem_init")
+    },  # they import torch
     **{f"{s}_plots": ("transfer", TRAINS) for s in NAMES},  # matplotlib is quicker
     "evaluate": ("evaluate", EVALUATES),
     "attack_text": ("attack_text", ATTACKS),
@@ -94,7 +97,9 @@ def dry_run(*words):
 
 
 def dry_runs():
-    """A dry run of each paper's configuration; files that users bring are there, but empty. Then Snakemake's own share of the largest."""
+    """A dry run of each paper's configuration; files that users bring are there, but empty. Then Snakemake's own share
+    of the largest.
+    """
     rows, total, most = [], 0.0, 0
     for name in PAPER:
         path = ROOT / f"config/paper/{name}.yaml"
@@ -105,7 +110,9 @@ def dry_runs():
                 if not asset.startswith("data/attack_assets/"):
                     (Path(folder) / asset).parent.mkdir(parents=True, exist_ok=True)
                     (Path(folder) / asset).touch()
-            taken, jobs = dry_run("--directory", folder, *tables, "--configfile", str(path), "--config", "check_data=false")
+            taken, jobs = dry_run(
+                "--directory", folder, *tables, "--configfile", str(path), "--config", "check_data=false"
+            )
         total, most = total + taken, max(most, jobs)
         rows.append(measured("dry run of a paper's configuration", f"{name}, {jobs} jobs", taken, "s"))
     rows.append(measured("dry run of the papers' configurations", "all together", total, "s", 10.0))
@@ -119,7 +126,9 @@ def dry_runs():
 
 
 def plans():
-    """A plan of each paper's configuration with every job's requests under the SLURM profile, at the same time: `make -j plan EACH=1`."""
+    """A plan of each paper's configuration with every job's requests under the SLURM profile, at the same time: `make
+    -j plan EACH=1`.
+    """
     files = [f"config/paper/{name}.yaml" for name in PAPER]
     command = ["make", f"-j{os.cpu_count()}", "-O", "plan", "EACH=1", f"CONFIG={' '.join(files)}", f"VENV={sys.prefix}"]
     taken, text = seconds(command, cwd=ROOT)
@@ -138,7 +147,9 @@ def light_start(repeats):
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.safetensors"
         write_tensors(
-            weights, {"conv.weight": np.ones((2, 2, 3, 3), np.float32)}, {"kind": "weights", "prunable": ["conv.weight"]}
+            weights,
+            {"conv.weight": np.ones((2, 2, 3, 3), np.float32)},
+            {"kind": "weights", "prunable": ["conv.weight"]},
         )
         command = [
             sys.executable,
@@ -192,7 +203,9 @@ def overhead(light, repeats):
     for representative, patches in dict(HEAVY.values()).items():
         starts[representative], times = first_step(commands[representative], patches, repeats)
         rows.append(
-            measured("job overhead, process start to first step", representative, starts[representative], "s", spread=times)
+            measured(
+                "job overhead, process start to first step", representative, starts[representative], "s", spread=times
+            )
         )
     spent = sum(n * (starts[HEAVY[s][0]] if s in HEAVY else light) for s, n in counts.items())
     share = 100 * spent / job_seconds(Path("results"))
@@ -214,11 +227,14 @@ def main(argv=None):
         run.add(*dry_runs(), plans())
     if not args.tiny and demo_is_finished():
         times = [seconds(snakemake("--cores", "2", "--quiet", "all"))[0] for _ in range(args.repeats)]
-        run.add(measured("a run with nothing to do", "the demo again", statistics.median(times), "s", spread=spread(times)))
+        run.add(
+            measured("a run with nothing to do", "the demo again", statistics.median(times), "s", spread=spread(times))
+        )
         run.add(*overhead(light, args.repeats))
     elif not args.tiny:
         print(
-            "workflow: no finished demo of this code in this folder, so no-op run and job overhead are left out; run `make demo` first"
+            "workflow: no finished demo of this code in this folder, so no-op run and job overhead are left out; run "
+            "`make demo` first"
         )
     run.write()
 

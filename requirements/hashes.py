@@ -1,8 +1,8 @@
 """Writes requirements/hashes.txt: every line of lock.txt with the sha256 of each file of that version.
 
-hashes.py HASHED REPORT: what `uv pip compile --generate-hashes` wrote, and the report of `pip install --dry-run` on this machine. A file
-that this machine would install and the index does not list (a CPU build of torch, say) is added: both are installed from then on.
-hashes.py --bom FILE: keeps what cyclonedx-py wrote as requirements/bom.json.
+hashes.py HASHED REPORT: what `uv pip compile --generate-hashes` wrote, and the report of `pip install --dry-run` on
+this machine. A file that this machine would install and the index does not list (a CPU build of torch, say) is added:
+both are installed from then on. hashes.py --bom FILE: keeps what cyclonedx-py wrote as requirements/bom.json.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def main(hashed: str, report: str) -> None:
     lines = ["# Made by requirements/lock.sh from lock.txt; edit pyproject.toml and run: make lock"]
     for line in (here / "lock.txt").read_text().splitlines():
         if line and not line.startswith("#"):
-            lines.append(" \\\n".join([line, *(f"    --hash={h}" for h in sorted(known[canonical(line.split("==")[0])]))]))
+            lines.append(
+                " \\\n".join([line, *(f"    --hash={h}" for h in sorted(known[canonical(line.split("==")[0])]))])
+            )
     (here / "hashes.txt").write_text("\n".join(lines) + "\n")
 
 

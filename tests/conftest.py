@@ -23,7 +23,9 @@ def shared_folder() -> Path | None:
 
 
 def copy_of_project(folder: Path, origin: Path = ROOT) -> Path:
-    """A copy of everything that decides what runs, with files that are new: what a fresh clone gives. Returns its Snakefile."""
+    """A copy of everything that decides what runs, with files that are new: what a fresh clone gives. Returns its
+    Snakefile.
+    """
     for name in ("config", "envs", "profiles", "src", "workflow"):
         ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
         shutil.copytree(origin / name, folder / name, copy_function=shutil.copyfile, ignore=ignored)
@@ -87,6 +89,15 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
     module = importlib.import_module("winnow.stages.pretrain")
     config = {"method": "std", "data": DIGITS, "model": MODEL, "train": TRAIN, "compute": {}, "seed": 0}
     out = folder / "dense.safetensors"
-    arguments = ["--config", json.dumps(config), "--out", str(out), "--metrics", str(folder / "dense.json"), "--device", "cpu"]
+    arguments = [
+        "--config",
+        json.dumps(config),
+        "--out",
+        str(out),
+        "--metrics",
+        str(folder / "dense.json"),
+        "--device",
+        "cpu",
+    ]
     assert module.stage.run([*arguments, "--scratch", str(folder / "scratch")]) == 0
     return out

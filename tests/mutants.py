@@ -1,11 +1,13 @@
-"""Wrong code, one mistake at a time: does the suite notice? `python tests/mutants.py [--each N] [--write] [MODULE ...]`.
+"""Wrong code, one mistake at a time: does the suite notice? `python tests/mutants.py [--each N] [--write] [MODULE
+...]`.
 
-For each module that decides results, mistakes are drawn from a seed (a comparison turned, an operator exchanged, a number off by one, a
-condition negated, a branch or a statement left out, two arguments exchanged, a keyword argument dropped), put into a copy of the
-sources one by one, and the tests named here for that module run on the copy. What no test notices is printed with its place.
+For each module that decides results, mistakes are drawn from a seed (a comparison turned, an operator exchanged, a
+number off by one, a condition negated, a branch or a statement left out, two arguments exchanged, a keyword argument
+dropped), put into a copy of the sources one by one, and the tests named here for that module run on the copy. What no
+test notices is printed with its place.
 
-A script of our own and no mutmut or cosmic-ray: both start Python anew for each mistake, which with torch takes longer than the
-tests do; here each mistake is a fork of one process that has torch imported.
+A script of our own and no mutmut or cosmic-ray: both start Python anew for each mistake, which with torch takes longer
+than the tests do; here each mistake is a fork of one process that has torch imported.
 """
 
 from __future__ import annotations
@@ -57,14 +59,27 @@ MODULES = {
     "store.py": ["test_store.py", "test_store_trust.py"],
 }
 COMPARE = {
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.In: ast.NotIn,
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.In: ast.NotIn,
     ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
 }  # fmt: skip
 OPERATE = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Div, ast.Mod: ast.Mult,
     ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
 }  # fmt: skip
-SILENT = ("log", "logging", "warnings", "WinnowError", "ValueError", "cast", "Literal", "TypeVar", "dataclass", "key", "print")
+SILENT = (
+    "log",
+    "logging",
+    "warnings",
+    "WinnowError",
+    "ValueError",
+    "cast",
+    "Literal",
+    "TypeVar",
+    "dataclass",
+    "key",
+    "print",
+)
 
 
 @dataclass(frozen=True)
@@ -123,7 +138,13 @@ def _changes(node: ast.AST) -> Iterator[ast.AST | str]:
         wrong.body, wrong.orelse = wrong.orelse, wrong.body
         yield wrong
     elif isinstance(wrong, ast.Call):
-        if len(wrong.args) == 2 and ast.unparse(wrong.func).split(".")[-1] not in ("min", "max", "mul", "maximum", "minimum"):
+        if len(wrong.args) == 2 and ast.unparse(wrong.func).split(".")[-1] not in (
+            "min",
+            "max",
+            "mul",
+            "maximum",
+            "minimum",
+        ):
             swapped = copy.deepcopy(wrong)
             swapped.args.reverse()
             yield swapped

@@ -72,13 +72,15 @@ class Adapter:
         self.prefix = self._prefix(workflow)
         os.environ[SAFE_PATH] = "1"  # on a cluster a job is `python -m snakemake` in the working folder
         self._settle_default_resources(workflow)
-        # The jobs of a paper's grid are a million objects that live to the end: looking for garbage among them again and again
-        # took a third of the time of a dry run.
+        # The jobs of a paper's grid are a million objects that live to the end: looking for garbage among them again
+        # and again took a third of the time of a dry run.
         gc.freeze()
         gc.set_threshold(500_000, 20, 100)
 
     def _configuration(self, workflow: Any, config: dict[str, Any]) -> Root:
-        """From the files of --configfile, read again for the places of their keys; from `config` where another workflow gives it."""
+        """From the files of --configfile, read again for the places of their keys; from `config` where another workflow
+        gives it.
+        """
         settings = workflow.config_settings
         try:
             if config != settings.overwrite_config:
@@ -88,9 +90,11 @@ class Adapter:
             raise WorkflowError(str(error)) from None
 
     def _prefix(self, workflow: Any) -> str:
-        """Jobs find winnow without installing it, and the Python that runs Snakemake, unless an environment is deployed for them.
+        """Jobs find winnow without installing it, and the Python that runs Snakemake, unless an environment is deployed
+        for them.
 
-        They import nothing from the working folder, where a numpy.py or an argparse.py of the user's, or of a stranger's, may lie.
+        They import nothing from the working folder, where a numpy.py or an argparse.py of the user's, or of a
+        stranger's, may lie.
         """
         prefix = f"export PYTHONPATH={shlex.quote(str(self.base / 'src'))}; "
         prefix += f"export {SAFE_PATH}=1; "
@@ -100,8 +104,8 @@ class Adapter:
         return prefix
 
     def _settle_default_resources(self, workflow: Any) -> None:
-        """Default resources are expressions, worked out for every job anew, a tenth of a dry run: those that are a mere word, and
-        the folder for temporary files (each process asks for its own), are settled here."""
+        """Default resources are expressions, worked out for every job anew, a tenth of a dry run: those that are a mere
+        word, and the folder for temporary files (each process asks for its own), are settled here."""
         defaults = workflow.resource_settings.default_resources or {}
         for name, resource in defaults.items():
             if resource.raw == "system_tmpdir":
@@ -124,7 +128,8 @@ class Adapter:
     ) -> Asked:
         """What a rule declares. `build(section, *wildcards)` gives what its stage parses.
 
-        gpus: of a job; its threads are then the section's. loads: data comes through worker processes. `more` are further params.
+        gpus: of a job; its threads are then the section's. loads: data comes through worker processes. `more` are
+        further params.
         """
         made = cache(lambda *values: build(section, *values))
         text = cache(lambda *values: canonical_json(made(*values)))
@@ -140,7 +145,9 @@ class Adapter:
         if gpus:
             model = {"gpu_model": self.config.gpu_model} if self.config.gpu_model else {}
             resources = {**model, "nodes": 1, "gpu": gpus, **resources}
-            if gpus > 1:  # sums in another order are other bytes; Snakemake would not compare what is read from `resources`
+            if (
+                gpus > 1
+            ):  # sums in another order are other bytes; Snakemake would not compare what is read from `resources`
                 stamp["processes"] = gpus
         own = threads if threads is not None else section.compute.threads * gpus if gpus else 1
         named = {"stage": module} if rule in ("table", "plots") else {}  # their shell line takes it
@@ -151,9 +158,9 @@ class Adapter:
     def pack(self, workflow: Any) -> None:
         """Where the profile says `group-components: [packed=N]`: let up to N members of a ticket share a SLURM job.
 
-        The group of a job is a function here and no text in the rules: how many fit depends on their run times. It is asked when jobs
-        are known, for Snakemake learns its group settings after it has read the rules. A pack is not tried again by itself, for
-        Snakemake would repeat what had finished too: run the same command again.
+        The group of a job is a function here and no text in the rules: how many fit depends on their run times. It is
+        asked when jobs are known, for Snakemake learns its group settings after it has read the rules. A pack is not
+        tried again by itself, for Snakemake would repeat what had finished too: run the same command again.
         """
         rules = {name: workflow.get_rule(workflow.modifier.modify_rulename(name)) for name in packs.rules(self.config)}
 
@@ -169,7 +176,9 @@ class Adapter:
             rule.group = signed(lambda wildcards, name=name: found().get(packs.job(name, **wildcards)))
 
     def packed(self, workflow: Any) -> dict[packs.Job, str]:
-        """The pack of each job that shares a SLURM job; none within a SLURM job, where its members are jobs like any."""
+        """The pack of each job that shares a SLURM job; none within a SLURM job, where its members are jobs like
+        any.
+        """
         most = workflow.group_settings.group_components.get(PACKED, 0)
         if not most or workflow.remote_exec:
             return {}
@@ -182,8 +191,8 @@ class Adapter:
         return packs.packed(packs.members(self.config), minutes, most, self.requests["longest"])
 
     def _untracked(self) -> Callable[..., str]:
-        """The arguments that change no result: Snakemake does not compare params whose function takes `input`. The number of
-        processes is among them, but counts as a param of its own."""
+        """The arguments that change no result: Snakemake does not compare params whose function takes `input`. The
+        number of processes is among them, but counts as a param of its own."""
 
         @signed
         def run(wildcards: Any, input: Any, resources: Any) -> str:
@@ -198,8 +207,8 @@ class Adapter:
         return f"--processes {gpus}" if isinstance(gpus, int) and gpus > 1 else ""
 
     def stamp(self, stage: str, env: str) -> dict[str, Any]:
-        """Code and environment of a stage, both without comments, as params: a rule is stale when one changes, and Snakemake's
-        reason shows the one that did."""
+        """Code and environment of a stage, both without comments, as params: a rule is stale when one changes, and
+        Snakemake's reason shows the one that did."""
         with (self.base / f"envs/{env}.yaml").open() as stream:
             environment = sha256_text(canonical_json(yaml.safe_load(stream)))[:12]
         code = {f"code_{i}": text for i, text in enumerate(stamps(stage))}
@@ -212,7 +221,9 @@ class Adapter:
         return ", ".join(f"{m} {module_hash(m)}" for m in closure(modules_of(config)) if m not in own)
 
     def _memory(self, rule: str, workers: int, processes: int) -> Callable[..., int]:
-        """Host memory of a rule in MB, from workflow/resources.yaml, for each of its processes; it grows with every attempt."""
+        """Host memory of a rule in MB, from workflow/resources.yaml, for each of its processes; it grows with every
+        attempt.
+        """
         base = self.requests[rule]["mem_mb"] + self.requests["worker_mb"] * workers
 
         @signed
@@ -227,7 +238,9 @@ class Adapter:
         return asked
 
     def _runtime(self, rule: str, config: Callable[..., str]) -> Callable[..., int]:
-        """Minutes: the table's, and time for the work that the configuration stands for; more with every attempt, up to `longest`."""
+        """Minutes: the table's, and time for the work that the configuration stands for; more with every attempt, up to
+        `longest`.
+        """
         base, longest = self.requests[rule]["minutes"], self.requests["longest"]
         rate = self.requests["rates"]["cpu" if self.config.device == "cpu" else "gpu"]
         known: dict[Any, int] = {}

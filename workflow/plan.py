@@ -1,11 +1,13 @@
-"""What a run would cost before anything is submitted: jobs, CPU and GPU hours and disk of every rule for what is not done yet.
+"""What a run would cost before anything is submitted: jobs, CPU and GPU hours and disk of every rule for what is not
+done yet.
 
     make plan CONFIG=config/paper/double_win.yaml
     python workflow/plan.py [--each] [TARGET ...] [--configfile FILE] [any other option of snakemake]
 
-Without a target: the tables of the pipelines that the file configures. Times come from the benchmarks of this configuration's
-finished jobs, scaled by work; where a rule has none, from workflow/resources.yaml, which the column `from` calls an estimate.
-`--each` also prints one line a job with what it asks for. Where sinfo answers, requests that no partition allows are named.
+Without a target: the tables of the pipelines that the file configures. Times come from the benchmarks of this
+configuration's finished jobs, scaled by work; where a rule has none, from workflow/resources.yaml, which the column
+`from` calls an estimate. `--each` also prints one line a job with what it asks for. Where sinfo answers, requests that
+no partition allows are named.
 """
 
 from __future__ import annotations
@@ -131,7 +133,9 @@ def refused(jobs: list[Any]) -> list[str]:
             continue
         kinds = limits.get(a["slurm_partition"])
         if kinds is None:
-            found.add(f"there is no partition {a['slurm_partition']!r}; set slurm_partition in profiles/slurm/config.yaml")
+            found.add(
+                f"there is no partition {a['slurm_partition']!r}; set slurm_partition in profiles/slurm/config.yaml"
+            )
         elif not any(a["threads"] <= c and a["mem_mb"] <= m and a["runtime"] <= t for c, m, t in kinds):
             wanted = f"{a['threads']} threads, {a['mem_mb']} MB and {a['runtime']} min"
             found.add(f"{job.rule.name} asks for {wanted}: more than a node of partition {a['slurm_partition']} gives")
@@ -145,8 +149,10 @@ def submissions(jobs: list[Any], packed: dict[packs.Job, str]) -> str:
     requests = REQUESTS_A_JOB * len(groups) + members
     hours = [max(0.0, count - BURST) / A_MINUTE / 60 for count in (len(groups), requests)]
     return (
-        f"{len(jobs)} jobs for the cluster in {len(groups)} SLURM jobs, about {requests} requests to its controller; where a site takes "
-        f"{BURST} at once and then {A_MINUTE} a minute: {hours[0]:.1f} h if it counts submissions, {hours[1]:.1f} h if all requests"
+        f"{len(jobs)} jobs for the cluster in {len(groups)} SLURM jobs, about {requests} requests to its controller; "
+        f"where a site takes "
+        f"{BURST} at once and then {A_MINUTE} a minute: {hours[0]:.1f} h if it counts submissions, {hours[1]:.1f} h if "
+        f"all requests"
     )
 
 

@@ -1,4 +1,6 @@
-"""winnow finds, transfers and attacks lottery tickets (sparse subnetworks). docs/library.md shows the library, README.md the workflow."""
+"""winnow finds, transfers and attacks lottery tickets (sparse subnetworks). docs/library.md shows the library,
+README.md the workflow.
+"""
 
 import os
 import sys
@@ -22,10 +24,22 @@ if TYPE_CHECKING:
     sparse: Any  # an import here would make every stage depend on its code
 
 _HOME = {
-    "Ticket": "winnow.ticket", "WinnowError": "winnow.errors", "enforce": "winnow.train.masking", "find_gem": "winnow.api",
+    "Ticket": "winnow.ticket", "WinnowError": "winnow.errors", "enforce": "winnow.train.masking",
+    "find_gem": "winnow.api",
     "imp": "winnow.api", "pgd": "winnow.api", "robust_accuracy": "winnow.api", "robust_ticket": "winnow.api",
 }  # fmt: skip
-__all__ = ["Ticket", "WinnowError", "enforce", "find_gem", "imp", "pgd", "prune", "robust_accuracy", "robust_ticket", "sparse"]
+__all__ = [
+    "Ticket",
+    "WinnowError",
+    "enforce",
+    "find_gem",
+    "imp",
+    "pgd",
+    "prune",
+    "robust_accuracy",
+    "robust_ticket",
+    "sparse",
+]
 
 
 def __getattr__(name: str) -> Any:

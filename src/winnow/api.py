@@ -30,20 +30,28 @@ Loader = Iterable[Any]
 def _attack(
     eps: float | str, step_size: float | str | None, steps: int, norm: str, restarts: int, random_start: bool
 ) -> Attack:
-    keys: dict[str, Any] = {"eps": eps, "step_size": eps if step_size is None else step_size, "steps": steps, "norm": norm}
+    keys: dict[str, Any] = {
+        "eps": eps,
+        "step_size": eps if step_size is None else step_size,
+        "steps": steps,
+        "norm": norm,
+    }
     attack = parse(Attack, {**keys, "restarts": restarts, "random_start": random_start}, "attack")
     return attack if step_size is not None else attack.having(step_size=attack.eps / 4)
 
 
 def pgd(
-    model: nn.Module, x: Tensor, y: Tensor, eps: float | str = "8/255", step_size: float | str | None = None, steps: int = 10,
-    norm: str = "linf", random_start: bool = True, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+    model: nn.Module, x: Tensor, y: Tensor, eps: float | str = "8/255", step_size: float | str | None = None,
+    steps: int = 10,
+    norm: str = "linf", random_start: bool = True, mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Tensor:  # fmt: skip
-    """Adversarial images for x (B,C,H,W) in [0,1], labels y (B,), by projected gradient ascent (Madry et al., ICLR 2018).
+    """Adversarial images for x (B,C,H,W) in [0,1], labels y (B,), by projected gradient ascent (Madry et al., ICLR
+    2018).
 
-    eps, step_size: pixel units, also as "8/255" (step_size: eps / 4). The model is attacked in evaluation mode and left as it was.
-    mean, std: by channel, what the images were normalised with where the model does not do so itself; the result is normalised too.
-    Raises WinnowError for settings out of range or images outside [0,1].
+    eps, step_size: pixel units, also as "8/255" (step_size: eps / 4). The model is attacked in evaluation mode and left
+    as it was. mean, std: by channel, what the images were normalised with where the model does not do so itself; the
+    result is normalised too. Raises WinnowError for settings out of range or images outside [0,1].
     """
     from winnow.vision.attack import check_pixels, perturb
 
@@ -55,12 +63,13 @@ def pgd(
 
 def robust_accuracy(
     model: nn.Module, loader: Loader, eps: float | str = "8/255", step_size: float | str | None = None, steps: int = 20,
-    norm: str = "linf", restarts: int = 1, seed: int = 0, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+    norm: str = "linf", restarts: int = 1, seed: int = 0, mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> float:  # fmt: skip
     """Percentage of the loader's images that are classified correctly under the worst of `restarts` PGD attacks.
 
-    loader: any iterable of (x, y); what it gives goes to the model's device. mean, std: as in `pgd`. Raises WinnowError for an empty
-    loader, settings out of range or images outside [0,1].
+    loader: any iterable of (x, y); what it gives goes to the model's device. mean, std: as in `pgd`. Raises WinnowError
+    for an empty loader, settings out of range or images outside [0,1].
     """
     from winnow.vision.attack import check_pixels, evaluation_mode, perturb
 
@@ -158,7 +167,8 @@ class _Batches:
             batch = next(batches, None)
             if batch is None:
                 raise WinnowError(
-                    f"loader: gave {self.steps_per_epoch} batches, then {number}; give one that can be gone through again, as a list "
+                    f"loader: gave {self.steps_per_epoch} batches, then {number}; give one that can be gone through "
+                    f"again, as a list "
                     "or a DataLoader"
                 )
             if number >= first:
@@ -182,14 +192,15 @@ class _Keywords:
 
 
 def find_gem(
-    model: nn.Module, loader: Loader, remaining_percent: float, *, epochs: int = 30, lr: float = 0.1, lmbda: float = 1e-4,
+    model: nn.Module, loader: Loader, remaining_percent: float, *, epochs: int = 30, lr: float = 0.1,
+    lmbda: float = 1e-4,
     iter_period: int = 1, algo: str = "hc_iter", seed: int = 0, run: Run | None = None, **search: Any,
 ) -> Ticket:  # fmt: skip
     """A subnetwork of `model` that classifies before any training: Gem-Miner (Rare Gems, NeurIPS 2022, section 4).
 
     The model is left as it was (a copy is searched). remaining_percent: of all convolution and linear weights.
-    lr, lmbda, iter_period: rate of the scores (SGD, cosine), their L2 penalty, epochs between prunes; `search`: further keys of
-    docs/configuration.md's Search. Raises WinnowError where the search cannot prune or nothing is left.
+    lr, lmbda, iter_period: rate of the scores (SGD, cosine), their L2 penalty, epochs between prunes; `search`: further
+    keys of docs/configuration.md's Search. Raises WinnowError where the search cannot prune or nothing is left.
 
         ticket = winnow.find_gem(model, loader, 5)
         ticket.apply(model)
@@ -213,14 +224,16 @@ def imp(
 ) -> list[Ticket]:  # fmt: skip
     """Iterative magnitude pruning: `train_fn(model)` trains to the end, the smallest remaining weights go, and so on.
 
-    rewind: what each round starts from. "cold": the weights as they were at the call; a state dict, e.g. of an early step (Frankle
-    et al., ICML 2020): these; "none": the weights that the last round trained.
-    layers: convolutions and linear layers but the last. Removed weights are held at zero (winnow.enforce) while `train_fn` runs.
-    Returns a ticket a round; the model ends trained under the one before the last cut. Raises WinnowError for settings out of range.
+    rewind: what each round starts from. "cold": the weights as they were at the call; a state dict, e.g. of an early
+    step (Frankle et al., ICML 2020): these; "none": the weights that the last round trained.
+    layers: convolutions and linear layers but the last. Removed weights are held at zero (winnow.enforce) while
+    `train_fn` runs. Returns a ticket a round; the model ends trained under the one before the last cut. Raises
+    WinnowError for settings out of range.
     """
     if rounds < 1 or not 0 < prune_percent < 100 or (isinstance(rewind, str) and rewind not in ("cold", "none")):
         raise WinnowError(
-            f"imp: rounds {rounds}, prune_percent {prune_percent:g}, rewind {str(rewind)[:20]!r}: give rounds >= 1, 0 < percent < 100, cold "
+            f"imp: rounds {rounds}, prune_percent {prune_percent:g}, rewind {str(rewind)[:20]!r}: give rounds >= 1, 0 "
+            f"< percent < 100, cold "
             "or none or a state dict"
         )
     names = (layers or Layers()).names(model)
@@ -242,14 +255,17 @@ def imp(
 
 
 def robust_ticket(
-    model: nn.Module, batches: Sequence[Mapping[str, Tensor]], removed_percent: float, *, epochs: int = 3, lr: float = 0.1,
-    adversarial_steps: int = 5, step_size: float = 0.03, layers: Layers | None = None, seed: int = 0, run: Run | None = None,
+    model: nn.Module, batches: Sequence[Mapping[str, Tensor]], removed_percent: float, *, epochs: int = 3,
+    lr: float = 0.1,
+    adversarial_steps: int = 5, step_size: float = 0.03, layers: Layers | None = None, seed: int = 0,
+    run: Run | None = None,
 ) -> Ticket:  # fmt: skip
-    """A robust ticket of a Hugging Face classifier (Robust Lottery Tickets, ACL 2022, section 3): hard-concrete masks learnt against
-    an adversary on the word embeddings, weights frozen.
+    """A robust ticket of a Hugging Face classifier (Robust Lottery Tickets, ACL 2022, section 3): hard-concrete masks
+    learnt against an adversary on the word embeddings, weights frozen.
 
-    batches: input_ids, attention_mask, labels and, for models that take them, token_type_ids. removed_percent: of the encoder's
-    linear weights; the lowest scores over all layers go. The model is left as it was. Raises WinnowError for what does not fit.
+    batches: input_ids, attention_mask, labels and, for models that take them, token_type_ids. removed_percent: of the
+    encoder's linear weights; the lowest scores over all layers go. The model is left as it was. Raises WinnowError for
+    what does not fit.
     """
     from winnow.config.text import FreeLB, HardConcrete
     from winnow.prune.counts import keep_largest
@@ -269,9 +285,12 @@ def robust_ticket(
     twin = _free(model)
     with _drawing(run.device, seed, "robust_ticket"):
         _, kept = text_search.learn(
-            twin, names, _Keywords(batches, run.device), train=train, masks=HardConcrete(), adversary=adversary, keep_epochs=[epochs],
+            twin, names, _Keywords(batches, run.device), train=train, masks=HardConcrete(), adversary=adversary,
+            keep_epochs=[epochs],
             compute=Compute(), seed=seed, run=run,
         )  # fmt: skip
     scores = {n: s.expand(model.get_parameter(n).shape).cpu().numpy() for n, s in kept[epochs].items()}
     total = sum(s.size for s in scores.values())
-    return Ticket(keep_largest(scores, total - round(total * removed_percent / 100)), {"method": "robust_ticket", "seed": seed})
+    return Ticket(
+        keep_largest(scores, total - round(total * removed_percent / 100)), {"method": "robust_ticket", "seed": seed}
+    )

@@ -1,7 +1,8 @@
 """The one way in and out of files: atomic writes, byte-stable safetensors with one metadata key, seals, checked reads.
 
-A seal is the sha256 of the whole file with the seal itself read as zeros. It stands inside the file (in the `winnow` metadata
-of a safetensors file, as a key of a JSON record), so any flipped, lost or added byte of the file shows, wherever it lies.
+A seal is the sha256 of the whole file with the seal itself read as zeros. It stands inside the file (in the `winnow`
+metadata of a safetensors file, as a key of a JSON record), so any flipped, lost or added byte of the file shows,
+wherever it lies.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ SIDECAR = "winnow.json"  # the record of a Hugging Face folder
 MODEL_FILE = "model.safetensors"  # what names such a folder
 METADATA_KEY = "winnow"  # exactly one: with two, safetensors' byte order depends on hash order
 _UNSEALED = "0" * 64
-# The seal's own place and no text that looks like it: within a JSON string a line break, or a quote behind one backslash, cannot be
+# The seal's own place and no text that looks like it: within a JSON string a line break, or a quote behind one
+# backslash, cannot be
 _SEAL = re.compile(
     rb'\n "seal": "([0-9a-f]{64})"|[,{]\\"seal\\":\\"([0-9a-f]{64})\\"'
 )  # of a record; of a safetensors' metadata
@@ -59,7 +61,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
-        raise WinnowError(f"{path}: cannot be written ({error.strerror or error}); free space or change the folder") from None
+        raise WinnowError(
+            f"{path}: cannot be written ({error.strerror or error}); free space or change the folder"
+        ) from None
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -105,7 +109,9 @@ def seal_holds(path: str | Path) -> bool | None:
     digest = hashlib.sha256()
     with outside.opened(path, missing=_MISSING.format(path)) as f:
         head = f.read(8)
-        size = int.from_bytes(head, "little")  # of a safetensors header; the first bytes of a JSON text make a huge number
+        size = int.from_bytes(
+            head, "little"
+        )  # of a safetensors header; the first bytes of a JSON text make a huge number
         if size >= _LONGEST_HEADER:
             outside.regular(path, outside.LARGEST_JSON)
         head += f.read(size if size < _LONGEST_HEADER else -1)
@@ -119,7 +125,8 @@ def seal_holds(path: str | Path) -> bool | None:
 
 
 def check_sealed(path: Path) -> None:
-    """Raise WinnowError when an artifact that a stage reads is not as it was written; of a model folder, when any file is not.
+    """Raise WinnowError when an artifact that a stage reads is not as it was written; of a model folder, when any file
+    is not.
 
     Files that carry no seal come from outside and are known by their sha256 in the record of what is made of them.
     """
@@ -131,7 +138,9 @@ def check_sealed(path: Path) -> None:
     if holds is None and file.suffix == ".safetensors" and "stage" in read_metadata(file):
         holds = False  # a job wrote it, and what was hit is the seal itself
     if holds is False:
-        raise WinnowError(f"{file}: damaged: its bytes are not those that were written (its seal does not hold); {mend}")
+        raise WinnowError(
+            f"{file}: damaged: its bytes are not those that were written (its seal does not hold); {mend}"
+        )
     if file.name != SIDECAR:
         return
     document = read_json(file)
@@ -159,7 +168,9 @@ def read_json(path: str | Path) -> Any:
 
 
 def local(path: Path) -> str:
-    """`path` as artifacts record it: relative to the working folder when it lies there, so that a moved project still verifies."""
+    """`path` as artifacts record it: relative to the working folder when it lies there, so that a moved project still
+    verifies.
+    """
     try:
         return path.absolute().relative_to(Path.cwd()).as_posix()
     except ValueError:
@@ -167,7 +178,9 @@ def local(path: Path) -> str:
 
 
 def stands_for(file: Path) -> Path:
-    """What a child names as its parent: for a file of a model folder the sidecar, which vouches for them all; else the file."""
+    """What a child names as its parent: for a file of a model folder the sidecar, which vouches for them all; else the
+    file.
+    """
     sidecar = file.with_name(SIDECAR)
     return sidecar if sidecar.exists() else file
 
@@ -202,8 +215,12 @@ def _regular(path: str | Path) -> Path:
     return outside.regular(path, missing=_MISSING.format(path))
 
 
-def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor | np.ndarray], metadata: Mapping[str, Any]) -> None:
-    """Write tensors (torch or NumPy) as safetensors with `metadata` as one key of canonical JSON; atomic, byte-stable, sealed."""
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, torch.Tensor | np.ndarray], metadata: Mapping[str, Any]
+) -> None:
+    """Write tensors (torch or NumPy) as safetensors with `metadata` as one key of canonical JSON; atomic, byte-stable,
+    sealed.
+    """
     text = {METADATA_KEY: canonical_json({"format": FORMAT_VERSION, **metadata, "seal": _UNSEALED})}
     arrays = all(isinstance(t, np.ndarray) for t in tensors.values())
     save: Callable[..., bytes]
@@ -228,7 +245,9 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     except (SafetensorError, ValueError, OSError) as error:
         raise WinnowError(_broken(path, error)) from None
     if not isinstance(found, dict):
-        raise WinnowError(f"{path}: its metadata are not those of a file that winnow wrote; import it with an import stage")
+        raise WinnowError(
+            f"{path}: its metadata are not those of a file that winnow wrote; import it with an import stage"
+        )
     if not isinstance(version := found.get("format", 1), int) or version > FORMAT_VERSION:
         raise WinnowError(
             f"{path}: is of format {version}, this winnow reads formats up to {FORMAT_VERSION}; use a newer winnow"

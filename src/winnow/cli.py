@@ -1,6 +1,8 @@
-"""The command `winnow`: everything that a user does, each a word. It knows the stages' commands and starts the workflow.
+"""The command `winnow`: everything that a user does, each a word. It knows the stages' commands and starts the
+workflow.
 
-`winnow run` is Snakemake with winnow's Snakefile: a configuration may stand for `--configfile` it, every other argument is passed on.
+`winnow run` is Snakemake with winnow's Snakefile: a configuration may stand for `--configfile` it, every other argument
+is passed on.
 """
 
 from __future__ import annotations
@@ -15,7 +17,20 @@ from winnow import project
 from winnow.errors import WinnowError
 
 QUIET = ("--quiet", "rules", "host", "reason")
-ENDS = ("--cores", "-c", "--jobs", "-j", "--profile", "--executor", "-e", "--dry-run", "-n", "--unlock", "--summary", "--touch")
+ENDS = (
+    "--cores",
+    "-c",
+    "--jobs",
+    "-j",
+    "--profile",
+    "--executor",
+    "-e",
+    "--dry-run",
+    "-n",
+    "--unlock",
+    "--summary",
+    "--touch",
+)
 
 
 def _stage(name: str) -> Callable[[list[str]], int]:
@@ -28,7 +43,8 @@ def _stage(name: str) -> Callable[[list[str]], int]:
 
 
 def demo(arguments: list[str]) -> int:
-    """Run the three pipelines at toy size, on digits and generated sentences; a report, and the tables in this terminal.
+    """Run the three pipelines at toy size, on digits and generated sentences; a report, and the tables in this
+    terminal.
 
     Takes any option of snakemake. What is there already is not run again.
     """
@@ -44,8 +60,9 @@ def demo(arguments: list[str]) -> int:
 def run(arguments: list[str]) -> int:
     """Run what is not done yet: winnow run [my.yaml] [TARGET ...] [any option of snakemake]
 
-    my.yaml stands for --configfile my.yaml; without it, the embedded default runs. Without --cores or a profile all cores are used.
-    `--profile slurm` submits to a cluster. Ctrl-C lets running jobs save their state; the next run goes on.
+    my.yaml stands for --configfile my.yaml; without it, the embedded default runs. Without --cores or a profile all
+    cores are used. `--profile slurm` submits to a cluster. Ctrl-C lets running jobs save their state; the next run goes
+    on.
     """
     return _snakemake(_with_cores(_configured(arguments), "all"))
 
@@ -158,7 +175,9 @@ def _configured(arguments: Sequence[str]) -> list[str]:
 
 
 def _profiled(arguments: Sequence[str]) -> list[str]:
-    """The same with `--profile slurm` as the one that comes with winnow where the working folder has none of that name."""
+    """The same with `--profile slurm` as the one that comes with winnow where the working folder has none of that
+    name.
+    """
     words = list(arguments)
     for i, word in enumerate(words[:-1]):
         own = project.workflow() / "profiles" / words[i + 1]
@@ -199,6 +218,7 @@ def _snakemake(arguments: Sequence[str], warm: bool = False) -> int:
                 print(f"{job.file}: {job.line}", file=sys.stderr)
         if stopped := sum(job.state == "stopped" for job in ended):
             print(
-                f"{stopped} jobs were stopped and have saved their state; the same command goes on from there", file=sys.stderr
+                f"{stopped} jobs were stopped and have saved their state; the same command goes on from there",
+                file=sys.stderr,
             )
     return 128 - code if code < 0 else code

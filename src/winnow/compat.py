@@ -14,11 +14,12 @@ from winnow.errors import WinnowError
 
 @cache
 def repair_torchvision() -> bool:
-    """Make torchvision importable where its wheel was built for CUDA and torch was not; False where it is not installed.
+    """Make torchvision importable where its wheel was built for CUDA and torch was not; False where it is not
+    installed.
 
-    Such a wheel's `_C.so` does not load, and `import torchvision` then fails at `torchvision::nms` (pytorch/vision issues 8985
-    and 9085). Declaring the operators' schemas lets models, transforms and datasets import; `ops.nms` and `torchvision.io`,
-    which need the library itself, stay unusable, and winnow uses neither.
+    Such a wheel's `_C.so` does not load, and `import torchvision` then fails at `torchvision::nms` (pytorch/vision
+    issues 8985 and 9085). Declaring the operators' schemas lets models, transforms and datasets import; `ops.nms` and
+    `torchvision.io`, which need the library itself, stay unusable, and winnow uses neither.
     """
     import torch
 
@@ -60,8 +61,8 @@ def _declare_operators(torch: Any) -> None:
 def advertorch_attacks() -> Any:
     """`advertorch.attacks` 0.2.3, which imports `zero_gradients` from torch.autograd.gradcheck (gone since torch 1.9).
 
-    BorealisAI/advertorch issues 91, 99 and 115. The attribute `torch.autograd.gradcheck` is a function, so the module is
-    reached through sys.modules.
+    BorealisAI/advertorch issues 91, 99 and 115. The attribute `torch.autograd.gradcheck` is a function, so the module
+    is reached through sys.modules.
     """
     import torch.autograd
 

@@ -1,11 +1,13 @@
-"""What code a stage runs: hashes over its import closure within winnow, of what can change a result and of nothing else.
+"""What code a stage runs: hashes over its import closure within winnow, of what can change a result and of nothing
+else.
 
-Snakemake does not track imported modules. Every rule carries these hashes among its params and every artifact records one over all
-of them, so an edit reruns the stages that can reach the edited module, and the reason that Snakemake prints names the folder and
-the module. Left out are docstrings, comments, formatting, descriptions of configuration keys, help, log and error texts; the
-classes of the configuration, whose values are in a job's configuration; and the modules that only carry results (commands, store,
-records, report), whose output has a format number. The table of pruning methods is left out as well: an entry tells how to call
-a method's file, which counts for the jobs that run it, so a new method leaves what was pruned by the others.
+Snakemake does not track imported modules. Every rule carries these hashes among its params and every artifact records
+one over all of them, so an edit reruns the stages that can reach the edited module, and the reason that Snakemake
+prints names the folder and the module. Left out are docstrings, comments, formatting, descriptions of configuration
+keys, help, log and error texts; the classes of the configuration, whose values are in a job's configuration; and the
+modules that only carry results (commands, store, records, report), whose output has a format number. The table of
+pruning methods is left out as well: an entry tells how to call a method's file, which counts for the jobs that run it,
+so a new method leaves what was pruned by the others.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CARRIERS = frozenset(
     f"winnow.{m}"
     for m in (
-        "stage", "run", "launch", "warm", "guard", "store", "records", "errors", "fingerprint", "schema", "tables.page", "tables.show",
+        "stage", "run", "launch", "warm", "guard", "store", "records", "errors", "fingerprint", "schema", "tables.page",
+        "tables.show",
         "tables.charts", "tables.summary", "prune.methods", "progress", "project", "surroundings",
     )
 )  # fmt: skip
@@ -112,7 +115,9 @@ def _says(value: ast.expr) -> bool:
     if isinstance(value, ast.Constant):
         return True
     function = value.func if isinstance(value, ast.Call) else None
-    return isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id in SPEAKING
+    return (
+        isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id in SPEAKING
+    )
 
 
 @cache
@@ -135,7 +140,8 @@ def _meant(tree: ast.Module, described: bool) -> str:
 
 
 def closure(modules: str | Iterable[str]) -> list[str]:
-    """Names of the winnow modules that these can reach by import, themselves and their packages' __init__ included, sorted.
+    """Names of the winnow modules that these can reach by import, themselves and their packages' __init__ included,
+    sorted.
 
     Carriers are neither in it nor followed.
     """
@@ -160,7 +166,9 @@ def module_hash(module: str) -> str:
 
 @cache
 def stamps(stage: str, also: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """One text a folder of the closure of `winnow.stages.<stage>` and the modules `also`: `prune: counts 1a2b3c4d, lamp ...`."""
+    """One text a folder of the closure of `winnow.stages.<stage>` and the modules `also`: `prune: counts 1a2b3c4d, lamp
+    ...`.
+    """
     folders: dict[str, list[str]] = {}
     for module in closure([f"winnow.stages.{stage}", *also]):
         parent, _, name = module.removeprefix("winnow").lstrip(".").rpartition(".")

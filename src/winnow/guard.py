@@ -26,7 +26,8 @@ def heard(limit):
 heard(None)
 while heard(seconds):
     pass
-print(f"winnow: no step for {seconds / 60:g} minutes (silent_minutes): told to save and end", file=sys.stderr, flush=True)
+said = f"winnow: no step for {seconds / 60:g} minutes (silent_minutes): told to save and end"
+print(said, file=sys.stderr, flush=True)
 os.kill(stage, signal.SIGTERM)
 os.kill(stage, signal.SIGCONT)
 while heard(grace):
@@ -41,7 +42,9 @@ _last = 0.0
 
 
 def watch(minutes: float) -> None:
-    """From the first `beat()` on: a silence of so many minutes ends this process, first by SIGTERM, at last by SIGKILL."""
+    """From the first `beat()` on: a silence of so many minutes ends this process, first by SIGTERM, at last by
+    SIGKILL.
+    """
     global _pipe
     reading, _pipe = os.pipe()
     os.set_blocking(_pipe, False)

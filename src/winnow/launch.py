@@ -1,7 +1,8 @@
-"""How a stage's process starts and ends: signals, exit codes, and several processes on one machine under torchrun's agent.
+"""How a stage's process starts and ends: signals, exit codes, and several processes on one machine under torchrun's
+agent.
 
-With several, the process that is called parses and checks, starts the others and waits. Each of those runs the whole stage;
-what it has to say of its end goes through a file, so that one line comes out whatever number of processes fails.
+With several, the process that is called parses and checks, starts the others and waits. Each of those runs the whole
+stage; what it has to say of its end goes through a file, so that one line comes out whatever number of processes fails.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ class _Printable(logging.Formatter):
 
 
 def start_log(level: str) -> None:
-    """Write the log to stderr, each line with its time; of several processes the first one alone tells more than errors."""
+    """Write the log to stderr, each line with its time; of several processes the first one alone tells more than
+    errors.
+    """
     chosen = getattr(logging, level.upper()) if rank() == 0 else logging.ERROR
     logging.basicConfig(level=chosen, stream=sys.stderr, force=True)
     logging.root.handlers[0].setFormatter(_Printable("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
@@ -90,7 +93,9 @@ def check(stage: str, trains: bool, processes: int, device: str) -> None:
 
 
 def report(text: str, code: int, consequence: bool = False) -> int:
-    """Tell why this process ends with `code`: on stderr, or to the process that started it, which prints the first cause."""
+    """Tell why this process ends with `code`: on stderr, or to the process that started it, which prints the first
+    cause.
+    """
     if _REPORTS in os.environ:
         record = {"text": text, "code": code, "order": [consequence, time.time()]}
         Path(os.environ[_REPORTS], f"{rank()}.json").write_text(json.dumps(record))
@@ -101,7 +106,8 @@ def report(text: str, code: int, consequence: bool = False) -> int:
 
 @contextmanager
 def signals_stop(run: Run) -> Iterator[None]:
-    """Within: SIGTERM and Ctrl-C ask a loop that checkpoints to stop at its next step; without one, or asked twice, it ends.
+    """Within: SIGTERM and Ctrl-C ask a loop that checkpoints to stop at its next step; without one, or asked twice, it
+    ends.
 
     Twice means the same signal again: whoever starts stages may pass a Ctrl-C on as SIGTERM.
     """
@@ -141,7 +147,9 @@ def group(device: Callable[[], Any]) -> Iterator[None]:
 
 
 def end(code: int) -> int:
-    """`code`; one of several processes ends with it at once, and waits for nothing that the others leave unfinished on the GPU."""
+    """`code`; one of several processes ends with it at once, and waits for nothing that the others leave unfinished on
+    the GPU.
+    """
     if launched():
         sys.stderr.flush()
         os._exit(code)
@@ -158,7 +166,8 @@ def end_on(error: Exception, stopping: bool) -> int:
 
 
 def run(module: str, argv: Sequence[str], processes: int) -> int:
-    """Run `python -m module argv` as `processes` processes to their end; returns the exit code and prints the first cause.
+    """Run `python -m module argv` as `processes` processes to their end; returns the exit code and prints the first
+    cause.
 
     SIGTERM is passed on, and the processes have half a minute to save their state.
     """
@@ -175,7 +184,8 @@ def run(module: str, argv: Sequence[str], processes: int) -> int:
     with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
         os.environ[_REPORTS] = folder
         config = LaunchConfig(
-            1, 1, processes, run_id=uuid.uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost",
+            1, 1, processes, run_id=uuid.uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+            local_addr="localhost",
             max_restarts=0, logs_specs=DefaultLogsSpecs(log_dir=folder),
         )  # fmt: skip
         code, killed = 0, None
@@ -195,7 +205,9 @@ def run(module: str, argv: Sequence[str], processes: int) -> int:
         print(reports[0]["text"], file=sys.stderr)
         return int(reports[0]["code"])
     if killed is not None:
-        print(f"{module}: one of {processes} processes was killed by signal {-killed} (out of memory?)", file=sys.stderr)
+        print(
+            f"{module}: one of {processes} processes was killed by signal {-killed} (out of memory?)", file=sys.stderr
+        )
         return 128 - killed
     if code == 1 and reports:
         print(reports[0]["text"], file=sys.stderr)

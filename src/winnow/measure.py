@@ -1,7 +1,7 @@
 """Accuracy of one set of weights, clean or under attack: what `winnow evaluate` and `winnow attack` do.
 
-An image model is a weights artifact of winnow, a text model a folder (or its model.safetensors). The task is the one that the
-weights were trained for, as their record tells, or that of --data.
+An image model is a weights artifact of winnow, a text model a folder (or its model.safetensors). The task is the one
+that the weights were trained for, as their record tells, or that of --data.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
 
 def attack(argv: Sequence[str] | None = None) -> int:
     """The command `winnow attack`; returns its exit code."""
-    p = _parser("attack", "Accuracy on the test split, clean and under attack: PGD for images, a TextAttack recipe for texts.")
+    p = _parser(
+        "attack", "Accuracy on the test split, clean and under attack: PGD for images, a TextAttack recipe for texts."
+    )
     image = p.add_argument_group("images (pixels lie in [0,1])")
     image.add_argument("--eps", default="8/255", help="radius (8/255)")
     image.add_argument("--step-size", default="2/255", help="step (2/255)")
@@ -54,9 +56,16 @@ def attack(argv: Sequence[str] | None = None) -> int:
 def _parser(name: str, summary: str) -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog=f"winnow {name}", description=summary, epilog=(__doc__ or "").partition("\n\n")[2])
     p.add_argument("weights", type=Path, help="a weights artifact, or a model folder")
-    p.add_argument("--data", metavar="JSON", help="another task, as in the configuration's `data`; @FILE reads it from a file")
     p.add_argument(
-        "--images", "--examples", dest="count", type=int, metavar="N", help="only so many of the test split (stratified)"
+        "--data", metavar="JSON", help="another task, as in the configuration's `data`; @FILE reads it from a file"
+    )
+    p.add_argument(
+        "--images",
+        "--examples",
+        dest="count",
+        type=int,
+        metavar="N",
+        help="only so many of the test split (stratified)",
     )
     p.add_argument("--batch-size", type=int, default=256, help="images at once (256)")
     p.add_argument("--seed", type=int, default=0, help="of the attack's starts, or edits (0)")

@@ -1,7 +1,8 @@
-"""The one reader layer for what comes from outside: regular files, bounded sizes, bounded depth, one line for anything else.
+"""The one reader layer for what comes from outside: regular files, bounded sizes, bounded depth, one line for anything
+else.
 
-Whoever hands a file to a library that opens it by name (safetensors, torch, NumPy, tarfile) asks `regular` first; whoever reads
-bytes takes `read_bytes`, which cannot be made to wait by a FIFO nor to fill the memory from a device.
+Whoever hands a file to a library that opens it by name (safetensors, torch, NumPy, tarfile) asks `regular` first;
+whoever reads bytes takes `read_bytes`, which cannot be made to wait by a FIFO nor to fill the memory from a device.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ def _check(path: Path, status: os.stat_result, largest: int | None) -> None:
         raise WinnowError(f"{path}: is {kind}, not a regular file; give the file itself")
     limit = memory() if largest is None else largest
     if status.st_size > limit:
-        raise WinnowError(f"{path}: holds {status.st_size:,} bytes, more than the {limit:,} that are read of such a file")
+        raise WinnowError(
+            f"{path}: holds {status.st_size:,} bytes, more than the {limit:,} that are read of such a file"
+        )
 
 
 def opened(path: str | Path, largest: int | None = None, missing: str = "correct the path") -> IO[bytes]:
@@ -92,7 +95,9 @@ def read_bytes(path: str | Path, largest: int | None = None, missing: str = "cor
 
 
 def unpacked(path: str | Path, largest: int) -> bytes:
-    """What a gzip file of regular size unpacks to, at most `largest` bytes; ValueError when it is no gzip file or cut off."""
+    """What a gzip file of regular size unpacks to, at most `largest` bytes; ValueError when it is no gzip file or cut
+    off.
+    """
     unzip, parts, size = zlib.decompressobj(wbits=31), [], 0
     data = read_bytes(path, largest)
     while data:
@@ -117,7 +122,9 @@ def unpacked(path: str | Path, largest: int) -> bytes:
 
 
 def check_zip(path: str | Path, largest: int | None = None) -> None:
-    """Raise WinnowError for a zip archive (.npz, torch checkpoints) whose members unpack to more than `largest` (the memory)."""
+    """Raise WinnowError for a zip archive (.npz, torch checkpoints) whose members unpack to more than `largest` (the
+    memory).
+    """
     limit = memory() if largest is None else largest
     regular(path)
     try:

@@ -1,4 +1,6 @@
-"""Places that belong to one run alone: scratch that nobody else can prepare or use meanwhile, temporaries that a kill has left."""
+"""Places that belong to one run alone: scratch that nobody else can prepare or use meanwhile, temporaries that a kill
+has left.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def private(folder: Path, lock: bool = True) -> None:
             folder.mkdir(mode=0o700)
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except NotADirectoryError:
-        raise WinnowError(f"{folder}: is a link or a file, not a folder; remove it, or give another --scratch") from None
+        raise WinnowError(
+            f"{folder}: is a link or a file, not a folder; remove it, or give another --scratch"
+        ) from None
     except OSError as error:
         raise WinnowError(
             f"{folder}: cannot be written ({error.strerror}); free space or change the folder (--scratch)"
@@ -39,7 +43,9 @@ def private(folder: Path, lock: bool = True) -> None:
     try:
         status = os.fstat(handle)
         if status.st_uid != os.geteuid():
-            raise WinnowError(f"{folder}: belongs to another user, who could change what is kept there; give another --scratch")
+            raise WinnowError(
+                f"{folder}: belongs to another user, who could change what is kept there; give another --scratch"
+            )
         if stat.S_IMODE(status.st_mode) & 0o077:
             os.fchmod(handle, 0o700)
         if lock and folder.absolute() not in _held:
@@ -96,8 +102,8 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def sweep(path: Path) -> None:
-    """Remove the temporaries beside (or, of a folder, in) `path` that runs which were killed have left: this user's, seconds
-    old, and locked by nobody."""
+    """Remove the temporaries beside (or, of a folder, in) `path` that runs which were killed have left: this user's,
+    seconds old, and locked by nobody."""
     beside = [p for p in _inside(path.parent) if p.name.startswith(f".{path.name}.") and p.suffix == ".tmp"]
     for found in beside + [p for p in _inside(path) if p.name.startswith(".") and p.suffix == ".tmp"]:
         with suppress(OSError):
@@ -106,7 +112,9 @@ def sweep(path: Path) -> None:
                 status = os.fstat(handle)
                 if status.st_uid != os.geteuid() or abs(time.time() - status.st_mtime) < _ABANDONED:
                     continue
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError where somebody has it, or there are no locks
+                fcntl.flock(
+                    handle, fcntl.LOCK_EX | fcntl.LOCK_NB
+                )  # OSError where somebody has it, or there are no locks
                 shutil.rmtree(found) if stat.S_ISDIR(status.st_mode) else found.unlink()
             finally:
                 os.close(handle)

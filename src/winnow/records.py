@@ -1,7 +1,8 @@
-"""What artifacts say of themselves, checked: seals, places, parents. NumPy alone, so that trace and verify start at once.
+"""What artifacts say of themselves, checked: seals, places, parents. NumPy alone, so that trace and verify start at
+once.
 
-Every file that a job writes holds a seal (safetensors, JSON records) or is vouched for by a record beside it, which holds its
-sha256 (tables, figures, JSONL rows, released formats, the files of a model folder).
+Every file that a job writes holds a seal (safetensors, JSON records) or is vouched for by a record beside it, which
+holds its sha256 (tables, figures, JSONL rows, released formats, the files of a model folder).
 """
 
 from __future__ import annotations
@@ -13,7 +14,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from winnow.artifacts import MODEL_FILE, SIDECAR, read_arrays, read_json, read_metadata, seal_holds, sha256_file, stands_for
+from winnow.artifacts import (
+    MODEL_FILE,
+    SIDECAR,
+    read_arrays,
+    read_json,
+    read_metadata,
+    seal_holds,
+    sha256_file,
+    stands_for,
+)
 from winnow.errors import WinnowError
 
 SEALED = (".safetensors", ".json")
@@ -22,11 +32,15 @@ NO_ARTIFACTS = {".log", ".tsv", ".html"}  # logs, benchmarks and the report are 
 
 @dataclass(frozen=True)
 class Record:
-    """A sealed record. `file`: where it stands; `base`: the working folder of its job, None when it is not where it belongs."""
+    """A sealed record. `file`: where it stands; `base`: the working folder of its job, None when it is not where it
+    belongs.
+    """
 
     file: Path
     base: Path | None
-    about: Mapping[str, Any]  # path, stage, config, parents, source, versions, device; and the kind of a safetensors file
+    about: Mapping[
+        str, Any
+    ]  # path, stage, config, parents, source, versions, device; and the kind of a safetensors file
     vouched: Mapping[Path, str] = field(default_factory=dict)  # other files of the job -> sha256
     run: Mapping[str, Any] = field(default_factory=dict)  # of a metrics JSON: wall_seconds, finished
 
@@ -69,7 +83,9 @@ def sha256(file: Path) -> str:
 
 @cache
 def intact(file: Path) -> bool | None:
-    """Whether the seal in `file` holds over a record of winnow's; None without a seal, which only safetensors and JSON can carry."""
+    """Whether the seal in `file` holds over a record of winnow's; None without a seal, which only safetensors and JSON
+    can carry.
+    """
     if file.suffix not in SEALED:
         return None
     try:
@@ -106,13 +122,21 @@ def _is_record(about: Mapping[str, Any]) -> bool:
         and isinstance(about.get("stage", ""), str)
         and isinstance(about.get("config", {}), dict)
         and isinstance(parents, dict)
-        and all(isinstance(p, dict) and _is_path(p.get("path")) and isinstance(p.get("sha256"), str) for p in parents.values())
+        and all(
+            isinstance(p, dict) and _is_path(p.get("path")) and isinstance(p.get("sha256"), str)
+            for p in parents.values()
+        )
     )
 
 
 def _is_path(text: Any) -> bool:
     """Whether the file system can be asked for it."""
-    return isinstance(text, str) and "\0" not in text and len(os.fsencode(text)) < 4096 and max(map(len, text.split("/"))) < 250
+    return (
+        isinstance(text, str)
+        and "\0" not in text
+        and len(os.fsencode(text)) < 4096
+        and max(map(len, text.split("/"))) < 250
+    )
 
 
 def _base(file: Path, recorded: Path) -> Path | None:
@@ -141,7 +165,9 @@ def fault(file: Path) -> str | None:
         return "damaged: its bytes are not those that were written"
     about = record_about(file)
     if about is None:
-        return "damaged or foreign: it carries no seal" if file.suffix in SEALED else "no record beside it vouches for it"
+        return (
+            "damaged or foreign: it carries no seal" if file.suffix in SEALED else "no record beside it vouches for it"
+        )
     if about.base is None:
         return f"not where it belongs: it was written as {about.about.get('path', 'a file of its own, by no job')}"
     if file in about.vouched and about.vouched[file] != sha256(file):
@@ -151,7 +177,9 @@ def fault(file: Path) -> str | None:
 
 @dataclass(frozen=True)
 class Bad:
-    """One bad artifact: what is wrong, what to delete so that its job runs again, and the jobs that follow from it by stage."""
+    """One bad artifact: what is wrong, what to delete so that its job runs again, and the jobs that follow from it by
+    stage.
+    """
 
     file: Path
     reason: str
@@ -160,11 +188,15 @@ class Bad:
 
 
 def verify(folder: Path) -> tuple[list[Bad], list[str], int]:
-    """Check every artifact below `folder`: (bad ones, notes on files that are gone or not winnow's, number of artifacts)."""
+    """Check every artifact below `folder`: (bad ones, notes on files that are gone or not winnow's, number of
+    artifacts).
+    """
     forget()
     files = artifacts(near(folder))
     reasons = {file: reason for file in files if (reason := fault(file))}
-    loose = [f for f in reasons if f.suffix not in SEALED and record_about(f) is None]  # of a bad record, or a user's own
+    loose = [
+        f for f in reasons if f.suffix not in SEALED and record_about(f) is None
+    ]  # of a bad record, or a user's own
     notes = [f"{f}: {reasons.pop(f)}" for f in loose]
     sealed = [record(f) for f in files if intact(f)]
     records = [r for r in sealed if r.file not in reasons]
@@ -223,7 +255,9 @@ def _followers(file: Path, children: Mapping[Path, list[Record]]) -> dict[str, i
 
 @dataclass(frozen=True)
 class Node:
-    """One artifact in a tree of parents: how its child calls it, how deep it stands, what is known, whether it was shown before."""
+    """One artifact in a tree of parents: how its child calls it, how deep it stands, what is known, whether it was
+    shown before.
+    """
 
     role: str
     file: Path
@@ -243,7 +277,9 @@ def tree(file: Path) -> Iterator[Node]:
             return
         about, repeated = record_about(file), file in seen
         state = "verified" if expected in (None, sha256(file)) else "changed"
-        if about is not None or expected is None or intact(file) is False:  # a file from outside is known by its hash alone
+        if (
+            about is not None or expected is None or intact(file) is False
+        ):  # a file from outside is known by its hash alone
             state = fault(file) or state
         if about is not None and file.name == SIDECAR:  # it stands for the whole folder
             torn = (f for f, sha in about.vouched.items() if not f.exists() or sha256(f) != sha)
@@ -258,10 +294,11 @@ def tree(file: Path) -> Iterator[Node]:
 
 
 def differences(one: Path, other: Path, tensors: bool = False) -> tuple[list[str], int]:
-    """What differs between the artifacts of two runs, apart from when and how long they ran; and how many were compared.
+    """What differs between the artifacts of two runs, apart from when and how long they ran; and how many were
+    compared.
 
-    With `tensors` results alone are compared, and not what artifacts say of their making (configuration, code, parents, seals):
-    two versions of the code that compute the same give no difference.
+    With `tensors` results alone are compared, and not what artifacts say of their making (configuration, code, parents,
+    seals): two versions of the code that compute the same give no difference.
     """
     forget()
     result = _figures if tensors else _result
@@ -276,7 +313,9 @@ def _result(file: Path) -> Any:
     """What must be equal in two runs: all bytes, or of a metrics JSON all that it measured and was told to do."""
     if file.suffix != ".json" or "run" not in (document := read_json(file)):
         return sha256(file)
-    about = {k: v for k, v in document["provenance"].items() if k != "parents"}  # hashes of metrics with their own run times
+    about = {
+        k: v for k, v in document["provenance"].items() if k != "parents"
+    }  # hashes of metrics with their own run times
     return {**document, "provenance": about, "run": None, "outputs": sorted(document["outputs"]), "seal": None}
 
 

@@ -32,7 +32,9 @@ def uniform(counters: npt.NDArray[np.integer], draws: int, *parts: object) -> np
     base = np.uint64(seed_of(*parts))
     columns = np.arange(draws, dtype=np.uint64)[None, :]
     with np.errstate(over="ignore"):
-        z = base + _GOLDEN * (np.asarray(counters, dtype=np.uint64)[:, None] * np.uint64(draws) + columns + np.uint64(1))
+        z = base + _GOLDEN * (
+            np.asarray(counters, dtype=np.uint64)[:, None] * np.uint64(draws) + columns + np.uint64(1)
+        )
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))

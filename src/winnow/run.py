@@ -1,7 +1,8 @@
 """What training, searches and evaluations take from the process around them. The default needs nothing:
 
 history = fit(Fit(model, optimizer, train, batches, step, seed=0))          # no files; on a GPU where there is one
-history = fit(Fit(model, ...), Run(checkpoints=Path("state/dense")))        # a killed run goes on from its last checkpoint
+history = fit(Fit(model, ...), Run(checkpoints=Path("state/dense")))        # a killed run goes on from its last
+checkpoint
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ class Stopped(SystemExit):
 class Run:
     """One run of a program that trains or measures.
 
-    device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:N" or a torch device; looked up when it is first asked for
-    checkpoints: folder for resumable state, or a function that is asked for it when there is state to keep; None: nothing is kept
-    checkpoint_seconds: time between two checkpoints
+    device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:N" or a torch device; looked up when it is first
+    asked for checkpoints: folder for resumable state, or a function that is asked for it when there is state to keep;
+    None: nothing is kept checkpoint_seconds: time between two checkpoints
     workers: processes that load data from files; attacks on texts run in so many processes
     data_root, download: where data sets lie, and whether what is missing may be fetched
     progress: bars on a terminal
     tensorboard: folder for TensorBoard's event files; None: none
 
-    `stop_requested` may be set at any time, by a signal handler for example: the training or evaluation that runs keeps its
-    state at its next step and raises Stopped. `processes` lists how many processes trained together; a resumed run may add
-    another number.
+    `stop_requested` may be set at any time, by a signal handler for example: the training or evaluation that runs keeps
+    its state at its next step and raises Stopped. `processes` lists how many processes trained together; a resumed run
+    may add another number.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class Run:
         self.progress = progress
         self.processes: list[int] = []
         self.speeds: list[dict[str, Any]] = []  # of the epochs trained here: examples a second, share of waiting
-        self.watchers: list[Callable[[Mapping[str, Any], int], None]] = []  # each is told the record of an epoch and its step
+        self.watchers: list[
+            Callable[[Mapping[str, Any], int], None]
+        ] = []  # each is told the record of an epoch and its step
         if tensorboard is not None:
             from winnow.train.tensorboard import writer
 
@@ -93,7 +96,9 @@ class Run:
 
     @contextmanager
     def doing(self, what: str, total: int, unit: str, done: int = 0) -> Iterator[Position]:
-        """Within: this is what the run is at, `done` of `total` units; what is within it again is told instead of it."""
+        """Within: this is what the run is at, `done` of `total` units; what is within it again is told instead of
+        it.
+        """
         before, self.position = self.position, Position(what, total, unit, done, first=done)
         try:
             yield self.position
@@ -117,7 +122,9 @@ class Run:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Within: checkpoints lie in the subfolder `name`. A run that trains several models gives each a part of its own."""
+        """Within: checkpoints lie in the subfolder `name`. A run that trains several models gives each a part of its
+        own.
+        """
         whole, self._part = self._part, self._part / name
         try:
             yield
@@ -134,7 +141,8 @@ class Run:
             return None
         if (folder := root / self._part) in self._claimed:
             raise WinnowError(
-                f"{folder}: holds the checkpoint of another training of this run; put each training into `with run.part(NAME):`"
+                f"{folder}: holds the checkpoint of another training of this run; put each training into `with "
+                f"run.part(NAME):`"
             )
         places.private(root, lock=os.environ.get("RANK", "0") == "0")  # of several processes the first one writes
         self._claimed.add(folder)
@@ -177,7 +185,9 @@ class Run:
 
 
 def one_downloads(download: bool) -> AbstractContextManager[None]:
-    """Within, when downloads are allowed: the first of several processes goes ahead, the others find what it fetched."""
+    """Within, when downloads are allowed: the first of several processes goes ahead, the others find what it
+    fetched.
+    """
     if not download:
         return nullcontext()
     from winnow.train import ranks

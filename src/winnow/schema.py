@@ -5,7 +5,8 @@
 
     parse(Attack, {"steps": "x"}, "config.attack")   # WinnowError: config.attack.steps: ...
 
-Beside pydantic's own checks numbers may be spelled `1e-4` or `8/255`, and the first mistake becomes one line with its key.
+Beside pydantic's own checks numbers may be spelled `1e-4` or `8/255`, and the first mistake becomes one line with its
+key.
 """
 
 from __future__ import annotations
@@ -80,7 +81,9 @@ def _scalars(cls: type[Part], name: str) -> frozenset[type]:
 
 
 def _read(value: Any, scalars: frozenset[type]) -> Any:
-    """A number from its spelling. What pydantic would take for something else is marked, so that it is refused as it stands."""
+    """A number from its spelling. What pydantic would take for something else is marked, so that it is refused as it
+    stands.
+    """
     if not scalars:
         return value
     if isinstance(value, list):  # one level: no key takes lists of lists, and aliases can make them endless
@@ -139,7 +142,9 @@ def _one_line(cls: type[Part], error: ValidationError, path: str) -> tuple[str, 
     """The first mistake in the words of the documentation, and the steps to its key."""
     found = error.errors(include_url=False)[0]
     steps, owner = _place(cls, found["loc"])
-    named = [*steps[:-1], *map(str, steps[-1:])] if found["type"] == "invalid_key" else steps  # a number where a name belongs
+    named = (
+        [*steps[:-1], *map(str, steps[-1:])] if found["type"] == "invalid_key" else steps
+    )  # a number where a name belongs
     where = path + "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in named)
     return _worded(found, where, owner), steps
 
@@ -169,7 +174,8 @@ def _worded(found: Any, where: str, owner: type[Part] | None) -> str:
         sign, bound = bounds[kind]
         return f"{where}: {value} must be {sign} {context[bound]:g}"
     words = {
-        "int_from_float": "expected a whole number", "int_type": "expected a whole number", "float_type": "expected a number",
+        "int_from_float": "expected a whole number", "int_type": "expected a whole number",
+        "float_type": "expected a number",
         "string_type": "expected text", "bool_type": "expected true or false", "list_type": "expected a list",
         "finite_number": "expected a finite number", "model_type": "expected a mapping of keys",
         "model_attributes_type": "expected a mapping of keys", "dict_type": "expected a mapping",
@@ -199,7 +205,12 @@ def _place(cls: type[Part], location: tuple[int | str, ...]) -> tuple[list[int |
 
 def _tags(model: type[Part]) -> set[str]:
     """Values of the Literal keys that tell one class of a union from the others."""
-    return {str(a) for f in model.model_fields.values() if get_origin(f.annotation) is Literal for a in get_args(f.annotation)}
+    return {
+        str(a)
+        for f in model.model_fields.values()
+        if get_origin(f.annotation) is Literal
+        for a in get_args(f.annotation)
+    }
 
 
 def _inner(hint: Any) -> Any:

@@ -1,7 +1,7 @@
 """What every stage command shares: arguments, configuration, logging, signals, provenance and exit codes.
 
-A stage file declares a `Stage` and decorates one function with it. Exit codes: 0 done, 2 bad input (one line on stderr),
-143 ended by SIGTERM after a checkpoint, 1 a defect of winnow (traceback).
+A stage file declares a `Stage` and decorates one function with it. Exit codes: 0 done, 2 bad input (one line on
+stderr), 143 ended by SIGTERM after a checkpoint, 1 a defect of winnow (traceback).
 """
 
 from __future__ import annotations
@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from winnow import guard, launch, outside, places, store
-from winnow.artifacts import MODEL_FILE, check_sealed, local, sha256_file, sha256_text, stands_for, write_record, write_tensors
+from winnow.artifacts import (
+    MODEL_FILE,
+    check_sealed,
+    local,
+    sha256_file,
+    sha256_text,
+    stands_for,
+    write_record,
+    write_tensors,
+)
 from winnow.errors import WinnowError
 from winnow.fingerprint import source_hash, versions
 from winnow.progress import duration, figures, speaking
@@ -33,7 +42,9 @@ C = TypeVar("C", bound=Part)
 
 @dataclass
 class Job(Generic[C]):
-    """One run of a stage: its checked configuration, its files, and how to write artifacts that tell where they came from."""
+    """One run of a stage: its checked configuration, its files, and how to write artifacts that tell where they came
+    from.
+    """
 
     stage: str
     config: C
@@ -58,7 +69,9 @@ class Job(Generic[C]):
         return value if isinstance(value, list) else [value] if value else []
 
     def files(self, output: str) -> list[Path]:
-        """The files that an output consists of: itself, or those in it (a folder, named by itself or by its model.safetensors)."""
+        """The files that an output consists of: itself, or those in it (a folder, named by itself or by its
+        model.safetensors).
+        """
         found: list[Path] = []
         for path in self.paths(output):
             folder = path.parent if stands_for(path) != path else path
@@ -67,7 +80,9 @@ class Job(Generic[C]):
         return found
 
     def read(self, role: str, paths: list[Path]) -> None:
-        """Declare files that the configuration, not the command line, names: they are parents too. Raises WinnowError."""
+        """Declare files that the configuration, not the command line, names: they are parents too. Raises
+        WinnowError.
+        """
         missing = [p for p in paths if not p.exists()]
         if missing:
             raise WinnowError(
@@ -87,7 +102,9 @@ class Job(Generic[C]):
         return [f for f in (self.run.data_root / name for name in names if name) if f.exists()]
 
     def parents(self) -> dict[str, Any]:
-        """Role -> {path, sha256} of every input; a model folder is named by its sidecar, which vouches for its other files."""
+        """Role -> {path, sha256} of every input; a model folder is named by its sidecar, which vouches for its other
+        files.
+        """
         record: dict[str, Any] = {}
         for role, value in sorted(self.inputs.items()):
             for i, path in enumerate(map(stands_for, self.paths(role))):
@@ -98,7 +115,9 @@ class Job(Generic[C]):
         return record
 
     def provenance(self, path: Path) -> dict[str, Any]:
-        """What the artifact at `path` says of itself and its making; nothing in it differs between two runs of the same job."""
+        """What the artifact at `path` says of itself and its making; nothing in it differs between two runs of the same
+        job.
+        """
         return {
             "path": local(path),
             "stage": self.stage,
@@ -111,7 +130,9 @@ class Job(Generic[C]):
         }
 
     def key(self) -> str:
-        """Identifies this job's work: configuration, code, input contents and outputs. Checkpoints are kept under it."""
+        """Identifies this job's work: configuration, code, input contents and outputs. Checkpoints are kept under
+        it.
+        """
         contents = [f"{role}={p['sha256']}" for role, p in self.parents().items()]
         contents += [f"{name}:{local(path)}" for name in sorted(self.outputs) for path in self.paths(name)]
         return sha256_text(self.stage, canonical_json(self.config), source_hash(self.stage, self.also), *contents)[:32]
@@ -122,7 +143,9 @@ class Job(Generic[C]):
             return
         ticket.save(self[name], **metadata, **self.provenance(self[name]))
         self.result = f"{ticket.remaining_percent:.3f} % of {ticket.total} weights remain"
-        log.info("%s: %d of %d weights remain (%.3f %%)", self[name], ticket.kept, ticket.total, ticket.remaining_percent)
+        log.info(
+            "%s: %d of %d weights remain (%.3f %%)", self[name], ticket.kept, ticket.total, ticket.remaining_percent
+        )
 
     def write_weights(self, name: str, state: Mapping[str, Any], **metadata: Any) -> None:
         """Write a state dict output with this job's provenance."""
@@ -132,9 +155,11 @@ class Job(Generic[C]):
         log.info("%s written", self[name])
 
     def write_metrics(self, name: str, metrics: Mapping[str, Any]) -> None:
-        """Write a metrics JSON: the job's provenance, the sha256 of its other outputs, and apart what differs from run to run.
+        """Write a metrics JSON: the job's provenance, the sha256 of its other outputs, and apart what differs from run
+        to run.
 
-        Called last: it vouches for outputs that cannot hold a seal of their own (tables, figures, rows, released formats).
+        Called last: it vouches for outputs that cannot hold a seal of their own (tables, figures, rows, released
+        formats).
         """
         if not self.writes:
             return
@@ -152,7 +177,9 @@ class Job(Generic[C]):
 
 @dataclass
 class Stage(Generic[C]):
-    """Declares a stage: configuration class, named inputs and outputs (`name?` optional, `name*` any number of files)."""
+    """Declares a stage: configuration class, named inputs and outputs (`name?` optional, `name*` any number of
+    files).
+    """
 
     name: str
     config: type[C]
@@ -195,16 +222,27 @@ class Stage(Generic[C]):
         run = p.add_argument_group("run (nothing here changes the result)")
         run.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
         run.add_argument("--processes", type=int, default=1, help="processes that train together, on a GPU each (1)")
-        run.add_argument("--workers", type=int, default=0, help="data loading processes for data that is read from files (0)")
+        run.add_argument(
+            "--workers", type=int, default=0, help="data loading processes for data that is read from files (0)"
+        )
         run.add_argument("--data-root", type=Path, default=Path("data"), help="folder with the datasets (data)")
         run.add_argument("--download", action="store_true", help="allow downloads of datasets and models")
-        run.add_argument("--scratch", type=Path, default=Path(".winnow/scratch"), help="folder for checkpoints, not outputs")
-        run.add_argument("--store", type=Path, help="folder of finished artifacts that other working folders share (none)")
-        run.add_argument("--checkpoint-seconds", type=float, default=30.0, help="time between checkpoints, in seconds (30)")
+        run.add_argument(
+            "--scratch", type=Path, default=Path(".winnow/scratch"), help="folder for checkpoints, not outputs"
+        )
+        run.add_argument(
+            "--store", type=Path, help="folder of finished artifacts that other working folders share (none)"
+        )
+        run.add_argument(
+            "--checkpoint-seconds", type=float, default=30.0, help="time between checkpoints, in seconds (30)"
+        )
         run.add_argument("--silent-minutes", type=float, help="end, state saved, after so long without a step (never)")
         run.add_argument("--tensorboard", type=Path, help="folder for TensorBoard's event files (none)")
         run.add_argument(
-            "--log-level", default="info", choices=["debug", "info", "warning", "error"], help="what the log holds (info)"
+            "--log-level",
+            default="info",
+            choices=["debug", "info", "warning", "error"],
+            help="what the log holds (info)",
         )
         return p
 
@@ -220,7 +258,9 @@ class Stage(Generic[C]):
             if job.writes and code == 0 and (self.trains or job.run.keeps_state):
                 job.run.discard_checkpoints()
             if code == 0 and not launch.launched():
-                log.info("done in %s%s", duration(time.monotonic() - job.started), f": {job.result}" if job.result else "")
+                log.info(
+                    "done in %s%s", duration(time.monotonic() - job.started), f": {job.result}" if job.result else ""
+                )
             return code
         except WinnowError as error:
             return launch.end(launch.report(f"winnow {self.name}: error: {error}", 2))

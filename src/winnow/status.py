@@ -1,8 +1,9 @@
 """How a run stands, from logs alone: what runs, what failed and why, what is left and how long it will take.
 
-Each job writes a line at least every half minute and a last one with its result, so a log that ends otherwise and is silent is that
-of a job that was killed. What there is to do stands in Snakemake's own log. Nothing has to run here: on a cluster too, where the
-jobs' logs lie on the same file system. With `log_level: warning` or `error` jobs do not tell, and this cannot know.
+Each job writes a line at least every half minute and a last one with its result, so a log that ends otherwise and is
+silent is that of a job that was killed. What there is to do stands in Snakemake's own log. Nothing has to run here: on
+a cluster too, where the jobs' logs lie on the same file system. With `log_level: warning` or `error` jobs do not tell,
+and this cannot know.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ _WHEN = "%a %b %d %H:%M:%S %Y"
 
 @dataclass(frozen=True)
 class JobLog:
-    """One job by its log. state: done, running, failed, stopped or silent; `line`: the result, the position or the reason."""
+    """One job by its log. state: done, running, failed, stopped or silent; `line`: the result, the position or the
+    reason.
+    """
 
     file: Path
     state: str
@@ -96,8 +99,8 @@ class Workflow:
     def seconds_left(self, now: float) -> float | None:
         """Wall time until all is done at the pace so far; None before the first job has ended.
 
-        Where Snakemake told when jobs began, a job that is left counts with the mean of its rule's, and as many run side by side
-        as have so far; otherwise every job counts alike.
+        Where Snakemake told when jobs began, a job that is left counts with the mean of its rule's, and as many run
+        side by side as have so far; otherwise every job counts alike.
         """
         done, elapsed = sum(self.finished.values()), (self.newest if self.ended else now) - self.begun
         if not done:
@@ -151,7 +154,8 @@ def status(folder: Path, now: float | None = None) -> Iterator[str]:
     run, results = workflow(folder), folder / "results"
     if run is None and not results.is_dir():
         raise WinnowError(
-            f"{folder}: neither results/ nor a log of snakemake is there; give the folder that winnow run was started in"
+            f"{folder}: neither results/ nor a log of snakemake is there; give the folder that winnow run was started "
+            f"in"
         )
     found = jobs(results, run.begun - 1 if run else 0.0, now)
     if run is not None and run.ended and not run.left:
@@ -177,7 +181,8 @@ def status(folder: Path, now: float | None = None) -> Iterator[str]:
     if run.ended:
         yield "snakemake has ended; run the same command again for what is left"
     elif (seconds := run.seconds_left(now)) is not None:
-        yield f"about {duration(seconds)} at the pace so far: done at {datetime.fromtimestamp(now + seconds):%Y-%m-%d %H:%M}"
+        end = datetime.fromtimestamp(now + seconds)
+        yield f"about {duration(seconds)} at the pace so far: done at {end:%Y-%m-%d %H:%M}"
     else:
         yield "how long that takes is not known before the first job has ended"
 

@@ -1,12 +1,13 @@
 """A folder of finished artifacts that several working folders share, so that the same work is done once.
 
-An entry is named by the hash of all that its artifacts say of themselves (configuration, code, parents, versions, device, paths)
-and of the data files that the configuration names: it fits a job exactly or not at all. It appears by one rename, so writers
-need no lock, and its contents are checked against their sha256 when they are taken out. Files are copied, never linked: an
-artifact that is damaged later must not damage the store, and Snakemake wants outputs that are newer than inputs.
+An entry is named by the hash of all that its artifacts say of themselves (configuration, code, parents, versions,
+device, paths) and of the data files that the configuration names: it fits a job exactly or not at all. It appears by
+one rename, so writers need no lock, and its contents are checked against their sha256 when they are taken out. Files
+are copied, never linked: an artifact that is damaged later must not damage the store, and Snakemake wants outputs that
+are newer than inputs.
 
-Whoever may write to the folder is trusted: entries are checked against accidents. In a folder that everyone may write to, only
-one's own entries are taken; with a key (`WINNOW_STORE_KEY`), only those that were signed with it.
+Whoever may write to the folder is trusted: entries are checked against accidents. In a folder that everyone may write
+to, only one's own entries are taken; with a key (`WINNOW_STORE_KEY`), only those that were signed with it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ from winnow.schema import canonical_json
 
 log = logging.getLogger("winnow")
 MANIFEST = "manifest.json"
-KEY = "WINNOW_STORE_KEY"  # environment variable: the file with a secret that signs entries and without which none is taken
+# environment variable: the file with a secret that signs entries and without which none is taken
+KEY = "WINNOW_STORE_KEY"
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
@@ -71,14 +73,18 @@ class _DamagedError(Exception):
 
 
 def entry_of(store: Path, job: Work, processes: int) -> Path:
-    """Where this job's outputs lie in the store, if they do. As many processes must have made them: they decide the bytes."""
+    """Where this job's outputs lie in the store, if they do. As many processes must have made them: they decide the
+    bytes.
+    """
     says = [canonical_json(job.provenance(path)) for name in job.outputs for path in job.paths(name)]
     key = sha256_text(str(processes), *says, *map(sha256_file, job.data_files()))
     return store / key[:2] / key
 
 
 def take(entry: Path, job: Work) -> bool:
-    """Put the outputs of `entry` in place, all or none; False when it is not there, or damaged and therefore thrown away."""
+    """Put the outputs of `entry` in place, all or none; False when it is not there, or damaged and therefore thrown
+    away.
+    """
     if not entry.is_dir():
         return False
     if stranger := _stranger(entry):
@@ -118,9 +124,13 @@ def _manifest(entry: Path, job: Work) -> dict[str, str]:
     if not isinstance(document, dict) or not isinstance(document.get("files"), dict) or not document["files"]:
         raise _DamagedError("its manifest lists no files")
     files: dict[str, str] = document["files"]
-    if not all(isinstance(d, str) and _DIGEST.fullmatch(d) and "\0" not in p and len(p) < 4096 for p, d in files.items()):
+    if not all(
+        isinstance(d, str) and _DIGEST.fullmatch(d) and "\0" not in p and len(p) < 4096 for p, d in files.items()
+    ):
         raise _DamagedError("its manifest lists what are no files")
-    if (key := _key()) is not None and not hmac.compare_digest(str(document.get("hmac")), _signature(key, entry, files)):
+    if (key := _key()) is not None and not hmac.compare_digest(
+        str(document.get("hmac")), _signature(key, entry, files)
+    ):
         raise _DamagedError(f"its manifest is not signed with the key of {KEY}")
     outputs = [path.absolute() for name in job.outputs for path in job.paths(name)]
     own = [path.parent if path.name == MODEL_FILE else path for path in outputs]
@@ -131,7 +141,9 @@ def _manifest(entry: Path, job: Work) -> dict[str, str]:
 
 
 def _stranger(entry: Path) -> str | None:
-    """Why an entry is not to be trusted: in a folder that everyone may write to, only this user's own count, and root's."""
+    """Why an entry is not to be trusted: in a folder that everyone may write to, only this user's own count, and
+    root's.
+    """
     try:
         open_to_all = any(p.stat().st_mode & stat.S_IWOTH for p in (entry.parent.parent, entry.parent, entry))
         owner = entry.lstat().st_uid
@@ -140,12 +152,17 @@ def _stranger(entry: Path) -> str | None:
     if entry.is_symlink():
         return "it is a link"
     if open_to_all and owner not in (os.geteuid(), 0):
-        return f"everyone can write there, and it belongs to user {owner}; take write permission from others, or use your own store"
+        return (
+            f"everyone can write there, and it belongs to user {owner}; take write permission from others, "
+            "or use your own store"
+        )
     return None
 
 
 def _check_whole(taken: dict[Path, Path], job: Work) -> None:
-    """Raise _DamagedError unless every output is there, says of itself what this job says of it, and is vouched for in full."""
+    """Raise _DamagedError unless every output is there, says of itself what this job says of it, and is vouched for in
+    full.
+    """
     for path in (p for name in job.outputs for p in job.paths(name)):
         inside = [t for p, t in taken.items() if p == path.absolute() or p.is_relative_to(path.absolute())]
         if not inside:
@@ -178,7 +195,9 @@ def _key() -> bytes | None:
             raise WinnowError(f"{name}: others can read the store's key; chmod 600 it")
         secret = f.read().strip()
     if len(secret) < 16:
-        raise WinnowError(f"{name}: the store's key is shorter than 16 bytes; write e.g. `openssl rand -hex 32` into it")
+        raise WinnowError(
+            f"{name}: the store's key is shorter than 16 bytes; write e.g. `openssl rand -hex 32` into it"
+        )
     return secret
 
 

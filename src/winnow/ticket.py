@@ -1,7 +1,7 @@
 """A lottery ticket: one boolean mask per prunable parameter, bit-packed in a safetensors file.
 
-Every pipeline writes and reads the same format: a tensor per masked parameter, named as in the model's state dict, uint8,
-eight weights a byte; shapes, kept counts and provenance in the file's one metadata key.
+Every pipeline writes and reads the same format: a tensor per masked parameter, named as in the model's state dict,
+uint8, eight weights a byte; shapes, kept counts and provenance in the file's one metadata key.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 class Ticket:
     """Masks by parameter name (True = kept), with how and from what they were made.
 
-    `arrays`: bool NumPy arrays or torch tensors, shaped as the parameters; kept as NumPy arrays. `metadata`: at least `method` when
-    it was read from a file. Raises WinnowError for no masks, and for masks of another kind.
+    `arrays`: bool NumPy arrays or torch tensors, shaped as the parameters; kept as NumPy arrays. `metadata`: at least
+    `method` when it was read from a file. Raises WinnowError for no masks, and for masks of another kind.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -42,7 +42,9 @@ class Ticket:
     def __post_init__(self) -> None:
         if not self.arrays:
             raise WinnowError("ticket: holds no masks; a ticket needs at least one prunable parameter")
-        arrays = {name: mask.detach().cpu().numpy() if hasattr(mask, "detach") else mask for name, mask in self.arrays.items()}
+        arrays = {
+            name: mask.detach().cpu().numpy() if hasattr(mask, "detach") else mask for name, mask in self.arrays.items()
+        }
         for name, mask in arrays.items():
             if getattr(mask, "dtype", None) != np.bool_:
                 kind = getattr(mask, "dtype", type(mask).__name__)
@@ -51,7 +53,9 @@ class Ticket:
 
     def __repr__(self) -> str:
         method = f"{self.metadata['method']}, " if "method" in self.metadata else ""
-        return f"Ticket({method}{self.remaining_percent:.4g} % of {self.total:,} weights kept, {len(self.arrays)} masks)"
+        return (
+            f"Ticket({method}{self.remaining_percent:.4g} % of {self.total:,} weights kept, {len(self.arrays)} masks)"
+        )
 
     @property
     def masks(self) -> dict[str, torch.Tensor]:
@@ -82,28 +86,37 @@ class Ticket:
 
     @classmethod
     def load(cls, path: str | Path) -> Ticket:
-        """Read and check a `*.mask.safetensors`, that of a folder that `winnow export` wrote, or of one on the hub (owner/name).
+        """Read and check a `*.mask.safetensors`, that of a folder that `winnow export` wrote, or of one on the hub
+        (owner/name).
 
         Raises WinnowError when it is truncated, foreign or inconsistent, and where the hub cannot be reached.
         """
         if Path(path).is_dir():
             path = Path(path) / SHARED
         elif not Path(path).exists() and _HUB_ID.fullmatch(str(path)) and not str(path).endswith(".safetensors"):
-            path = import_module("winnow.share.hub").fetch(str(path), SHARED)  # by name: no stage depends on the hub's code
+            path = import_module("winnow.share.hub").fetch(
+                str(path), SHARED
+            )  # by name: no stage depends on the hub's code
         metadata = read_metadata(path)
         if metadata.get("kind") != "ticket":
-            raise WinnowError(f"{path}: not a winnow ticket; import masks of other formats with winnow.stages.import_ticket")
+            raise WinnowError(
+                f"{path}: not a winnow ticket; import masks of other formats with winnow.stages.import_ticket"
+            )
         packed, shapes, counts = read_arrays(path), metadata.get("shapes"), metadata.get("kept")
         if not (isinstance(shapes, dict) and isinstance(counts, dict) and set(counts) == set(shapes)):
             raise WinnowError(
                 f"{path}: records no shapes and counts of its masks; delete it and rerun the stage that writes it"
             )
         if set(packed) != set(shapes):
-            raise WinnowError(f"{path}: tensors and recorded shapes disagree; delete it and rerun the stage that writes it")
+            raise WinnowError(
+                f"{path}: tensors and recorded shapes disagree; delete it and rerun the stage that writes it"
+            )
         arrays = {}
         for name, shape in shapes.items():
             if not (isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape) and len(shape) <= 64):
-                raise WinnowError(f"{path}: the shape of mask {name} is no list of sizes; delete it and rerun its stage")
+                raise WinnowError(
+                    f"{path}: the shape of mask {name} is no list of sizes; delete it and rerun its stage"
+                )
             size = math.prod(shape)
             if packed[name].dtype != np.uint8 or packed[name].size != (size + 7) // 8:
                 raise WinnowError(f"{path}: mask {name} is not {size} bits in bytes; delete it and rerun its stage")
@@ -137,9 +150,11 @@ class Ticket:
                 raise WinnowError(f"ticket does not fit {what}: {name} is {tuple(shapes[name])}, its mask {mask.shape}")
 
     def apply(self, model: nn.Module, prefix: str = "") -> dict[str, torch.Tensor]:
-        """Zero the removed weights of `model` in place, once; returns the bool masks by name on each parameter's device.
+        """Zero the removed weights of `model` in place, once; returns the bool masks by name on each parameter's
+        device.
 
-        prefix: what stands before the ticket's names in this model, as `backbone.`. Raises WinnowError when it does not fit.
+        prefix: what stands before the ticket's names in this model, as `backbone.`. Raises WinnowError when it does not
+        fit.
         """
         import torch
 

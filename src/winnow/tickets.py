@@ -22,7 +22,8 @@ def listed(folder: Path) -> list[dict[str, object]]:
         about = read_metadata(file)
         rows.append({
             "path": str(file), "remaining_percent": about.get("remaining_percent"), "method": about.get("method"),
-            "layers": len(about.get("shapes", {})), "seed": about.get("config", {}).get("seed"), "stage": about.get("stage"),
+            "layers": len(about.get("shapes", {})), "seed": about.get("config", {}).get("seed"),
+            "stage": about.get("stage"),
             "intact": records.intact(file) is True,
         })  # fmt: skip
     return rows
@@ -51,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for r in rows:
             seed = "-" if r["seed"] is None else r["seed"]
             state = "" if r["intact"] else "  DAMAGED: see winnow verify"
-            lines.append(f"{r['remaining_percent']:>11.3f}  {r['method']:<12}  {r['layers']:>6}  {seed:>4}  {r['path']}{state}")
+            lines.append(
+                f"{r['remaining_percent']:>11.3f}  {r['method']:<12}  {r['layers']:>6}  {seed:>4}  {r['path']}{state}"
+            )
         sound = all(r["intact"] for r in rows)
     print(json.dumps(rows, indent=1) if args.json else "\n".join(map(printable, lines)))
     return 0 if sound else 2

@@ -1,10 +1,13 @@
-"""Stages in forks of one process that has its imports done: for runs of hundreds of jobs of a second each, as the demo's.
+"""Stages in forks of one process that has its imports done: for runs of hundreds of jobs of a second each, as the
+demo's.
 
-    python -m winnow.warm snakemake --cores 2     # `python -m winnow.stages.X` below this starts in 0.1 s instead of 2 to 7
+    python -m winnow.warm snakemake --cores 2     # `python -m winnow.stages.X` below this starts in 0.1 s instead of 2
+    to 7
 
-The command finds a socket in WINNOW_WARM. A stage that starts (winnow/__init__.py asks `hand_over`) sends its arguments, folder,
-environment and open files there, waits, passes signals on and ends with the code of the fork, which computes what it would have
-computed itself. Without the variable, or when the sources have changed since, a stage runs by itself.
+The command finds a socket in WINNOW_WARM. A stage that starts (winnow/__init__.py asks `hand_over`) sends its
+arguments, folder, environment and open files there, waits, passes signals on and ends with the code of the fork, which
+computes what it would have computed itself. Without the variable, or when the sources have changed since, a stage runs
+by itself.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from typing import Any, NoReturn
 VARIABLE = "WINNOW_WARM"
 PRELOADED = (
     "numpy", "torch", "pandas", "safetensors.torch", "winnow.compat", "winnow.train.loop", "winnow.vision.training",
-    "winnow.vision.evaluate", "winnow.gems.search", "winnow.gems.finetune", "winnow.text.training", "winnow.text.search",
+    "winnow.vision.evaluate", "winnow.gems.search", "winnow.gems.finetune", "winnow.text.training",
+    "winnow.text.search",
     "winnow.tables.figures", "matplotlib.pyplot",
 )  # fmt: skip
 _STAGES = "winnow.stages."
@@ -31,7 +35,9 @@ _SOURCES = str(Path(__file__).resolve().parent)  # another copy of winnow runs i
 
 
 def hand_over() -> None:
-    """Let a warm process run this one's stage and end with its exit code; returns when there is none, or this is no stage."""
+    """Let a warm process run this one's stage and end with its exit code; returns when there is none, or this is no
+    stage.
+    """
     words = sys.orig_argv
     module = next((words[i + 1] for i, word in enumerate(words[:-1]) if word == "-m"), "")
     if not module.startswith(_STAGES) or "TORCHELASTIC_RUN_ID" in os.environ:
@@ -177,7 +183,8 @@ def main(command: list[str]) -> int:
         listener.listen(64)
         handle = listener.fileno()
         server = subprocess.Popen(
-            [sys.executable, "-m", "winnow.warm", "--serve", str(handle)], pass_fds=[handle], env=JOB_ENVIRONMENT | os.environ,
+            [sys.executable, "-m", "winnow.warm", "--serve", str(handle)], pass_fds=[handle],
+            env=JOB_ENVIRONMENT | os.environ,
             start_new_session=True,  # Ctrl-C reaches the command, which ends its stages
         )  # fmt: skip
         listener.close()

@@ -1,7 +1,7 @@
 """Reading the prunable weights of a model artifact without torch: a safetensors file, or a Hugging Face folder.
 
-A Hugging Face folder is named by its `model.safetensors` (what workflow rules declare) or by itself; what winnow records of
-it stands in `winnow.json` beside that file.
+A Hugging Face folder is named by its `model.safetensors` (what workflow rules declare) or by itself; what winnow
+records of it stands in `winnow.json` beside that file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ import numpy as np
 from winnow.artifacts import MODEL_FILE, SIDECAR, read_arrays, read_json, read_metadata
 from winnow.errors import WinnowError, nearest
 
-_MODEL_PARTS = ("config.json", "*.safetensors", "*.bin", "*.index.json", "tokenizer*.json", "vocab.*", "merges.txt", "*.model")
+_MODEL_PARTS = (
+    "config.json",
+    "*.safetensors",
+    "*.bin",
+    "*.index.json",
+    "tokenizer*.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+)
 
 
 # what transformers writes into a model folder: what may be replaced where a fault has torn the folder's own list
@@ -66,13 +75,17 @@ def prunable_arrays(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raise WinnowError unless a model folder can be written here: nothing there, or only what a run of winnow wrote before.
+    """Raise WinnowError unless a model folder can be written here: nothing there, or only what a run of winnow wrote
+    before.
 
-    What was written before is what the folder's own winnow.json lists (and, where that is torn, what transformers writes).
+    What was written before is what the folder's own winnow.json lists (and, where that is torn, what transformers
+    writes).
     """
     whole = folder.resolve()
     if whole == Path.cwd() or Path.cwd().is_relative_to(whole):
-        raise WinnowError(f"{folder / MODEL_FILE}: would replace the working folder; give the model a folder of its own")
+        raise WinnowError(
+            f"{folder / MODEL_FILE}: would replace the working folder; give the model a folder of its own"
+        )
     if folder.is_symlink():
         raise WinnowError(f"{folder}: is a link; write the model to the folder itself, or remove the link")
     if not folder.exists():
@@ -83,7 +96,8 @@ def check_replaceable(folder: Path) -> None:
     if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         raise WinnowError(
-            f"{folder}: holds files that winnow did not write ({', '.join(others[:3])}{more}); give the model a folder of its own"
+            f"{folder}: holds files that winnow did not write ({', '.join(others[:3])}{more}); give the model a folder "
+            f"of its own"
         )
 
 
@@ -103,8 +117,10 @@ def _ours(path: Path, folder: Path) -> bool:
 
 
 def replace_folder(made: Path, folder: Path) -> None:
-    """Rename `made` to `folder`. What stood there is moved aside first and then removed file by file, so that a file that came
-    in meanwhile is left. WinnowError when another run wrote the folder at the same time; OSError as `Path.rename`."""
+    """Rename `made` to `folder`. What stood there is moved aside first and then removed file by file, so that a file
+    that came in meanwhile is left. WinnowError when another run wrote the folder at the same time; OSError as
+    `Path.rename`.
+    """
     check_replaceable(folder)
     aside = made.with_name(made.name + ".old")
     with suppress(FileNotFoundError):

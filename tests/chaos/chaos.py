@@ -1,11 +1,14 @@
-"""A whole workflow under faults at random times, which must end with the bytes of a calm run: `python tests/chaos/chaos.py --help`.
+"""A whole workflow under faults at random times, which must end with the bytes of a calm run: `python
+tests/chaos/chaos.py --help`.
 
-Two folders run the same configuration: one in peace, the other while jobs and the head are killed, stopped and paused, the scratch
-fills up, results turn read-only, a second head starts and the clock jumps. After each end of the head a new one is started, as a user
-would. Faults are drawn from a seed; when they fall in a job's life depends on the machine, and the result must not.
+Two folders run the same configuration: one in peace, the other while jobs and the head are killed, stopped and paused,
+the scratch fills up, results turn read-only, a second head starts and the clock jumps. After each end of the head a new
+one is started, as a user would. Faults are drawn from a seed; when they fall in a job's life depends on the machine,
+and the result must not.
 
-Everything stays in one temporary folder and among processes that this program started (they carry a token in their environment).
-Full and read-only folders are file systems of their own and need root; without it these two faults are left out, and the report says so.
+Everything stays in one temporary folder and among processes that this program started (they carry a token in their
+environment). Full and read-only folders are file systems of their own and need root; without it these two faults are
+left out, and the report says so.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ from winnow.records import differences, verify
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "WINNOW_CHAOS"
-KINDS = ("kill a job", "stop a job", "pause a job", "kill the head", "stop the head", "two heads", "clock jumps", "scratch full", "results read-only")  # fmt: skip
+KINDS = ("kill a job", "stop a job", "pause a job", "kill the head", "stop the head", "two heads", "clock jumps",
+ "scratch full", "results read-only")  # fmt: skip
 MOUNTS = ("scratch full", "results read-only")
 
 
@@ -96,7 +100,8 @@ class Chaos:
         with log:
             return subprocess.Popen(
                 self.command("--cores", "2", "--keep-going", "--rerun-incomplete", *words, *self.targets),
-                stdout=log, stderr=subprocess.STDOUT, text=True, env=environment, cwd=self.folder, start_new_session=True,
+                stdout=log, stderr=subprocess.STDOUT, text=True, env=environment, cwd=self.folder,
+                start_new_session=True,
             )  # fmt: skip
 
     def processes(self, words: str = "") -> list[int]:
@@ -174,7 +179,9 @@ class Chaos:
         filler.unlink()
 
     def run(self, faults: int, between: float, seconds: float) -> bool:
-        """Start heads until one ends well, with `faults` faults some `between` seconds apart; False when the time is up."""
+        """Start heads until one ends well, with `faults` faults some `between` seconds apart; False when the time is
+        up.
+        """
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             self.typed["snakemake"] += 1
@@ -211,7 +218,8 @@ class Chaos:
         return self.head().wait() == 0
 
 
-def play(config: dict[str, Any], seed: int, faults: int, between: float, seconds: float, targets: list[str], say: Callable[..., None] = print) -> dict[str, Any]:  # fmt: skip
+def play(config: dict[str, Any], seed: int, faults: int, between: float, seconds: float, targets: list[str],
+ say: Callable[..., None] = print) -> dict[str, Any]:  # fmt: skip
     """Run calmly, run under faults, compare; the report as a dictionary."""
     with tempfile.TemporaryDirectory(prefix="winnow-chaos-", ignore_cleanup_errors=True) as name:
         calm, wild = Chaos(Path(name, "calm"), config, seed, targets), Chaos(Path(name, "wild"), config, seed, targets)
@@ -232,9 +240,11 @@ def play(config: dict[str, Any], seed: int, faults: int, between: float, seconds
                 os.chdir(here)
             left = [str(p.relative_to(wild.folder)) for p in wild.folder.rglob(".*.tmp")]
             return {
-                "ended": ended, "seconds": round(time.monotonic() - begun), "faults": dict(wild.events), "typed": dict(wild.typed),
+                "ended": ended, "seconds": round(time.monotonic() - begun), "faults": dict(wild.events),
+                "typed": dict(wild.typed),
                 "left out": [k for k in KINDS if k not in wild.kinds], "artifacts": count, "differences": found,
-                "bad": [f"{b.file}: {b.reason}" for b in bad], "leftovers": left, "last log": "" if ended else wild._log()[-2000:],
+                "bad": [f"{b.file}: {b.reason}" for b in bad], "leftovers": left,
+                "last log": "" if ended else wild._log()[-2000:],
             }  # fmt: skip
         finally:
             for one in (calm, wild):

@@ -23,7 +23,8 @@ TINY_BERT = {"source": "tiny", "layers": 1, "hidden": 16, "heads": 2, "intermedi
 TEXT_TRAIN = {"epochs": 2, "batch_size": 16, "optimizer": "adamw", "lr": 0.01, "schedule": "linear", "clip_norm": 1.0}
 GEMS = {"dataset": "digits", "val_images": 100, "train_images": 200, "test_images": 100}
 
-# What a stage runs under: DRIVER STAGE HOOK HOW N ARGUMENTS. Before call N of the function HOOK something happens to the process.
+# What a stage runs under: DRIVER STAGE HOOK HOW N ARGUMENTS. Before call N of the function HOOK something happens to
+# the process.
 DRIVER = """
 import importlib, os, resource, sys
 stage, hook, how, at = *sys.argv[1:4], int(sys.argv[4])
@@ -76,7 +77,9 @@ class Case:
     def results(self, folder: Path) -> dict[str, Any]:
         """Every artifact by content: sha256 of the files, and the metrics without what differs from run to run."""
         found: dict[str, Any] = {}
-        for path in sorted(p for p in folder.rglob("*") if p.is_file() and "scratch" not in p.relative_to(folder).parts):
+        for path in sorted(
+            p for p in folder.rglob("*") if p.is_file() and "scratch" not in p.relative_to(folder).parts
+        ):
             name = path.relative_to(folder).as_posix()
             metrics = read_json(path) if name == "metrics.json" else None
             found[name] = (
@@ -112,7 +115,9 @@ def made(tmp_path_factory: pytest.TempPathFactory, dense: Path) -> Callable[[str
         if stage == "train":
             mask = make("prune", {"method": "magnitude", "remaining_percent": 40}, "round1", weights=dense)
             outputs: dict[str, Any] = {"out": "weights", "metrics": "metrics.json"}
-            return Case(stage, vision | {"keep": "last"}, {"init": dense, "mask": mask}, outputs, 5, "resumed at step {}")
+            return Case(
+                stage, vision | {"keep": "last"}, {"init": dense, "mask": mask}, outputs, 5, "resumed at step {}"
+            )
         if stage == "transfer":
             outputs = {"best-sa": "best_sa", "best-ra": "best_ra", "metrics": "metrics.json"}
             return Case(stage, vision, {"init": dense}, outputs, 5, "resumed at step {}")
@@ -121,7 +126,9 @@ def made(tmp_path_factory: pytest.TempPathFactory, dense: Path) -> Callable[[str
             config = {"data": DIGITS, "evaluation": wanted, "compute": {}, "seed": 0}
             models = {"best-sa": dense, "best-ra": dense}
             hook = "winnow.vision.evaluate:evaluation_mode"
-            return Case(stage, config, models, {"metrics": "metrics.json"}, 31, "{} batches were evaluated before", hook)
+            return Case(
+                stage, config, models, {"metrics": "metrics.json"}, 31, "{} batches were evaluated before", hook
+            )
         if stage == "gem_search":
             model = {"arch": "resnet8", "width": 4, "classifier": "conv1x1", "bn": "non_affine"}
             init = make("gem_init", {"data": GEMS, "model": model, "init": {}, "seed": 0}, "init")

@@ -1,4 +1,6 @@
-"""Ctrl-C is SIGTERM with another name: the state is saved, one line says so, and the next run ends with the same bytes."""
+"""Ctrl-C is SIGTERM with another name: the state is saved, one line says so, and the next run ends with the same
+bytes.
+"""
 
 from __future__ import annotations
 

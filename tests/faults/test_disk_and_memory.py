@@ -21,7 +21,9 @@ def small_disk(tmp_path):
     folder.mkdir()
     if os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root")
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True, text=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True, text=True
+    )
     if done.returncode:
         pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
     yield folder
@@ -68,7 +70,9 @@ def test_a_full_disk_under_the_results_loses_no_training(made, whole, tmp_path, 
 
 
 def test_a_run_out_of_memory_goes_on_when_there_is_more(made, whole, tmp_path, capsys):
-    """The address space is cut off in mid-run; the allocation that no longer fits ends the process, and the state is there."""
+    """The address space is cut off in mid-run; the allocation that no longer fits ends the process, and the state is
+    there.
+    """
     case = made("train")
     starve = f"""
 import resource

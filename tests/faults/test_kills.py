@@ -22,7 +22,8 @@ def test_a_killed_stage_goes_on_and_ends_with_the_same_bytes(made, whole, stage,
     first = case.killed(tmp_path, how)
     assert first.returncode == (143 if how == signal.SIGTERM else -signal.SIGKILL), first.stderr[-2000:]
     assert case.results(tmp_path) == {}  # no artifact under its final name
-    # SIGTERM lets the step or batch in progress end and saves it; an attack's examples stand alone, and the one in progress is given up
+    # SIGTERM lets the step or batch in progress end and saves it; an attack's examples stand alone, and the one in
+    # progress is given up
     done = case.kill_at if how == signal.SIGTERM and stage != "attack_text" else case.kill_at - 1
     capsys.readouterr()
     assert case.run(tmp_path) == 0
@@ -51,7 +52,9 @@ def test_a_torn_checkpoint_costs_a_step_or_all_of_them_but_no_byte(made, whole, 
     assert case.run(tmp_path) == 0
     told = capsys.readouterr().err
     assert told.count("is damaged (checksum)") == len(torn)
-    assert (f"resumed at step {case.kill_at - 2}" in told) == (len(torn) == 1) and ("resumed" in told) == (len(torn) == 1)
+    assert (f"resumed at step {case.kill_at - 2}" in told) == (len(torn) == 1) and ("resumed" in told) == (
+        len(torn) == 1
+    )
     assert case.results(tmp_path) == whole("train")
 
 

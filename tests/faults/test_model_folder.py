@@ -1,4 +1,6 @@
-"""A model folder on a full disk, and written by two runs at once: one line each, nothing half written, nothing left behind."""
+"""A model folder on a full disk, and written by two runs at once: one line each, nothing half written, nothing left
+behind.
+"""
 
 from __future__ import annotations
 

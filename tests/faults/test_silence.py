@@ -29,7 +29,8 @@ def step(*arguments):
     if steps[0] == 7:
         print("hangs", file=sys.stderr, flush=True)
         if how == "stuck":
-            import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # as in a call that does not return
+            import signal
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # as in a call that does not return
             time.sleep(60)
     time.sleep(0.05)
 loop._one_step = step

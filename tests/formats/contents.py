@@ -35,7 +35,8 @@ def contents(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     weights = folder / "weights.safetensors"
     model, spec = load_pretrained(weights)
-    found["weights"] = {"prunable": digest(prunable_arrays(weights)), "state": digest({k: v.numpy() for k, v in model.state_dict().items()}), "spec": spec}  # fmt: skip
+    found["weights"] = {"prunable": digest(prunable_arrays(weights)),
+     "state": digest({k: v.numpy() for k, v in model.state_dict().items()}), "spec": spec}  # fmt: skip
     for name in ("ticket", "gem"):
         ticket = Ticket.load(folder / f"{name}.mask.safetensors")
         found[name] = {
@@ -47,12 +48,14 @@ def contents(folder: Path) -> dict[str, Any]:
     levels, scores = read_order(folder / "order.safetensors")
     found["prune order"] = {"levels": digest(levels), "scores": digest(scores)}
     about = read_metadata(folder / "scores.safetensors")
-    found["scores"] = {"values": digest(read_arrays(folder / "scores.safetensors")), "shapes": about["shapes"], "epoch": about["search_epoch"]}  # fmt: skip
+    found["scores"] = {"values": digest(read_arrays(folder / "scores.safetensors")), "shapes": about["shapes"],
+     "epoch": about["search_epoch"]}  # fmt: skip
     text, tokenizer = load_classifier(folder / "text_model/model.safetensors")
     shown = tokenizer("the film was good", return_tensors="pt")
     with torch.no_grad():
         logits = text.eval()(**shown).logits[0].tolist()
-    found["text model"] = {"prunable": digest(prunable_arrays(folder / "text_model")), "ids": shown["input_ids"][0].tolist(), "logits": [round(x, 3) for x in logits]}  # fmt: skip
+    found["text model"] = {"prunable": digest(prunable_arrays(folder / "text_model")),
+     "ids": shown["input_ids"][0].tolist(), "logits": [round(x, 3) for x in logits]}  # fmt: skip
     metrics = read_json(folder / "weights.json")
     found["metrics"] = {
         "keys": sorted(metrics),

@@ -1,7 +1,8 @@
-"""Write one small artifact of each kind in the format of today: `python tests/formats/make.py tests/formats/v<FORMAT_VERSION>`.
+"""Write one small artifact of each kind in the format of today: `python tests/formats/make.py
+tests/formats/v<FORMAT_VERSION>`.
 
-Run once for each version of the formats, never again: what lies there must stay readable for ever. `expected.json` holds what
-the readers of the day of writing read in it.
+Run once for each version of the formats, never again: what lies there must stay readable for ever. `expected.json`
+holds what the readers of the day of writing read in it.
 """
 
 from __future__ import annotations
@@ -56,16 +57,25 @@ def main(folder: Path) -> None:
         out="weights.safetensors",
         metrics="weights.json",
     )
-    run("prune", {"method": "magnitude", "remaining_percent": 40}, weights="weights.safetensors", out="ticket.mask.safetensors")
+    run(
+        "prune",
+        {"method": "magnitude", "remaining_percent": 40},
+        weights="weights.safetensors",
+        out="ticket.mask.safetensors",
+    )
     run("gem_init", {"data": DATA, "model": GEM, "init": {}, "seed": 0}, out="init.safetensors")
     search = {"algo": "hc_iter", "target_sparsity": 20, "iter_period": 1}
-    run("gem_search", {"search": search, "data": DATA, "train": TRAIN | {"epochs": 2}, **COMMON}, init="init.safetensors",
+    run("gem_search", {"search": search, "data": DATA, "train": TRAIN | {"epochs": 2}, **COMMON},
+     init="init.safetensors",
         out="gem.mask.safetensors", order="order.safetensors", metrics="gem.json")  # fmt: skip
     run("import_text_model", {"model": BERT, "data": TEXT}, out="text_model/model.safetensors")
-    run("search_robust_ticket", {"data": TEXT, "train": TEXT_TRAIN, "masks": {"granularity": "row"}, "adversary": {"steps": 1}, "keep_epochs": [1], **COMMON},
+    run("search_robust_ticket",
+     {"data": TEXT, "train": TEXT_TRAIN, "masks": {"granularity": "row"}, "adversary": {"steps": 1}, "keep_epochs": [1],
+      **COMMON},
         model="text_model/model.safetensors", scores="scores.safetensors", metrics="scores.json")  # fmt: skip
     attack = {"recipe": "textfooler", "candidates": "embedded"}
-    run("attack_text", {"data": TEXT, "attack": attack, "examples": 2, "compute": {}}, model="text_model/model.safetensors",
+    run("attack_text", {"data": TEXT, "attack": attack, "examples": 2, "compute": {}},
+     model="text_model/model.safetensors",
         out="rows.jsonl", metrics="rows.json")  # fmt: skip
     images()
     run("pack_images", {"image_size": 4}, source="images", out="packed")

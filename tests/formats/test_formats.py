@@ -1,4 +1,6 @@
-"""What an earlier version wrote stays readable: one small artifact of each kind and version of the formats (made by make.py)."""
+"""What an earlier version wrote stays readable: one small artifact of each kind and version of the formats (made by
+make.py).
+"""
 
 from __future__ import annotations
 
@@ -34,6 +36,8 @@ def test_every_seal_holds(folder):
 
 
 def test_a_file_of_a_newer_version_says_so(tmp_path):
-    save_file({"a": np.ones(1, np.uint8)}, tmp_path / "new.safetensors", metadata={METADATA_KEY: json.dumps({"format": 99})})
+    save_file(
+        {"a": np.ones(1, np.uint8)}, tmp_path / "new.safetensors", metadata={METADATA_KEY: json.dumps({"format": 99})}
+    )
     with pytest.raises(WinnowError, match="is of format 99, this winnow reads formats up to"):
         read_metadata(tmp_path / "new.safetensors")

@@ -1,9 +1,10 @@
 """A pretended GPU: tensors that say `gpu:0` and compute on the CPU, with the rules of a real one.
 
-A tensor of the CPU that meets one of the device is an error (numbers and index tensors excepted, as on CUDA). What makes the host
-wait for the device is counted by the line of winnow that asked for it: copies that are blocking or come from memory that is not
-page-locked, numbers that are read, shapes that depend on values. Numbers are the CPU's, so results can be compared exactly.
-One process, eager, no autocast. Built on torch's Python-side device backends, so it needs torch alone.
+A tensor of the CPU that meets one of the device is an error (numbers and index tensors excepted, as on CUDA). What
+makes the host wait for the device is counted by the line of winnow that asked for it: copies that are blocking or come
+from memory that is not page-locked, numbers that are read, shapes that depend on values. Numbers are the CPU's, so
+results can be compared exactly. One process, eager, no autocast. Built on torch's Python-side device backends, so it
+needs torch alone.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class Pretended(torch.Tensor):
     @staticmethod
     def __new__(cls, held: torch.Tensor) -> Pretended:
         made = torch.Tensor._make_wrapper_subclass(
-            cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype, layout=held.layout,
+            cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
+            layout=held.layout,
             device=torch.device(NAME, 0), requires_grad=False,
         )  # fmt: skip
         made.held = held
@@ -159,7 +161,9 @@ class Ledger:
         plain = {k: v for k, v in kwargs.items() if k not in ("device", "non_blocking")}
         rest = [a for a in args[1:] if not isinstance(a, torch.device)]
         out = (
-            torch.ops.aten._to_copy.default(_inside(source), **plain) if not rest else function(_inside(source), *rest, **plain)
+            torch.ops.aten._to_copy.default(_inside(source), **plain)
+            if not rest
+            else function(_inside(source), *rest, **plain)
         )
         out = out.clone() if out is _inside(source) else out
         return Pretended(out) if there else out
@@ -220,7 +224,11 @@ def counting() -> Iterator[Ledger]:
 
     try:
         # inference mode hides operations from a mode; what it changes is speed
-        with patch.object(torch.Tensor, "pin_memory", pin), patch.object(torch, "inference_mode", torch.no_grad), _Mode():
+        with (
+            patch.object(torch.Tensor, "pin_memory", pin),
+            patch.object(torch, "inference_mode", torch.no_grad),
+            _Mode(),
+        ):
             yield ledger
     finally:
         _LEDGERS.pop()

@@ -1,4 +1,5 @@
-"""Runs stages on the pretended device in one process: [[stage, argument, ...], ...] as JSON on stdin, what was counted on stdout.
+"""Runs stages on the pretended device in one process: [[stage, argument, ...], ...] as JSON on stdin, what was counted
+on stdout.
 
 For each stage {"code": exit code, "operations": n, "waits": [[what, line, how often], ...]}.
 """
@@ -16,12 +17,16 @@ import torch
 
 @cache
 def save_from_the_host() -> None:
-    """transformers asks weights for the address of their memory, which pretended ones have not: it gets copies of the CPU."""
+    """transformers asks weights for the address of their memory, which pretended ones have not: it gets copies of the
+    CPU.
+    """
     from winnow.text.compat import transformers
 
     cls = transformers().PreTrainedModel
     save = cls.save_pretrained
-    cls.save_pretrained = lambda self, folder: save(self, folder, state_dict={k: v.cpu() for k, v in self.state_dict().items()})
+    cls.save_pretrained = lambda self, folder: save(
+        self, folder, state_dict={k: v.cpu() for k, v in self.state_dict().items()}
+    )
 
 
 def run(name: str, arguments: list[str]) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Every stage that computes runs on a GPU without mixing devices, gives the CPU's numbers, and hardly waits.
 
-A step's waits are counted as the difference between two runs of which one has more steps and all else equal. What is left is named
-where it is allowed.
+A step's waits are counted as the difference between two runs of which one has more steps and all else equal. What is
+left is named where it is allowed.
 """
 
 from __future__ import annotations
@@ -44,10 +44,13 @@ def vision_jobs(count, name):
     scored = {"remaining_percent": 50, "images": 20, "data": DIGITS, "compute": {}, "seed": 0}
     return {
         f"pretrain{name}": job(
-            "pretrain", images(count, ATTACK, method="adv", model=MODEL), out=f"dense{name}.safetensors", metrics="1.json"
+            "pretrain", images(count, ATTACK, method="adv", model=MODEL), out=f"dense{name}.safetensors",
+            metrics="1.json"
         ),
-        f"prune{name}": job("prune", {"method": "snip", **scored}, weights="dense.safetensors", out="snip.mask.safetensors"),
-        f"grasp{name}": job("prune", {"method": "grasp", **scored}, weights="dense.safetensors", out="grasp.mask.safetensors"),
+        f"prune{name}": job("prune", {"method": "snip", **scored}, weights="dense.safetensors",
+         out="snip.mask.safetensors"),
+        f"grasp{name}": job("prune", {"method": "grasp", **scored}, weights="dense.safetensors",
+         out="grasp.mask.safetensors"),
         f"train{name}": job(
             "train", images(count, keep="last", measure=True, train=TRAIN | {"micro_batch": 5}),
             init="dense.safetensors", mask="snip.mask.safetensors", out="trained.safetensors", metrics="2.json",
@@ -56,14 +59,16 @@ def vision_jobs(count, name):
             "transfer", images(count, ATTACK), init="dense.safetensors", mask="snip.mask.safetensors",
             best_sa="sa.safetensors", best_ra="ra.safetensors", metrics="3.json",
         ),
-        f"gem_search{name}": job("gem_search", gem, init="dense.safetensors", out="gem.mask.safetensors", order="o", metrics="4.json"),
+        f"gem_search{name}": job("gem_search", gem, init="dense.safetensors", out="gem.mask.safetensors", order="o",
+         metrics="4.json"),
         f"edge_popup{name}": job(
             "gem_search", gem | {"search": {"algo": "ep", "target_sparsity": 20}},
             init="dense.safetensors", out="ep.mask.safetensors", order="p", metrics="5.json",
         ),
         f"files{name}": job(
             "pretrain",
-            {"data": {"dataset": "imagefolder", "path": f"set{name}", "image_size": 8, "train_crop": "resized", "val_images": 4},
+            {"data": {"dataset": "imagefolder", "path": f"set{name}", "image_size": 8, "train_crop": "resized",
+              "val_images": 4},
              "method": "std", "model": MODEL, "train": TRAIN | {"batch_size": 4}, **NUMERICS},
             out="files.safetensors", metrics="6.json",
         ),
@@ -87,9 +92,11 @@ def text_jobs(count, name):
             out="tuned/model.safetensors", metrics="7.json",
         ),
         f"search_robust_ticket{name}": job(
-            "search_robust_ticket", config | {"keep_epochs": [1]}, model="tuned/model.safetensors", scores="scores", metrics="8.json",
+            "search_robust_ticket", config | {"keep_epochs": [1]}, model="tuned/model.safetensors", scores="scores",
+            metrics="8.json",
         ),
-        f"attack_text{name}": job("attack_text", attack, model="tuned/model.safetensors", out="rows.jsonl", metrics="9.json"),
+        f"attack_text{name}": job("attack_text", attack, model="tuned/model.safetensors", out="rows.jsonl",
+         metrics="9.json"),
     }  # fmt: skip
 
 
@@ -113,7 +120,9 @@ def counted(tmp_path_factory):
         "model": {"source": "tiny", "layers": 1, "hidden": 16, "heads": 2},
         "seed": 0,
     }
-    runs = vision_jobs(FEW, "") | vision_jobs(MANY, "-more") | {"evaluate": evaluation(16), "evaluate-more": evaluation(8)}
+    runs = (
+        vision_jobs(FEW, "") | vision_jobs(MANY, "-more") | {"evaluate": evaluation(16), "evaluate-more": evaluation(8)}
+    )
     runs |= {"start": job("import_text_model", start, out="start/model.safetensors")}
     runs |= text_jobs(40, "") | text_jobs(88, "-more")
     script = [sys.executable, str(ROOT / "tests/pretended/stages.py")]
@@ -151,15 +160,17 @@ def test_a_step_on_texts_waits_once_a_forward_pass_where_transformers_looks_at_t
 
 
 def test_an_evaluation_waits_for_each_measurement_of_a_batch(counted):
-    """2 checkpoints of 32 images in batches of 16, then of 8: four batches more. Clean accuracy is read once; an attack looks at the
-    pixels, and after each start at what withstood it, then counts."""
+    """2 checkpoints of 32 images in batches of 16, then of 8: four batches more. Clean accuracy is read once; an attack
+    looks at the pixels, and after each start at what withstood it, then counts."""
     found = more_waits(counted, "evaluate")
     clean, attacks = 4, 2 * (1 + 2 + 0) + 2 * (1 + 2 + 0) + 2 * (1 + 1 + 0)
     assert sum(found.values()) <= clean + attacks, found
 
 
 def test_numbers_are_those_of_the_cpu(counted, run_stage, tmp_path):
-    """The same kernels under another device's rules: what takes another way there (sorting, moving images) must come out the same."""
+    """The same kernels under another device's rules: what takes another way there (sorting, moving images) must come
+    out the same.
+    """
     config = images(FEW, ATTACK, method="adv", model=MODEL)
     assert run_stage("pretrain", config, out=tmp_path / "cpu.safetensors", metrics=tmp_path / "m.json")[0] == 0
     expected = read_arrays(tmp_path / "cpu.safetensors")

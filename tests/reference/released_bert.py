@@ -1,4 +1,6 @@
-"""The released robust-ticket search, from its log: settings, model, batches, and a search() that meets the same batches and noise."""
+"""The released robust-ticket search, from its log: settings, model, batches, and a search() that meets the same batches
+and noise.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,14 @@ def settings(args: dict[str, Any]) -> tuple[HardConcrete, FreeLB, Train]:
         l0_ramp_fraction=args["lambda_warmup_frac"],
     )  # fmt: skip
     adversary = FreeLB(
-        steps=args["adv_steps"], step_size=args["adv_lr"], init_magnitude=args["adv_init_mag"], norm=args["adv_norm_type"]
+        steps=args["adv_steps"],
+        step_size=args["adv_lr"],
+        init_magnitude=args["adv_init_mag"],
+        norm=args["adv_norm_type"],
     )
     train = Train(
-        epochs=args["epochs"], batch_size=args["batch_size"], optimizer="adamw", lr=args["lr"], weight_decay=args["weight_decay"],
+        epochs=args["epochs"], batch_size=args["batch_size"], optimizer="adamw", lr=args["lr"],
+        weight_decay=args["weight_decay"],
         schedule="linear", warmup_fraction=args["warmup_ratio"], clip_norm=args["max_grad_norm"],
     )  # fmt: skip
     return hard, adversary, train
@@ -57,7 +63,9 @@ def make_noiseless(model: nn.Module) -> None:
 
 
 def replay(patch: Any, model: nn.Module, tensors: dict[str, Any], train: Train, seen: Any) -> None:
-    """search() on `model` meets the log's batches and adversarial starts, without noise; `seen.scores` are its scores."""
+    """search() on `model` meets the log's batches and adversarial starts, without noise; `seen.scores` are its
+    scores.
+    """
     attach, starts = search_module.attach, iter(tensors["delta_uniform"])
     order = [[part.numpy() for part in epoch.split(train.batch_size)] for epoch in tensors["order"]]
 

@@ -47,7 +47,9 @@ def replay(reference, folder: Path, layout):
     log, tensors = reference
     settings = log["config"]
     configure(Compute(), torch.device("cpu"))
-    model = models.build(Model(arch="resnet20", classifier="conv1x1", bn="non_affine", mean=[0.0] * 3, std=[1.0] * 3), 10)
+    model = models.build(
+        Model(arch="resnet20", classifier="conv1x1", bn="non_affine", mean=[0.0] * 3, std=[1.0] * 3), 10
+    )
     start = {k.removeprefix("init."): v for k, v in tensors.items() if k.startswith("init.")}
     missing = model.load_state_dict({k: v for k, v in start.items() if k.endswith(".weight")}, strict=False)
     assert not missing.unexpected_keys
@@ -64,7 +66,8 @@ def replay(reference, folder: Path, layout):
             algo=settings["algo"], target_sparsity=settings["target_sparsity"], iter_period=settings["iter_period"],
             regularization=settings["regularization"], lmbda=settings["lmbda"],
         ),
-        train=Train(epochs=settings["epochs"], batch_size=64, lr=settings["lr"], momentum=settings["momentum"], schedule="cosine"),
+        train=Train(epochs=settings["epochs"], batch_size=64, lr=settings["lr"], momentum=settings["momentum"],
+         schedule="cosine"),
         compute=Compute(), seed=0, evaluate=evaluate, run=Run("cpu", checkpoints=folder),
         scores={k.replace(".scores", ".weight"): v for k, v in start.items() if k.endswith(".scores")},
     )  # fmt: skip

@@ -1,4 +1,6 @@
-"""The released rare-gems networks: layers, sizes, roles and float64 outputs for fixed weights, against ../shared/golden/released."""
+"""The released rare-gems networks: layers, sizes, roles and float64 outputs for fixed weights, against
+../shared/golden/released.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def entries() -> list:
     folder = shared_folder()
     if folder is None:
         return [
-            pytest.param(None, marks=pytest.mark.skip(reason="the reference data (WINNOW_SHARED, or ../shared) is not there"))
+            pytest.param(
+                None, marks=pytest.mark.skip(reason="the reference data (WINNOW_SHARED, or ../shared) is not there")
+            )
         ]
     models = json.loads(Path(folder / "golden/released/architectures.json").read_text())["models"]
     return [pytest.param(m, id=f"{m['arch']}-{m['dataset']}-{m['input'][-1]}-{m['width']:g}") for m in models]
@@ -63,7 +67,9 @@ def test_layers_sizes_and_roles(entry):
     assert sum(m.weight.numel() for m in ours.values()) == entry["weights"]
     if entry["scored_weights"]:  # Conv4Normal is Conv4 for training weights: nothing in it is scored
         assert len(scorable(model)) == len(theirs) == sum(scored for *_, scored, _ in theirs)
-        order = [n.replace(".downsample.", ".shortcut.") if entry["arch"] == "cResNet18" else n for n in hard_prunable(model)]
+        order = [
+            n.replace(".downsample.", ".shortcut.") if entry["arch"] == "cResNet18" else n for n in hard_prunable(model)
+        ]
         assert order == [f"{n}.weight" for n in entry["hard_prune_order"]]
         assert sum(model.get_parameter(n).numel() for n in hard_prunable(model)) == entry["hard_prunable_weights"]
 
@@ -76,7 +82,9 @@ def test_outputs_for_fixed_weights(entry, weights):
     for module in layers(model).values():
         i = np.arange(module.weight.numel(), dtype=np.int64)
         fan_in = module.weight[0].numel()
-        filled = np.cos(0.1 * i) / fan_in if weights == "plain" else 2 / math.sqrt(fan_in) * np.cos(0.1 * ((i * i) % 1013))
+        filled = (
+            np.cos(0.1 * i) / fan_in if weights == "plain" else 2 / math.sqrt(fan_in) * np.cos(0.1 * ((i * i) % 1013))
+        )
         module.weight.copy_(torch.from_numpy(filled).view_as(module.weight))
     x = torch.sin(0.01 * torch.arange(math.prod(entry["input"]), dtype=torch.float64)).view(entry["input"])
     out, expected = model(x), entry["reference"][weights]
@@ -110,7 +118,9 @@ def test_what_is_exported_has_the_released_names_and_shapes_and_comes_back(entry
 
 
 def test_a_released_network_has_the_stem_and_the_head_of_its_code():
-    with pytest.raises(WinnowError, match=r"imagenet_stem: TinyResNet18 has the stem of its released code; leave the key out"):
+    with pytest.raises(
+        WinnowError, match=r"imagenet_stem: TinyResNet18 has the stem of its released code; leave the key out"
+    ):
         build(parse(Model, {"arch": "TinyResNet18", "imagenet_stem": False}), 200)
     with pytest.raises(WinnowError, match=r"ResNet50 has 1000 outputs, as released; the task has 1001 classes"):
         build(parse(Model, {"arch": "ResNet50"}), 1001)

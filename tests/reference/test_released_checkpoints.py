@@ -1,4 +1,6 @@
-"""Files that the papers' released programs wrote: read to the expected masks and weights, and written back in their layouts."""
+"""Files that the papers' released programs wrote: read to the expected masks and weights, and written back in their
+layouts.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from winnow.interchange import fit, read_checkpoint, tickets_from_file, write_la
 from winnow.vision.models.plain_convs import Conv4
 from winnow.vision.models.wide_resnet import WideResNet
 
-pytestmark = pytest.mark.skipif(shared_folder() is None, reason="the reference data (WINNOW_SHARED, or ../shared) is not there")
+pytestmark = pytest.mark.skipif(
+    shared_folder() is None, reason="the reference data (WINNOW_SHARED, or ../shared) is not there"
+)
 
 
 def folder(name: str) -> Path:
@@ -82,8 +86,20 @@ def test_the_two_readings_of_a_search_checkpoint_differ():
     ("name", "model", "remaining", "rule", "message"),
     [
         ("gem_conv4_ep/wt_model_after_epoch_4.pth", conv4, None, "auto", "edge-popup search, not masks; say rule"),
-        ("gem_conv4_ep/wt_model_after_epoch_4.pth", conv4, None, "ep", "say remaining_percent, the percentage that ep keeps"),
-        ("gem_conv4_finetune/model_after_finetune.pth", conv4, 50, "auto", "holds masks .*; leave remaining_percent out"),
+        (
+            "gem_conv4_ep/wt_model_after_epoch_4.pth",
+            conv4,
+            None,
+            "ep",
+            "say remaining_percent, the percentage that ep keeps",
+        ),
+        (
+            "gem_conv4_finetune/model_after_finetune.pth",
+            conv4,
+            50,
+            "auto",
+            "holds masks .*; leave remaining_percent out",
+        ),
     ],
 )
 def test_what_a_file_leaves_open_has_to_be_said(name, model, remaining, rule, message):
@@ -108,7 +124,8 @@ def test_rare_gems_weights_load_strictly(name, model):
         assert torch.equal(fitted.tensors[key].reshape(value.shape), value)
 
 
-DOUBLE_WIN = ["dw_imp_adv/2-checkpoint.pth.tar", "dw_imp_std/2-checkpoint.pth.tar", "dw_downstream_adv/checkpoint.pth.tar",
+DOUBLE_WIN = ["dw_imp_adv/2-checkpoint.pth.tar", "dw_imp_std/2-checkpoint.pth.tar",
+ "dw_downstream_adv/checkpoint.pth.tar",
               "dw_downstream_std/checkpoint.pth.tar"]  # fmt: skip
 
 
@@ -181,7 +198,11 @@ def test_retrained_weights_under_their_ticket_give_the_logits_of_the_released_pr
     from winnow.text import compat
 
     file = folder("robust_retrained_weight") / "pytorch_model.bin"
-    model = compat.transformers().AutoModelForSequenceClassification.from_pretrained(file.parent, local_files_only=True).eval()
+    model = (
+        compat.transformers()
+        .AutoModelForSequenceClassification.from_pretrained(file.parent, local_files_only=True)
+        .eval()
+    )
     tickets_from_file(read_checkpoint(file), "f", bert_shapes(file.parent.name)).ticket.apply(model)
     values = load_file(file.with_name("expected.safetensors"))
     with torch.no_grad():
@@ -197,7 +218,9 @@ def through_gem_miner(path: Path) -> dict[str, Tensor]:
     real = torch.load(folder("gem_wideresnet_at_prune/hc_ckpt_at_sparsity_50.pt"), weights_only=True)
     assert {k: (v.shape, v.dtype) for k, v in state.items()} == {k: (v.shape, v.dtype) for k, v in real.items()}
     assert all(
-        (state[k] != 0).equal((state[k] != 0) & (state[k.replace("flag", "scores")] > 0.5)) for k in state if ".flag" in k
+        (state[k] != 0).equal((state[k] != 0) & (state[k.replace("flag", "scores")] > 0.5))
+        for k in state
+        if ".flag" in k
     )
     return {k.replace(".flag", ".weight"): v != 0 for k, v in state.items() if k.endswith(".flag")}
 
@@ -221,7 +244,11 @@ def through_imp_model(path: Path) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(
     ("layout", "suffix", "read"),
-    [("gem_miner", "pt", through_gem_miner), ("imp_mask", "npy", through_imp_mask), ("imp_model", "pth", through_imp_model)],
+    [
+        ("gem_miner", "pt", through_gem_miner),
+        ("imp_mask", "npy", through_imp_mask),
+        ("imp_model", "pth", through_imp_model),
+    ],
 )
 def test_rare_gems_layouts_are_written(layout, suffix, read, tmp_path):
     file, net = folder("gem_wideresnet_at_prune/hc_ckpt_at_sparsity_50.pt"), wide()
@@ -264,7 +291,9 @@ def test_a_layout_that_holds_weights_asks_for_them(tmp_path):
 def test_a_released_file_through_the_stages(run_stage, tmp_path):
     model = {"arch": "wideresnet-10-1", "classifier": "conv1x1", "bn": "non_affine"}
     file = folder("gem_wideresnet_at_prune/hc_ckpt_at_sparsity_50.pt")
-    weights, mask, out, again = (tmp_path / n for n in ("w.safetensors", "t.mask.safetensors", "o.pt", "u.mask.safetensors"))
+    weights, mask, out, again = (
+        tmp_path / n for n in ("w.safetensors", "t.mask.safetensors", "o.pt", "u.mask.safetensors")
+    )
     config = {"weights": {"file": file.name}, "model": model, "num_classes": 10}
     assert run_stage("import_weights", config, file=file, out=weights, metrics=tmp_path / "m.json")[0] == 0
     assert run_stage("import_ticket", {"rule": "flags"}, file=file, weights=weights, out=mask)[0] == 0

@@ -22,7 +22,14 @@ from winnow.pipelines.rare_gems.released_options import ELSEWHERE, NEVER_READ, R
 from winnow.vision import models  # noqa: E402
 from winnow.vision.models import networks  # noqa: E402
 
-CLASSES = {"CIFAR10": 10, "CIFAR100": 100, "TinyImageNet": 200, "Caltech101": 101, "ImageNet": 1000, "FfcvImageNet": 1000}
+CLASSES = {
+    "CIFAR10": 10,
+    "CIFAR100": 100,
+    "TinyImageNet": 200,
+    "Caltech101": 101,
+    "ImageNet": 1000,
+    "FfcvImageNet": 1000,
+}
 REASONS = {
     "greedy program": 17,
     "only checks finished runs": 3,
@@ -68,7 +75,10 @@ def test_each_is_accepted_or_refused_with_a_reason(released, outcome):
 
 def test_names_take_the_folder_in(released):
     assert len({experiment_name(f) for f in released}) == len(released)
-    assert experiment_name("a/configs/x/y-1/conf1.yml") == "x.y_1.conf1" and experiment_name("/runs/y/conf1.yml") == "y.conf1"
+    assert (
+        experiment_name("a/configs/x/y-1/conf1.yml") == "x.y_1.conf1"
+        and experiment_name("/runs/y/conf1.yml") == "y.conf1"
+    )
 
 
 def test_together_they_are_one_configuration(released, outcome, tmp_path):
@@ -129,7 +139,10 @@ def test_values_are_those_of_the_files(released, outcome):
         s, branch = released[file], e.branches[0]
         tuned = e.finetune
         assert (tuned.lr, tuned.batch_size) == (s.get("fine_tune_lr", 0.01), s["batch_size"])
-        assert (tuned.optimizer, tuned.weight_decay) == (s.get("fine_tune_optimizer", "sgd"), s.get("fine_tune_wd", 1e-4))
+        assert (tuned.optimizer, tuned.weight_decay) == (
+            s.get("fine_tune_optimizer", "sgd"),
+            s.get("fine_tune_wd", 1e-4),
+        )
         assert e.init.init == s["init"] and e.init.scale_fan == s.get("scale_fan", False)
         if e.init.scale_fan:
             assert e.init.target_sparsity == pytest.approx(100 * (1 - s.get("prune_rate", 0.5)))

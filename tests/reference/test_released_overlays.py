@@ -1,4 +1,6 @@
-"""The papers' overlays against the released settings, so that no value of theirs drifts: rates, batches, epochs, decay, lambda, init."""
+"""The papers' overlays against the released settings, so that no value of theirs drifts: rates, batches, epochs, decay,
+lambda, init.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,10 @@ GEMS = {  # experiment -> target -> released file
         20: f"{P}/wideresnet28_20/conf5.yml",
     },
     "resnet18_tinyimagenet": {0.5: f"{P}/tinyimgnet/resnet18_0_5/conf1.yml", 5: f"{P}/tinyimgnet/resnet18_5/conf1.yml"},
-    "resnet50_tinyimagenet": {0.5: f"{P}/tinyimgnet/resnet50_0_5/conf1.yml", 1.4: f"{P}/tinyimgnet/resnet50_1_4/conf1.yml"},
+    "resnet50_tinyimagenet": {
+        0.5: f"{P}/tinyimgnet/resnet50_0_5/conf1.yml",
+        1.4: f"{P}/tinyimgnet/resnet50_1_4/conf1.yml",
+    },
     "resnet50_caltech101": {2: f"{P}/caltech101/resnet50_2/conf1.yml", 5: f"{P}/caltech101/resnet50_5/conf1.yml"},
     "resnet32_cifar100": {
         2: f"{H}/resnet32/half_width_configs/resnet32_sparsity_2.yml",
@@ -127,9 +132,23 @@ def test_gem_miner(gems, released):
             job = grid.search(gems, experiment, name, spelled, "search", "0")
             trained(job.train, s)
             assert job.search.target_sparsity == s["target_sparsity"] == target
-            kept = (job.search.lmbda, job.search.regularization, job.search.iter_period, job.search.unflag_before_finetune)
-            assert kept == (s["lmbda"], s["regularization"], s["iter_period"], s.get("unflag_before_finetune", False)), file
-            assert (job.search.prune_type, job.search.round, job.search.hc_quantized) == (s["prune_type"], s["round"], True)
+            kept = (
+                job.search.lmbda,
+                job.search.regularization,
+                job.search.iter_period,
+                job.search.unflag_before_finetune,
+            )
+            assert kept == (
+                s["lmbda"],
+                s["regularization"],
+                s["iter_period"],
+                s.get("unflag_before_finetune", False),
+            ), file
+            assert (job.search.prune_type, job.search.round, job.search.hc_quantized) == (
+                s["prune_type"],
+                s["round"],
+                True,
+            )
             assert job.search.start == s["score_init"] and job.search.quantize_threshold == s["quantize_threshold"]
             if experiment != "resnet50_caltech101":
                 trained(grid.finetune(gems, experiment, name, "0").train, s, weight_decay=1e-4, prefix="fine_tune_")
@@ -163,7 +182,9 @@ def test_edge_popup(gems, released):
 def test_random_tickets(gems, released):
     for experiment, file in RANDOM.items():
         for name in ("random", "smart_ratio"):
-            trained(grid.finetune(gems, experiment, name, "0").train, released[file], weight_decay=1e-4, prefix="fine_tune_")
+            trained(
+                grid.finetune(gems, experiment, name, "0").train, released[file], weight_decay=1e-4, prefix="fine_tune_"
+            )
             fans(started(gems, experiment, name), released[file])
 
 
@@ -192,8 +213,10 @@ def test_networks_and_statistics(gems):
     archs = {e.name: e.model.arch for e in gems.experiments}
     assert archs == {
         "resnet20_cifar10": "resnet20", "vgg16_cifar10": "vgg16_cifar", "mobilenet_v2_cifar10": "MobileNetV2",
-        "wideresnet_28_2_cifar10": "WideResNet28", "resnet18_tinyimagenet": "TinyResNet18", "resnet50_tinyimagenet": "ResNet50",
-        "resnet50_caltech101": archs["resnet50_caltech101"], "resnet32_cifar100": "resnet32_double", "resnet18_cifar10": "cResNet18",
+        "wideresnet_28_2_cifar10": "WideResNet28", "resnet18_tinyimagenet": "TinyResNet18",
+        "resnet50_tinyimagenet": "ResNet50",
+        "resnet50_caltech101": archs["resnet50_caltech101"], "resnet32_cifar100": "resnet32_double",
+        "resnet18_cifar10": "cResNet18",
     }  # fmt: skip
     from winnow.pipelines.rare_gems.released import STATISTICS
 

@@ -1,4 +1,6 @@
-"""The robust search on weights that are not frozen, as released: their gradients add up and count in the norm that is clipped."""
+"""The robust search on weights that are not frozen, as released: their gradients add up and count in the norm that is
+clipped.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def golden(shared):
 
 @pytest.fixture(scope="module")
 def run(golden):
-    """search() on the reference's model, batches and adversarial starts, masks noiseless as there; every step is recorded."""
+    """search() on the reference's model, batches and adversarial starts, masks noiseless as there; every step is
+    recorded.
+    """
     log, tensors = golden
     hard, adversary, train = released_bert.settings(log["args"])
     model, encoded = released_bert.model_of(log, tensors), released_bert.encoded(tensors)
@@ -51,7 +55,8 @@ def run(golden):
         patch.setattr(torch.nn.utils, "clip_grad_norm_", logged_clip)
         patch.setattr(freelb_module, "freelb_step", logged_freelb)
         seen.history, seen.kept = search_module.search(
-            model, names, {"train": encoded, "val": encoded}, run=Run("cpu"), train=train, masks=hard, adversary=adversary,
+            model, names, {"train": encoded, "val": encoded}, run=Run("cpu"), train=train, masks=hard,
+            adversary=adversary,
             keep_epochs=[train.epochs], compute=Compute(), seed=0, frozen=False,
         )  # fmt: skip
     return seen

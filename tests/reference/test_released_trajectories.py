@@ -1,6 +1,8 @@
-"""Searches and adversarial training step by step, in float64, against what the papers' released code did on the same problems.
+"""Searches and adversarial training step by step, in float64, against what the papers' released code did on the same
+problems.
 
-Everything runs through the functions that the stages call. Tolerances are those that the references state for themselves.
+Everything runs through the functions that the stages call. Tolerances are those that the references state for
+themselves.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ class Ordered:
 
 
 def remaining_percent(log) -> float:
-    """What the file's algorithm leaves: `prune_rate` is the fraction kept for ep, the fraction removed for the global forms."""
+    """What the file's algorithm leaves: `prune_rate` is the fraction kept for ep, the fraction removed for the global
+    forms.
+    """
     config = log["config"]
     if "target_sparsity" in config:
         return config["target_sparsity"]
@@ -57,12 +61,18 @@ def gem(request, shared):
     log, expected = json.loads((folder / f"{name}.json").read_text()), read_tensors(folder / f"{name}.safetensors")
     data, config = read_tensors(shared / "golden/rg_A.safetensors"), log["config"]
     configure(Compute(), torch.device("cpu"))
-    model = models.build(Model(arch="resnet20", classifier="conv1x1", bn="non_affine", mean=[0.0] * 3, std=[1.0] * 3), 10)
+    model = models.build(
+        Model(arch="resnet20", classifier="conv1x1", bn="non_affine", mean=[0.0] * 3, std=[1.0] * 3), 10
+    )
     model.double()
     weights = {k.removeprefix("init."): v for k, v in data.items() if k.startswith("init.") and k.endswith(".weight")}
     assert not model.load_state_dict(weights, strict=False).unexpected_keys
     started = read_tensors(folder / "ep_start.safetensors") if "ep" in config["algo"] else data
-    scores = {k.split(".", 1)[1].replace(".scores", ".weight"): v.double() for k, v in started.items() if k.endswith(".scores")}
+    scores = {
+        k.split(".", 1)[1].replace(".scores", ".weight"): v.double()
+        for k, v in started.items()
+        if k.endswith(".scores")
+    }
     scale = torch.tensor(config.get("input_scale_per_channel", [1.0] * 3), dtype=torch.float64).view(3, 1, 1)
     train_x, test_x = (data[k].double() * scale for k in ("train_x", "test_x"))
     seen = SimpleNamespace(log=log, expected=expected, losses=[], masks=[], model=model, test_x=test_x, name=name)
@@ -71,7 +81,10 @@ def gem(request, shared):
         model.eval()
         with torch.no_grad():
             logits = model(test_x)
-        return {"test_loss": float(F.cross_entropy(logits, data["test_y"])), "test_acc": _percent(logits, data["test_y"])}
+        return {
+            "test_loss": float(F.cross_entropy(logits, data["test_y"])),
+            "test_acc": _percent(logits, data["test_y"]),
+        }
 
     with pytest.MonkeyPatch.context() as patch:
         step, end_of_epoch = GemSearch.step, GemSearch.end_of_epoch
@@ -158,7 +171,10 @@ class Given:
     def epoch(self, epoch, first=0, share=slice):
         for i in range(first, self.steps_per_epoch):
             grey = self.tensors[f"images.step{i}"].double()
-            yield grey.expand(-1, 3, -1, -1).repeat_interleave(2, 2).repeat_interleave(2, 3), self.tensors[f"labels.step{i}"]
+            yield (
+                grey.expand(-1, 3, -1, -1).repeat_interleave(2, 2).repeat_interleave(2, 3),
+                self.tensors[f"labels.step{i}"],
+            )
 
 
 def small_resnet():
@@ -177,7 +193,8 @@ def small_resnet():
     model.fc = torch.nn.Linear(32, 10)
     models.normalise_input(model.double(), [0.0] * 3, [1.0] * 3)
     model.input_mean, model.input_std = (  # in float64 from the start
-        torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616])
+        torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1)
+        for v in ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616])
     )
     return model
 
@@ -201,7 +218,10 @@ def test_adversarial_training(shared, monkeypatch, mode):
         epochs=1, batch_size=16, lr=settings["lr"], momentum=settings["momentum"], weight_decay=settings["weight_decay"]
     )
     attack = Attack(
-        eps=settings["eps"], step_size=settings["step_size"], steps=settings["attack_steps"], batch_statistics=mode == "train"
+        eps=settings["eps"],
+        step_size=settings["step_size"],
+        steps=settings["attack_steps"],
+        batch_statistics=mode == "train",
     )
     uniform = iter(tensors[f"delta_uniform.step{i}"].double() for i in range(settings["steps"]))
     monkeypatch.setattr(ranks, "noise", lambda like, draw: attack.eps * next(uniform))
@@ -225,7 +245,8 @@ def test_adversarial_training(shared, monkeypatch, mode):
     batches = Given(tensors, settings["steps"])
     fit(
         Fit(
-            model=model, optimizer=make_optimizer(train, model.parameters()), train=train, batches=batches, step=logged_step,
+            model=model, optimizer=make_optimizer(train, model.parameters()), train=train, batches=batches,
+            step=logged_step,
             seed=0, after_update=keep_state,
         )
     )  # fmt: skip

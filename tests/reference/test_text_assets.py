@@ -1,4 +1,6 @@
-"""Attacks on their real kinds of files: NLTK's data, neighbour lists, vectors in the published layout, WordNet, masked models."""
+"""Attacks on their real kinds of files: NLTK's data, neighbour lists, vectors in the published layout, WordNet, masked
+models.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,16 @@ def nltk_folder(shared, tmp_path_factory):
 def attack(victim, folder, capsys, config, **assets):
     """Rows of an attack on the embedded task."""
     whole = {"data": DATA, "attack": config, "compute": {}, "seed": 0}
-    arguments = ["--config", json.dumps(whole), "--device", "cpu", "--model", str(victim), "--scratch", str(folder / "scratch")]
+    arguments = [
+        "--config",
+        json.dumps(whole),
+        "--device",
+        "cpu",
+        "--model",
+        str(victim),
+        "--scratch",
+        str(folder / "scratch"),
+    ]
     arguments += ["--out", str(folder / "rows.jsonl"), "--metrics", str(folder / "figures.json")]
     for role, path in assets.items():
         arguments += [f"--{role.replace('_', '-')}", str(path)]
@@ -64,7 +75,9 @@ def changes(rows):
 
 
 def test_nltk_stopwords_and_tags_decide_what_may_change(victim, nltk_folder, tmp_path, capsys):
-    """With NLTK's zips as they are published: no stopword changes, and the part of speech stays (nouns and verbs may swap)."""
+    """With NLTK's zips as they are published: no stopword changes, and the part of speech stays (nouns and verbs may
+    swap).
+    """
     compat.textattack()
     config = {"recipe": "textfooler", "candidates": "embedded", "stopwords": "nltk", "same_part_of_speech": True}
     rows = attack(victim, tmp_path, capsys, config, nltk=nltk_folder)
@@ -90,9 +103,15 @@ def test_fetching_takes_nltk_from_where_it_lies(nltk_folder, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets/nltk").symlink_to(nltk_folder)
-    config = {"attacks": [{"recipe": "textfooler", "candidates": "embedded", "stopwords": "nltk", "same_part_of_speech": True}]}
+    config = {
+        "attacks": [
+            {"recipe": "textfooler", "candidates": "embedded", "stopwords": "nltk", "same_part_of_speech": True}
+        ]
+    }
     arguments = ["--config", json.dumps(config | {"folder": "assets"}), "--manifest", "manifest.json"]
-    assert importlib.import_module("winnow.stages.fetch_attack_assets").stage.run(arguments) == 0, capsys.readouterr().err
+    assert importlib.import_module("winnow.stages.fetch_attack_assets").stage.run(arguments) == 0, (
+        capsys.readouterr().err
+    )
     assert len(json.loads((tmp_path / "manifest.json").read_text())["nltk"]["sha256"]) == 64
 
 
@@ -125,7 +144,9 @@ def test_vectors_bound_the_similarity_of_words(victim, tmp_path, capsys):
     assert all(cosine[index[old.lower()], index[new.lower()]] >= 0.6 for old, new in found)
 
 
-SYNSETS = [(word, *near) for word, near in sorted(grammar.lexicon().items())]  # of a WordNet that holds the embedded lexicon
+SYNSETS = [
+    (word, *near) for word, near in sorted(grammar.lexicon().items())
+]  # of a WordNet that holds the embedded lexicon
 
 
 def write_wordnet(folder):

@@ -1,7 +1,8 @@
-"""rt_A through `search()` and `fit()` themselves: the released run's batches and noise go in, every step's gradient comes out.
+"""rt_A through `search()` and `fit()` themselves: the released run's batches and noise go in, every step's gradient
+comes out.
 
-test_robust_bert_golden.py replays the log with the parts; here the loop, the optimiser, the adversary, the ramp and the order of
-clipping and L0 term are those that the stage runs.
+test_robust_bert_golden.py replays the log with the parts; here the loop, the optimiser, the adversary, the ramp and the
+order of clipping and L0 term are those that the stage runs.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from winnow.text.models import prunable  # noqa: E402
 
 
 def searched(log, tensors, patch, **changes):
-    """search() on the log's model, batches and adversarial starts, masks noiseless as in the log: what it gave, step by step."""
+    """search() on the log's model, batches and adversarial starts, masks noiseless as in the log: what it gave, step by
+    step.
+    """
     args = {**log["args"], **changes}
     hard, adversary, train = released_bert.settings(args)
     model, encoded = released_bert.model_of(log, tensors), released_bert.encoded(tensors)
@@ -49,7 +52,8 @@ def searched(log, tensors, patch, **changes):
     released_bert.replay(patch, model, tensors, train, seen)
     hook = register_optimizer_step_pre_hook(log_step)
     history, kept = search_module.search(
-        model, prunable(model), {"train": encoded, "val": encoded}, run=Run("cpu"), train=train, masks=hard, adversary=adversary,
+        model, prunable(model), {"train": encoded, "val": encoded}, run=Run("cpu"), train=train, masks=hard,
+        adversary=adversary,
         keep_epochs=list(range(1, train.epochs + 1)), compute=Compute(), seed=0,
     )  # fmt: skip
     hook.remove()

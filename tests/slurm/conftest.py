@@ -1,4 +1,6 @@
-"""A real SLURM cluster on this machine, brought up for these tests where that is possible, and copies of the repository to run in."""
+"""A real SLURM cluster on this machine, brought up for these tests where that is possible, and copies of the repository
+to run in.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,9 @@ class Repository:
 
 
 def freeze(process: int) -> None:
-    """Let a process hang, as on a file system that does not answer. A job that is cancelled or out of time is woken to end."""
+    """Let a process hang, as on a file system that does not answer. A job that is cancelled or out of time is woken to
+    end.
+    """
     os.kill(process, signal.SIGSTOP)
 
 
@@ -103,5 +107,7 @@ def run_id(output: str) -> str:
 
 def accounted(name: str, *columns: str) -> list[dict[str, str]]:
     """What the accounting says of a run's jobs, in the order of submission."""
-    lines = told("sacct", "-X", "-n", "-P", f"--name={name}", "--duplicates", f"--format={','.join(columns)}").splitlines()
+    lines = told(
+        "sacct", "-X", "-n", "-P", f"--name={name}", "--duplicates", f"--format={','.join(columns)}"
+    ).splitlines()
     return [dict(zip(columns, line.split("|"), strict=True)) for line in lines]

@@ -1,4 +1,6 @@
-"""The workflow on a real cluster: the same table as locally, nothing twice, and what becomes of jobs that are cut off."""
+"""The workflow on a real cluster: the same table as locally, nothing twice, and what becomes of jobs that are cut
+off.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,8 @@ def test_the_table_is_that_of_a_local_run_and_a_second_run_submits_nothing(clust
     for path in (here.folder / "results").rglob("*.safetensors"):
         assert sha256_file(path) == sha256_file(there.folder / path.relative_to(here.folder)), path
     jobs = accounted(run_id(said), "JobID", "State", "ReqTRES")
-    # pretrain, imp_train, and a pack each for the two tickets' transfers and evaluations; prunes and table ran where snakemake did
+    # pretrain, imp_train, and a pack each for the two tickets' transfers and evaluations; prunes and table ran where
+    # snakemake did
     assert [j["State"] for j in jobs] == ["COMPLETED"] * 4
     assert all("gres/gpu=1" in j["ReqTRES"] and "node=1" in j["ReqTRES"] for j in jobs)
     assert "Nothing to be done" in there.run("--profile", "slurm", TABLE)
@@ -84,7 +87,8 @@ def test_jobs_cut_off_go_on_and_a_third_gpu_job_waits(cluster, tmp_path):
             waiting = wait("a third job that waits", waits_for_a_gpu)
             assert len(waiting) == 1 and len(repository.stages("pretrain")) == 2
             told("scancel", job_of(hung[cancelled]))
-            # so that nobody waits ten minutes; a limit of a minute from the start would cut off a slow machine before its first epoch
+            # so that nobody waits ten minutes; a limit of a minute from the start would cut off a slow machine before
+            # its first epoch
             told("scontrol", "update", f"JobId={job_of(hung[late])}", "TimeLimit=1")
             assert run.wait(timeout=900) == 0, log.read_text()[-4000:]
         finally:
@@ -98,9 +102,22 @@ def test_jobs_cut_off_go_on_and_a_third_gpu_job_waits(cluster, tmp_path):
         assert step >= 4, told_by[n]  # of two an epoch; the newest state may be some hundredths of a second old
     assert "resumed" not in told_by[third]
     weights = {n: read_arrays(repository.folder / path) for n, path in dense.items()}
-    for n in (cancelled, late):  # one configuration: those that were cut off must end with the weights of the one that was not
+    for n in (
+        cancelled,
+        late,
+    ):  # one configuration: those that were cut off must end with the weights of the one that was not
         assert all(np.array_equal(weights[n][key], value) for key, value in weights[third].items())
     jobs = accounted(name, "JobID", "State", "TimelimitRaw")
-    assert sorted(j["State"].split()[0] for j in jobs) == ["CANCELLED", "COMPLETED", "COMPLETED", "COMPLETED", "TIMEOUT"]
+    assert sorted(j["State"].split()[0] for j in jobs) == [
+        "CANCELLED",
+        "COMPLETED",
+        "COMPLETED",
+        "COMPLETED",
+        "TIMEOUT",
+    ]
     assert {j["TimelimitRaw"] for j in jobs if j["State"] == "TIMEOUT"} == {"1"}
-    assert sorted(j["TimelimitRaw"] for j in jobs if j["State"] == "COMPLETED") == ["10", "20", "20"]  # retries get more time
+    assert sorted(j["TimelimitRaw"] for j in jobs if j["State"] == "COMPLETED") == [
+        "10",
+        "20",
+        "20",
+    ]  # retries get more time

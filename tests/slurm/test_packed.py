@@ -26,7 +26,9 @@ def corrupted_digits(folder: Path) -> None:
 
 def test_a_failed_member_costs_nothing_that_had_finished(cluster, tmp_path):
     config = copy.deepcopy(SMALL)
-    config["double_win"]["downstreams"][0]["evaluation"]["corruptions"] = "noise"  # not there yet: every evaluation fails
+    config["double_win"]["downstreams"][0]["evaluation"]["corruptions"] = (
+        "noise"  # not there yet: every evaluation fails
+    )
     repository = Repository(tmp_path / "failed", config)
     words = repository.command("--profile", "slurm", TABLE, *FAST)
     first = subprocess.run(words, cwd=repository.folder, capture_output=True, text=True)

@@ -82,7 +82,9 @@ def test_pgd_and_robust_accuracy(loader):
     )
     assert clean >= weak >= strong and strong < 60
     state = torch.random.get_rng_state()
-    assert winnow.robust_accuracy(model, loader, 0.1, restarts=2) == winnow.robust_accuracy(model, loader, 0.1, restarts=2)
+    assert winnow.robust_accuracy(model, loader, 0.1, restarts=2) == winnow.robust_accuracy(
+        model, loader, 0.1, restarts=2
+    )
     assert torch.equal(state, torch.random.get_rng_state())
     with pytest.raises(WinnowError, match="gives no images"):
         winnow.robust_accuracy(model, [])

@@ -1,7 +1,8 @@
-"""Bad input: one table of mistakes, each with the one line that it earns. Nothing is left half written, no code of others is run.
+"""Bad input: one table of mistakes, each with the one line that it earns. Nothing is left half written, no code of
+others is run.
 
-Stages end with exit code 2. A configuration is refused before any job starts, with Snakemake's own exit code 1 (the test of
-that, and of names that a shell would read as commands, runs Snakemake: tests/workflow/test_bad_workflow.py).
+Stages end with exit code 2. A configuration is refused before any job starts, with Snakemake's own exit code 1 (the
+test of that, and of names that a shell would read as commands, runs Snakemake: tests/workflow/test_bad_workflow.py).
 """
 
 from __future__ import annotations
@@ -43,7 +44,11 @@ CONFIGURATIONS = [
     (f"{DW}.imp.attack", None, "config.double_win: imp.attack: needed, since a pretraining has the IMP regime adv"),
     (f"{DW}.compute.threads", 0, "config.double_win.compute.threads: 0 must be >= 1"),
     (f"{DW}.pretrainings.1.attack.eps", 8, "config.double_win.pretrainings[1].attack: eps 8 exceeds 1"),
-    (f"{DW}.pretrainings.0.method", "standard", "config.double_win.pretrainings[0].method: 'standard' is not a valid choice"),
+    (
+        f"{DW}.pretrainings.0.method",
+        "standard",
+        "config.double_win.pretrainings[0].method: 'standard' is not a valid choice",
+    ),
     (f"{DW}.pretrainings.0.name", "a/b", "'a/b' must be letters"),
     (f"{DW}.downstreams.0.data.dataset", "cifar11", "'cifar11' is not a valid choice; did you mean 'cifar10'?"),
     (f"{DW}.downstreams.0.fractions", [0], "config.double_win.downstreams[0].fractions[0]: 0 must be > 0"),
@@ -137,26 +142,35 @@ def ticket_from(state):
     return lambda dense: ({}, {"file": saved({"state_dict": state}), "weights": dense})
 
 
-# what is wrong, stage, its configuration and files (made in an empty folder; `dense` are sound weights), the end of its log
+# what is wrong, stage, its configuration and files (made in an empty folder; `dense` are sound weights), the end of its
+# log
 STAGES = [
     # configurations of a stage run by hand
     ("unknown key", "transfer", transfer({"sed": 1}), "config.sed: unknown key; did you mean 'seed'?"),
     ("no JSON", "transfer", lambda dense: ("{not json", {}), "--config: not JSON"),
     ("no such file of JSON", "transfer", lambda dense: ("@nowhere.json", {}), "nowhere.json: no such file"),
-    ("a file of half a JSON", "transfer", lambda d: (f"@{written('c.json', b'{')}", {}), "c.json: not a complete JSON file"),
+    ("a file of half a JSON", "transfer", lambda d: (f"@{written('c.json', b'{')}", {}),
+     "c.json: not a complete JSON file"),
     ("eps in 0..255", "transfer", transfer({"attack": ATTACK | {"eps": 8}}), "config.attack: eps 8 exceeds 1"),
     ("no training data", "transfer", transfer({"fraction": 0}), "config.fraction: 0 must be > 0"),
-    ("diverging", "transfer", transfer({"train": TRAIN | {"lr": 1e15}, "data": {**DIGITS, "train_images": 30}}), "training diverged"),
+    ("diverging", "transfer", transfer({"train": TRAIN | {"lr": 1e15}, "data": {**DIGITS, "train_images": 30}}),
+     "training diverged"),
     ("neither a percentage nor a ticket to follow", "prune", lambda d: ({"method": "magnitude"}, {"weights": d}),
      "config.remaining_percent: goes with --weights; --like takes"),
-    ("a method that nobody knows", "prune", lambda d: (PRUNE | {"method": "magnitud"}, {"weights": d}), "did you mean 'magnitude'?"),
-    ("a method that trains", "prune", lambda d: (PRUNE | {"method": "rigl"}, {"weights": d}), "the stage train takes it"),
-    ("a method without its task", "prune", lambda d: (PRUNE | {"method": "snip"}, {"weights": d}), "needs the task (data or text)"),
+    ("a method that nobody knows", "prune", lambda d: (PRUNE | {"method": "magnitud"}, {"weights": d}),
+     "did you mean 'magnitude'?"),
+    ("a method that trains", "prune", lambda d: (PRUNE | {"method": "rigl"}, {"weights": d}),
+     "the stage train takes it"),
+    ("a method without its task", "prune", lambda d: (PRUNE | {"method": "snip"}, {"weights": d}),
+     "needs the task (data or text)"),
     ("nothing to prune", "prune", lambda d: (PRUNE, {}), "--weights: magnitude needs the weights to prune"),
-    ("hub spelled wrong", "import_weights", lambda d: (IMPORT | {"weights": {"hub": "owner/name"}}, {}), "is not owner/name:file"),
-    ("two sources", "import_weights", lambda d: (IMPORT | {"weights": {"file": "a", "hub": "b"}}, {}), "set exactly one of file"),
+    ("hub spelled wrong", "import_weights", lambda d: (IMPORT | {"weights": {"hub": "owner/name"}}, {}),
+     "is not owner/name:file"),
+    ("two sources", "import_weights", lambda d: (IMPORT | {"weights": {"file": "a", "hub": "b"}}, {}),
+     "set exactly one of file"),
     # artifacts
-    ("missing artifact", "transfer", transfer(init=lambda d: "none"), "none: no such file; run the stage that writes it first"),
+    ("missing artifact", "transfer", transfer(init=lambda d: "none"),
+     "none: no such file; run the stage that writes it first"),
     ("truncated artifact", "transfer", transfer(init=lambda d: written("torn.safetensors", d.read_bytes()[:3000])),
      "torn.safetensors: damaged: its bytes are not those that were written"),
     ("empty artifact", "prune", lambda d: (PRUNE, {"weights": written("e.safetensors", b"")}),
@@ -164,7 +178,8 @@ STAGES = [
     ("weights as a ticket", "transfer", transfer(mask=lambda d: d), "not a winnow ticket"),
     ("ticket of another model", "transfer", transfer(mask=lambda d: foreign_ticket()),
      "ticket does not fit CifarResNet: no parameter 'elsewhere.weight'"),
-    ("ticket as weights", "transfer", transfer(init=lambda d: foreign_ticket()), "not weights that winnow wrote; bring them in"),
+    ("ticket as weights", "transfer", transfer(init=lambda d: foreign_ticket()),
+     "not weights that winnow wrote; bring them in"),
     ("weights without prunable names", "prune", lambda d: (PRUNE, {"weights": foreign_ticket()}),
      "records no prunable weights"),
     ("weights as scores", "draw_ticket", lambda d: ({"removed_fraction": 0.5}, {"scores": d}), "holds no scores"),
@@ -174,37 +189,57 @@ STAGES = [
     ("array left out", "pretrain", arrays(train_labels=None), "holds no array 'train_labels'"),
     ("images as floats", "pretrain", arrays(train_images=np.zeros((4, 8, 8, 3))), "images must be uint8"),
     ("labels for other images", "pretrain", arrays(train_labels=np.zeros(3, int)), "with N labels"),
-    ("no images", "pretrain", arrays(train_images=np.zeros((0, 8, 8, 3), np.uint8), train_labels=np.zeros(0, int)), "the dataset is empty"),
-    ("objects in an npz", "pretrain", arrays(train_images=np.array([Code()] * 4)), "not a readable .npz of plain arrays"),
-    ("half an npz", "pretrain", lambda d: (data(path="d.npz")(d)[0], {"": written("data/d.npz", b"PK\3\4 torn")}), "not a readable .npz"),
-    ("unknown class", "pretrain", lambda d: (PRETRAIN | {"data": {**DIGITS, "classes": [0, 77]}}, {}), "digits has no images of class 77"),
-    ("more held out than there is", "pretrain", lambda d: (PRETRAIN | {"data": {**DIGITS, "val_images": 5000}}, {}), "5000 images wanted"),
+    ("no images", "pretrain", arrays(train_images=np.zeros((0, 8, 8, 3), np.uint8), train_labels=np.zeros(0, int)),
+     "the dataset is empty"),
+    ("objects in an npz", "pretrain", arrays(train_images=np.array([Code()] * 4)),
+     "not a readable .npz of plain arrays"),
+    ("half an npz", "pretrain", lambda d: (data(path="d.npz")(d)[0], {"": written("data/d.npz", b"PK\3\4 torn")}),
+     "not a readable .npz"),
+    ("unknown class", "pretrain", lambda d: (PRETRAIN | {"data": {**DIGITS, "classes": [0, 77]}}, {}),
+     "digits has no images of class 77"),
+    ("more held out than there is", "pretrain", lambda d: (PRETRAIN | {"data": {**DIGITS, "val_images": 5000}}, {}),
+     "5000 images wanted"),
     ("no image folder", "pretrain", data(dataset="imagefolder", path="none"), "expected the folders train/<class>/"),
     ("no ImageNet", "pretrain", data(dataset="imagenet"), "must be placed there by hand"),
     ("no CIFAR-10", "pretrain", data(dataset="cifar10"), "cifar-10-batches-py is missing or damaged; put them there"),
     ("no SVHN", "pretrain", data(dataset="svhn"), "train_32x32.mat and test_32x32.mat is missing or damaged"),
-    ("half a tar of images", "pack_images", lambda d: ({}, {"source": written("s.tar", b"torn")}), "s.tar: not a complete tar archive"),
+    ("half a tar of images", "pack_images", lambda d: ({}, {"source": written("s.tar", b"torn")}),
+     "s.tar: not a complete tar archive"),
     # checkpoints of others
-    ("code in weights", "import_weights", imported(lambda: saved({"state_dict": {"a": Code()}})), "is not loaded, since that would run its code"),
-    ("code in a ticket", "import_ticket", lambda d: ({}, {"file": saved(Code()), "weights": d}), "is not loaded, since that would run its code"),
+    ("code in weights", "import_weights", imported(lambda: saved({"state_dict": {"a": Code()}})),
+     "is not loaded, since that would run its code"),
+    ("code in a ticket", "import_ticket", lambda d: ({}, {"file": saved(Code()), "weights": d}),
+     "is not loaded, since that would run its code"),
     ("a bare pickle", "import_weights", imported(lambda: written("p.pth", pickle.dumps(Code()))), "p.pth:"),
-    ("half a checkpoint", "import_weights", imported(lambda: written("h.pth", b"PK\3\4")), "h.pth: truncated or not a torch checkpoint"),
-    ("no state dict", "import_weights", imported(lambda: saved({"epoch": 3})), "no state dict found; looked for the keys state_dict"),
+    ("half a checkpoint", "import_weights", imported(lambda: written("h.pth", b"PK\3\4")),
+     "h.pth: truncated or not a torch checkpoint"),
+    ("no state dict", "import_weights", imported(lambda: saved({"epoch": 3})),
+     "no state dict found; looked for the keys state_dict"),
     ("a list", "import_weights", imported(lambda: saved([1, 2])), "holds a list, expected a state dict"),
-    ("other layers", "import_weights", imported(lambda: saved({"conv1.weight": torch.ones(2)})), "does not fit the model: missing"),
-    ("another sha256", "import_weights", imported(lambda: saved({"a": torch.ones(1)}), weights={"file": "x", "sha256": "0" * 64}),
+    ("other layers", "import_weights", imported(lambda: saved({"conv1.weight": torch.ones(2)})),
+     "does not fit the model: missing"),
+    ("another sha256", "import_weights",
+     imported(lambda: saved({"a": torch.ones(1)}), weights={"file": "x", "sha256": "0" * 64}),
      "fetch the file again or correct the config"),
-    ("no mask in it", "import_ticket", ticket_from({"conv1.weight": torch.ones(4, 3, 3, 3)}), "no masks found; looked for names ending"),
-    ("scores for masks", "import_ticket", ticket_from({"conv1.mask_scores": torch.ones(4, 3, 3, 3)}), "holds scores, not masks"),
-    ("a mask of 0.5", "import_ticket", ticket_from({"conv1.weight_mask": torch.full((4, 3, 3, 3), 0.5)}), "values other than 0 and 1"),
-    ("a mask of another shape", "import_ticket", ticket_from({"conv1.weight_mask": torch.ones(4, 3, 7, 7)}), "its mask (4, 3, 7, 7)"),
+    ("no mask in it", "import_ticket", ticket_from({"conv1.weight": torch.ones(4, 3, 3, 3)}),
+     "no masks found; looked for names ending"),
+    ("scores for masks", "import_ticket", ticket_from({"conv1.mask_scores": torch.ones(4, 3, 3, 3)}),
+     "holds scores, not masks"),
+    ("a mask of 0.5", "import_ticket", ticket_from({"conv1.weight_mask": torch.full((4, 3, 3, 3), 0.5)}),
+     "values other than 0 and 1"),
+    ("a mask of another shape", "import_ticket", ticket_from({"conv1.weight_mask": torch.ones(4, 3, 7, 7)}),
+     "its mask (4, 3, 7, 7)"),
     # the environment
-    ("no network", "import_weights", lambda d: (IMPORT | {"weights": {"hub": "owner/name:w.pth"}}, {}), "put w.pth of owner/name there, or set download: true"),
+    ("no network", "import_weights", lambda d: (IMPORT | {"weights": {"hub": "owner/name:w.pth"}}, {}),
+     "put w.pth of owner/name there, or set download: true"),
     ("no such GPU", "transfer", lambda d: (TRANSFER, {"device": "cuda:99"}), "--device: cuda:99 is not available here"),
-    ("no such device", "transfer", lambda d: (TRANSFER, {"device": "gpu"}), "'gpu' is not a device; use auto, cpu, cuda or cuda:N"),
+    ("no such device", "transfer", lambda d: (TRANSFER, {"device": "gpu"}),
+     "'gpu' is not a device; use auto, cpu, cuda or cuda:N"),
     ("no process", "transfer", lambda d: (TRANSFER, {"processes": "0"}), "--processes: 0 is not a number of processes"),
-    ("processes of a light stage", "prune", lambda d: (PRUNE, {"weights": d, "processes": "2"}), "prune does not train"),
-    ("an output that cannot be written", "prune", lambda d: (PRUNE, {"weights": d, "out": written("f", b"") / "o"}), "cannot be written"),
+    ("processes of a light stage", "prune", lambda d: (PRUNE, {"weights": d, "processes": "2"}),
+     "prune does not train"),
+    ("an output that cannot be written", "prune", lambda d: (PRUNE, {"weights": d, "out": written("f", b"") / "o"}),
+     "cannot be written"),
 ]  # fmt: skip
 OUTPUTS = {"transfer": ("best_sa", "metrics"), "pretrain": ("out", "metrics"), "import_weights": ("out", "metrics")}
 
@@ -233,7 +268,9 @@ def test_a_checkpoint_with_code_in_it_is_passed_over(tmp_path, monkeypatch, capl
     buffer = io.BytesIO()
     torch.save({"model": Code()}, buffer)
     checkpoints = Checkpoints(tmp_path)
-    (tmp_path / CURRENT).write_bytes(hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())  # its checksum holds
+    (tmp_path / CURRENT).write_bytes(
+        hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue()
+    )  # its checksum holds
     assert checkpoints.load() is None and "cannot be read" in caplog.text
     assert not (tmp_path / "code was run").exists()
     torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)  # the test can fail: a careless reader does run it

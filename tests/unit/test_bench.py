@@ -1,4 +1,6 @@
-"""The benches: each runs in small with its comparison of results, and the harness and the report say what they should."""
+"""The benches: each runs in small with its comparison of results, and the harness and the report say what they
+should.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ ARGUMENTS = argparse.Namespace(tiny=False, repeats=5)
 
 
 def test_paths_run_in_processes_of_their_own_and_in_turn():
-    (row,) = common.race("count", {"plain": (Path, {"size": 1000}), "float32": (Path, {"size": 1000})}, agree, {}, ARGUMENTS)
+    (row,) = common.race(
+        "count", {"plain": (Path, {"size": 1000}), "float32": (Path, {"size": 1000})}, agree, {}, ARGUMENTS
+    )
     assert row["differences"] == {"processes": 3} and row["repeats"] == 5
     assert row["low"] <= row["quartiles"][0] <= row["value"] <= row["quartiles"][1] <= row["high"]
 
@@ -60,11 +64,21 @@ def test_paths_that_disagree_are_not_timed():
         common.race("count", {"plain": (Path, {"sise": 1})}, agree, {}, ARGUMENTS)
 
 
-ROW = {"case": "a step", "path": "float32", "value": 1.5, "unit": "x", "goal": 1.3, "at_most": False, "low": 1.4, "high": 1.6}
+ROW = {
+    "case": "a step",
+    "path": "float32",
+    "value": 1.5,
+    "unit": "x",
+    "goal": 1.3,
+    "at_most": False,
+    "low": 1.4,
+    "high": 1.6,
+}
 RECORD = {
     "machine": {"processor": "P", "cores": 2, "bf16_instructions": True, "torch": "2", "python": "3"},
     "threads": 1, "date": "2026-01-01", "others_percent": 0.0,
-    "rows": [{**ROW, "plain_seconds": 3.0, "seconds": 2.0}, {**ROW, "goal": 1.6}, {**ROW, "goal": 1.6, "at_most": True}],
+    "rows": [{**ROW, "plain_seconds": 3.0, "seconds": 2.0}, {**ROW, "goal": 1.6},
+     {**ROW, "goal": 1.6, "at_most": True}],
 }  # fmt: skip
 
 

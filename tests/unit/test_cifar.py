@@ -84,7 +84,8 @@ def test_a_batch_with_code_or_of_another_md5_is_refused(tmp_path, monkeypatch):
     for content in ([1], {"data": np.zeros((1, 3072), np.uint8)}, b"torn"):
         with pytest.raises(WinnowError, match="is no batch"):
             cifar.unpickled(
-                pickle.dumps(content, protocol=2)[:-1] if content == b"torn" else pickle.dumps(content, protocol=2), tmp_path
+                pickle.dumps(content, protocol=2)[:-1] if content == b"torn" else pickle.dumps(content, protocol=2),
+                tmp_path,
             )
     (tmp_path / "batches/test_batch").write_bytes(pickle.dumps({}))
     with pytest.raises(WinnowError, match="its md5 differs"):

@@ -1,4 +1,6 @@
-"""Compiled stages: once a frame and mode, within the limit, told in the log; what does not compile refuses the setting."""
+"""Compiled stages: once a frame and mode, within the limit, told in the log; what does not compile refuses the
+setting.
+"""
 
 from __future__ import annotations
 
@@ -43,14 +45,26 @@ def run(stage, config, folder, **files):
         capture_output=True, text=True, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    return [tuple(map(int, found)) for found in re.findall(r"torch.compile: (\d+) frames, (\d+) recompilations", done.stderr)]
+    return [
+        tuple(map(int, found))
+        for found in re.findall(r"torch.compile: (\d+) frames, (\d+) recompilations", done.stderr)
+    ]
 
 
 @pytest.mark.timeout(600)
 def test_epochs_after_the_first_compile_nothing_and_the_log_tells(tmp_path):
-    """Adversarial training with a smaller last batch: training and evaluation mode, gradients of weights, of images and of none."""
-    config = {"data": DIGITS | {"train_images": 56}, "train": TRAIN | {"epochs": 3}, "compute": {"compile": True}, "seed": 0}
-    told = run("pretrain", config | {"method": "adv", "attack": ATTACK, "model": MODEL}, tmp_path, out="dense", metrics="m")
+    """Adversarial training with a smaller last batch: training and evaluation mode, gradients of weights, of images and
+    of none.
+    """
+    config = {
+        "data": DIGITS | {"train_images": 56},
+        "train": TRAIN | {"epochs": 3},
+        "compute": {"compile": True},
+        "seed": 0,
+    }
+    told = run(
+        "pretrain", config | {"method": "adv", "attack": ATTACK, "model": MODEL}, tmp_path, out="dense", metrics="m"
+    )
     assert len(told) == 3 and told[0][0] >= 1
     assert told[1] == told[2], told
     assert told[2][1] < LIMIT
@@ -81,10 +95,18 @@ def test_only_what_trains_is_compiled():
         config[section]["compute"] = {"compile": True}
     root = load(config)
     double, gems = root.double_win, root.rare_gems
-    trained = [dw.dense(double, "std", "0"), dw.imp_train(double, "std", "0"), dw.transfer(double, "down", "100", "adv", "0")]
+    trained = [
+        dw.dense(double, "std", "0"),
+        dw.imp_train(double, "std", "0"),
+        dw.transfer(double, "down", "100", "adv", "0"),
+    ]
     trained += [rg.finetune(gems, "tiny", "gem", "0"), rg.imp_train(gems, "tiny", "imp", "1", "0")]
     assert all(job.compute.compile for job in trained)
-    others = [dw.evaluate(double, "down", "0"), dw.autoattack(double, "down", "0"), rg.prune(gems, "tiny", "snip", "10", "0")]
+    others = [
+        dw.evaluate(double, "down", "0"),
+        dw.autoattack(double, "down", "0"),
+        rg.prune(gems, "tiny", "snip", "10", "0"),
+    ]
     others += [rg.search(gems, "tiny", "gem", "10", "search", "0")]
     assert not any(job.compute.compile for job in others)
     for job in others:  # by hand: refused, and not silently left out

@@ -1,4 +1,6 @@
-"""Configuration files: what lies over what, where each key was given, and what is refused before any job, with file and line."""
+"""Configuration files: what lies over what, where each key was given, and what is refused before any job, with file and
+line.
+"""
 
 from __future__ import annotations
 
@@ -173,7 +175,9 @@ def test_every_value_is_shown_with_its_place(folder):
     root, document = load_files([own])
     shown = show(plain(root), document)
     found = {line.split("#")[0].strip(): line.split("#")[1].strip() for line in shown.splitlines() if "#" in line}
-    assert found["workers: 1"] == "own.yaml:2" and found["seeds: [7, 8]"] == "own.yaml:4" and found["gpus: 1"] == "default"
+    assert (
+        found["workers: 1"] == "own.yaml:2" and found["seeds: [7, 8]"] == "own.yaml:4" and found["gpus: 1"] == "default"
+    )
     assert found["rounds: 1"] == "own.yaml:6" and found["rounds: [1]"] == "own.yaml:8"
     assert found["prune_percent: 40.0"] == f"{DEFAULT}:{line_of(DEFAULT, 'prune_percent: 40')}"
     assert plain(load_files([write("again.yaml", shown)])[0]) == plain(root)  # what is shown is a configuration
@@ -182,7 +186,9 @@ def test_every_value_is_shown_with_its_place(folder):
 def test_an_error_names_the_line_of_its_key_through_anchors_merges_and_bases(folder):
     own = write("own.yaml", SECTION.replace("epochs: 2", "epochs: 2, momentum: 1", 1))
     text = refused(load_files, [own])
-    assert text == f"config.double_win.pretrainings[0].train.momentum: 1 must be < 1 (own.yaml:{line_of(own, 'momentum')})"
+    assert (
+        text == f"config.double_win.pretrainings[0].train.momentum: 1 must be < 1 (own.yaml:{line_of(own, 'momentum')})"
+    )
     write("low.yaml", SECTION.replace("batch_size: 8", "batch_size: 0"))
     text = refused(load_files, [write("top.yaml", "base: low.yaml\nworkers: 1\n")])
     assert text.startswith("config.double_win.") and ".batch_size: 0 must be >= 1 (" in text and "low.yaml:" in text
@@ -296,7 +302,8 @@ CLASSES = "data: {dataset: digits, classes: [0, 1], val_images: 100}"
 REFUSALS = {
     "fast_adv of five steps": (
         changed("method: std, train", f"method: fast_adv, attack: {ATTACK.replace('steps: 2', 'steps: 5')}, train"),
-        "double_win.pretrainings[0]", "attack.steps: 5, but fast_adv takes one step; use method adv for more", "fast_adv",
+        "double_win.pretrainings[0]", "attack.steps: 5, but fast_adv takes one step; use method adv for more",
+        "fast_adv",
     ),
     "a search too short to prune": (
         changed("iter_period: 1", "iter_period: 2", GEMS),
@@ -309,7 +316,8 @@ REFUSALS = {
         "apgd-t needs at least 4 classes, the task has 2; leave it out", "evaluation:",
     ),
     "apgd-t said on two classes": (
-        changed(TASK, CLASSES, count=2).replace("evaluation: {", "evaluation: {autoattack: {eps: 0.1, attacks: [apgd-ce, apgd-t]}, "),
+        changed(TASK, CLASSES, count=2).replace("evaluation: {",
+         "evaluation: {autoattack: {eps: 0.1, attacks: [apgd-ce, apgd-t]}, "),
         "double_win.downstreams[0].evaluation.autoattack.attacks",
         "apgd-t needs at least 4 classes, the task has 2; leave it out", "evaluation:",
     ),
@@ -331,7 +339,8 @@ REFUSALS = {
     ),
     "no folder": (
         changed(TASK, FOLDER.replace("set", "none", 2).replace("datanone", "dataset")),
-        "double_win.source.data.path", "data/none: not there; put the data in place, or correct the path or data_root", "path: none",
+        "double_win.source.data.path", "data/none: not there; put the data in place, or correct the path or data_root",
+        "path: none",
     ),
     "a folder without splits": (
         changed(TASK, FOLDER.replace("path: set", "path: flat")),
@@ -343,16 +352,19 @@ REFUSALS = {
     ),
     "images that the folder lacks": (
         changed(TASK, FOLDER.replace("val_images: 4", "val_images: 12")),
-        "double_win.source.data.val_images", "val_images 12 are more than the 12 training images of set allow; lower it",
+        "double_win.source.data.val_images",
+        "val_images 12 are more than the 12 training images of set allow; lower it",
         "val_images: 12",
     ),
     "more images than held out and used": (
         changed(TASK, FOLDER.replace("val_images: 4", "val_images: 4, train_images: 9")),
-        "double_win.source.data.val_images", "val_images 4 and train_images 9 are more than the 12 training images", "train_images",
+        "double_win.source.data.val_images", "val_images 4 and train_images 9 are more than the 12 training images",
+        "train_images",
     ),
     "more digits than there are": (
         changed(TASK, TASK.replace("100", "1437")),
-        "double_win.source.data.val_images", "val_images 1437 are more than the 1437 training images of digits allow", "1437",
+        "double_win.source.data.val_images", "val_images 1437 are more than the 1437 training images of digits allow",
+        "1437",
     ),
     "labels that the digits lack": (
         changed(TASK, "data: {dataset: digits, classes: [0, 10], val_images: 100}"),
@@ -360,7 +372,8 @@ REFUSALS = {
     ),
     "a fraction of nothing": (
         changed("          std:", "          fractions: [0.001]\n          std:"),
-        "double_win.downstreams[0].fractions", "0.001 of 1337 training images is less than two images; raise it", "fractions:",
+        "double_win.downstreams[0].fractions", "0.001 of 1337 training images is less than two images; raise it",
+        "fractions:",
     ),
     "an unknown architecture": (
         changed("arch: resnet8", "arch: resnet8b"),
@@ -368,11 +381,13 @@ REFUSALS = {
     ),
     "an unknown torchvision classifier": (
         changed("arch: resnet8", "arch: regnet_y_400m", GEMS),
-        "rare_gems.experiments[0].model.arch", "'regnet_y_400m' is no known architecture; did you mean 'regnet_y_400mf'?", "regnet",
+        "rare_gems.experiments[0].model.arch",
+        "'regnet_y_400m' is no known architecture; did you mean 'regnet_y_400mf'?", "regnet",
     ),
     "an unknown key in a branch": (
         changed("iter_period: 1", "iter_perod: 1", GEMS),
-        "rare_gems.experiments[0].branches[0].search.iter_perod", "unknown key; did you mean 'iter_period'?", "iter_perod",
+        "rare_gems.experiments[0].branches[0].search.iter_perod", "unknown key; did you mean 'iter_period'?",
+        "iter_perod",
     ),
     "a method that nobody knows": (
         changed("method: std", "method: fastadv"),

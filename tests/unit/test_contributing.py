@@ -23,7 +23,9 @@ def listed(what: str) -> set[str]:
 
 
 def knowing(word: str) -> set[str]:
-    """Source files in whose code (not in docstrings and comments) the word stands as a text of its own or in an import."""
+    """Source files in whose code (not in docstrings and comments) the word stands as a text of its own or in an
+    import.
+    """
     found = set()
     for file in SOURCES.rglob("*.py"):
         tree = ast.parse(file.read_text(encoding="utf-8"))

@@ -1,4 +1,6 @@
-"""Where results are decided by one comparison: boundaries, counts and schedules against references, on inputs that sit on the edge."""
+"""Where results are decided by one comparison: boundaries, counts and schedules against references, on inputs that sit
+on the edge.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def test_schedules_are_torchs_own():
 
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.9, True), (0.9, False), (0.0, True)])
 def test_nesterov_goes_with_momentum_alone(momentum, nesterov):
-    made = make_optimizer(train(optimizer="sgd", momentum=momentum, nesterov=nesterov), [torch.nn.Parameter(torch.ones(1))])
+    made = make_optimizer(
+        train(optimizer="sgd", momentum=momentum, nesterov=nesterov), [torch.nn.Parameter(torch.ones(1))]
+    )
     assert made.param_groups[0]["nesterov"] is (nesterov and momentum > 0)
 
 
@@ -85,7 +89,10 @@ def test_the_largest_are_kept_ties_to_earlier_positions(count):
 
 
 def test_an_order_gives_up_weights_level_by_level():
-    levels, scores = {"a": np.array([1, 2, 3, 1, 2, 3], np.int16)}, {"a": np.array([0.1, 0.5, 0.9, 0.2, 0.4, 0.8], np.float32)}
+    levels, scores = (
+        {"a": np.array([1, 2, 3, 1, 2, 3], np.int16)},
+        {"a": np.array([0.1, 0.5, 0.9, 0.2, 0.4, 0.8], np.float32)},
+    )
     kept = {n: draw(levels, scores, n / 6)["a"].nonzero()[0].tolist() for n in range(2, 7)}
     assert kept == {2: [2, 5], 3: [1, 2, 5], 4: [1, 2, 4, 5], 5: [1, 2, 3, 4, 5], 6: [0, 1, 2, 3, 4, 5]}
 
@@ -109,7 +116,13 @@ def cell(**keys) -> Cell:
 
 def gems(before: float, after: float, checks: dict[str, float] | None, margin: float = 2.0, above: float = 3.0):
     """The row of one ticket of a task with 10 classes."""
-    metrics = {"remaining_percent": 5.0, "acc_before": before, "acc_after": after, "acc_last": after - 1, "num_classes": 10}
+    metrics = {
+        "remaining_percent": 5.0,
+        "acc_before": before,
+        "acc_after": after,
+        "acc_last": after - 1,
+        "num_classes": 10,
+    }
     found = {"checks": {k: {"acc_after": v, "acc_before": v / 2} for k, v in (checks or {}).items()}}
     made = cell(sanity=checks is not None)
     return table([made], lambda path: metrics if path == made.metrics else found, margin, above, []).iloc[0]
@@ -117,12 +130,16 @@ def gems(before: float, after: float, checks: dict[str, float] | None, margin: f
 
 def test_what_makes_a_gem():
     checks = {"reinit": 70.0, "shuffle": 71.0, "invert": 60.0}
-    assert gems(13.0, 73.1, checks)["is_gem"] == 1  # above the best check by more than the margin; at chance and 3 points
+    assert (
+        gems(13.0, 73.1, checks)["is_gem"] == 1
+    )  # above the best check by more than the margin; at chance and 3 points
     assert gems(13.0, 73.0, checks)["is_gem"] == 0  # by the margin alone
     assert gems(12.9, 73.1, checks)["is_gem"] == 0
     row = gems(13.0, 80.0, checks)
     assert (row["reinit_acc"], row["shuffle_acc"], row["invert_acc"], row["acc_last_mean"]) == (70, 71, 60, 79)
-    assert (row["reinit_acc_before"], row["acc_before"], row["seeds"]) == (35, 13, 1) and math.isnan(row["robust_acc_before"])
+    assert (row["reinit_acc_before"], row["acc_before"], row["seeds"]) == (35, 13, 1) and math.isnan(
+        row["robust_acc_before"]
+    )
 
 
 def test_the_columns_of_one_run():
@@ -138,7 +155,12 @@ def test_the_columns_of_one_run():
         metrics | {"robust_acc_before": 6.0, "robust_acc_after": 7.0},
         {"checks": {"reinit": {"acc_after": 8.0, "acc_before": 9.0}}},
     )
-    assert (robust["robust_acc_before"], robust["robust_acc_after"], robust["reinit_acc"], robust["reinit_acc_before"]) == (
+    assert (
+        robust["robust_acc_before"],
+        robust["robust_acc_after"],
+        robust["reinit_acc"],
+        robust["reinit_acc_before"],
+    ) == (
         6,
         7,
         8,

@@ -73,7 +73,9 @@ def test_three_steps(name):
         step(model, optimizer, k)
     handle.check()
     assert revived(model, ticket) == 0
-    assert all((dict(model.named_parameters())[n] != before[n])[m].all() for n, m in ticket.masks.items() if n == "4.weight")
+    assert all(
+        (dict(model.named_parameters())[n] != before[n])[m].all() for n, m in ticket.masks.items() if n == "4.weight"
+    )
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -117,7 +119,9 @@ def test_check_tells_what_is_alive():
     handle = enforce(model, ticket)
     with torch.no_grad():
         model[4].weight.fill_(1.0)
-    with pytest.raises(WinnowError, match=rf"4\.weight: {int((~ticket.masks['4.weight']).sum())} removed weights are not zero"):
+    with pytest.raises(
+        WinnowError, match=rf"4\.weight: {int((~ticket.masks['4.weight']).sum())} removed weights are not zero"
+    ):
         handle.check()
 
 

@@ -1,4 +1,6 @@
-"""Removed weights stay zero where models are copied, moved, wrapped, shared out, frozen and written to; or an error says so."""
+"""Removed weights stay zero where models are copied, moved, wrapped, shared out, frozen and written to; or an error
+says so.
+"""
 
 from __future__ import annotations
 
@@ -111,7 +113,9 @@ def test_another_ticket_for_a_deep_copy_replaces_the_first():
     handle.check()
     assert twin.head.weight.detach()[other.masks["head.weight"]].ne(0).all()  # nothing of the first ticket is left
     handle.remove()
-    assert not twin._forward_pre_hooks and not twin.head._forward_pre_hooks and not twin.head._load_state_dict_post_hooks
+    assert (
+        not twin._forward_pre_hooks and not twin.head._forward_pre_hooks and not twin.head._load_state_dict_post_hooks
+    )
     assert revived(model, ticket) == 0
 
 
@@ -182,7 +186,9 @@ def test_attacks_run_on_an_enforced_model():
     loader = [(torch.rand(8, 3, 8, 8), torch.arange(8) % 4)]
     alone = copy.deepcopy(model)
     enforce(alone, None)
-    found = winnow.robust_accuracy(model, loader, eps=0.1, steps=3)  # folds normalisations into stand-ins of the weights
+    found = winnow.robust_accuracy(
+        model, loader, eps=0.1, steps=3
+    )  # folds normalisations into stand-ins of the weights
     assert found == winnow.robust_accuracy(alone, loader, eps=0.1, steps=3)
     handle.check()
 
@@ -309,6 +315,8 @@ def test_a_search_on_an_enforced_model_leaves_it_enforced():
     gem = winnow.find_gem(model, loader, 50, epochs=3, lr=1.0)
     dense = made()[0]
     ticket.apply(dense)
-    assert all(np.array_equal(m, gem.arrays[n]) for n, m in winnow.find_gem(dense, loader, 50, epochs=3, lr=1.0).arrays.items())
+    assert all(
+        np.array_equal(m, gem.arrays[n]) for n, m in winnow.find_gem(dense, loader, 50, epochs=3, lr=1.0).arrays.items()
+    )
     train(model)
     handle.check()

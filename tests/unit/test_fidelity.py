@@ -1,4 +1,6 @@
-"""docs/fidelity.md names options and tests that exist, and every row and trap that is known; the papers' overlays set what it says."""
+"""docs/fidelity.md names options and tests that exist, and every row and trap that is known; the papers' overlays set
+what it says.
+"""
 
 from __future__ import annotations
 

@@ -26,10 +26,12 @@ def transfers() -> pd.DataFrame:
 
 def gems() -> pd.DataFrame:
     rows = [
-        {"branch": b, "remaining_percent": r, "acc_after_mean": a, "acc_after_std": 0.5, "acc_before": a - 20, "acc_before_std": 1.0,
+        {"branch": b, "remaining_percent": r, "acc_after_mean": a, "acc_after_std": 0.5, "acc_before": a - 20,
+         "acc_before_std": 1.0,
          "reinit_acc": c, "shuffle_acc": c, "invert_acc": None, "is_gem": g, "seeds": 3, "published_acc_after": None,
          "published_acc_before": None}
-        for b, r, a, c, g in [("miner", 5.0, 90.0, 70.0, 1), ("miner", 0.59, 80.0, 79.9, 0), ("random", 5.0, 60.0, None, None)]
+        for b, r, a, c,
+        g in [("miner", 5.0, 90.0, 70.0, 1), ("miner", 0.59, 80.0, 79.9, 0), ("random", 5.0, 60.0, None, None)]
     ]  # fmt: skip
     return pd.DataFrame(rows).astype({"is_gem": "float"})
 

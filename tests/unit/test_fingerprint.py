@@ -21,13 +21,17 @@ def jobs_of(method: str) -> dict[str, Prune]:
 
 PRUNES = {name: job for method in FOR_IMAGES for name, job in jobs_of(method).items()}
 TEXT = {"dataset": "embedded"}
-PRUNES |= {f"{m} of texts": Prune.model_validate({"method": m, "remaining_percent": 20, "text": TEXT}) for m in FOR_TEXTS}
+PRUNES |= {
+    f"{m} of texts": Prune.model_validate({"method": m, "remaining_percent": 20, "text": TEXT}) for m in FOR_TEXTS
+}
 LIGHT = {name for name in PRUNES if name.split()[0] not in ("snip", "grasp", "synflow", "wanda")}
 
 
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
-    """A copy of the sources that may be edited; returns edit(module, change) -> stages, and jobs of prune, whose hash changed."""
+    """A copy of the sources that may be edited; returns edit(module, change) -> stages, and jobs of prune, whose hash
+    changed.
+    """
     shutil.copytree(fingerprint.ROOT / "winnow", tmp_path / "winnow")
     monkeypatch.setattr(fingerprint, "ROOT", tmp_path)
     stages = [p.stem for p in (tmp_path / "winnow/stages").glob("[a-z]*.py") if p.stem != "prune"]
@@ -61,7 +65,11 @@ def test_a_comment_a_docstring_and_a_reformat_change_nothing(copy):
 @pytest.mark.parametrize(
     ("module", "old", "new"),
     [
-        ("config/parts.py", "peak learning rate", "highest learning rate"),  # a description of a class of the configuration
+        (
+            "config/parts.py",
+            "peak learning rate",
+            "highest learning rate",
+        ),  # a description of a class of the configuration
         ("config/pruning.py", "rounds to run", "rounds that run"),  # and of one that computes
         ("stages/train.py", '"ticket; none', '"a ticket; none'),  # help of an argument
         ("prune/counts.py", 'WinnowError(f"', 'WinnowError(f"sorry: '),  # an error
@@ -73,7 +81,10 @@ def test_words_change_nothing(copy, module, old, new):
 
 
 def test_a_key_that_is_added_or_bounded_counts_by_its_value_in_the_configuration_alone(copy):
-    assert copy("config/parts.py", lambda t: t.replace('key("number of steps", ge=1)', 'key("number of steps", ge=2)')) == set()
+    assert (
+        copy("config/parts.py", lambda t: t.replace('key("number of steps", ge=1)', 'key("number of steps", ge=2)'))
+        == set()
+    )
 
 
 @pytest.mark.parametrize("module", ["stage", "run", "launch", "store", "records", "errors", "schema", "fingerprint"])

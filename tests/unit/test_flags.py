@@ -1,4 +1,6 @@
-"""Flags tell how far they hold: standard errors and seeds beside them, and a word before any job where they will be empty."""
+"""Flags tell how far they hold: standard errors and seeds beside them, and a word before any job where they will be
+empty.
+"""
 
 from __future__ import annotations
 

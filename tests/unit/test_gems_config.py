@@ -126,7 +126,11 @@ def test_each_stage_takes_its_configuration():
 
 def test_the_released_sample_runs_as_it_is():
     experiment = read_published(str(ROOT / "config/paper/rare_gems/resnet20_0_59.yaml"))
-    assert (experiment.name, experiment.dataset, experiment.model.arch) == ("rare_gems.resnet20_0_59", "CIFAR10", "resnet20")
+    assert (experiment.name, experiment.dataset, experiment.model.arch) == (
+        "rare_gems.resnet20_0_59",
+        "CIFAR10",
+        "resnet20",
+    )
     (only,) = experiment.branches
     assert only.search is not None and only.train is not None
     assert (only.algo, only.search.iter_period, only.search.lmbda, only.sanity) == ("hc_iter", 5, 1e-4, True)
@@ -189,7 +193,9 @@ def test_milestones(epochs, expected):
     assert milestones(epochs) == expected
 
 
-@pytest.mark.parametrize("name", ["config/paper/rare_gems.yaml", "config/examples/cifar10_gems.yaml", "config/config.yaml"])
+@pytest.mark.parametrize(
+    "name", ["config/paper/rare_gems.yaml", "config/examples/cifar10_gems.yaml", "config/config.yaml"]
+)
 def test_shipped_sections_parse(name):
     s = parse(RareGems, yaml.safe_load((ROOT / name).read_text())["rare_gems"], "config.rare_gems")
     assert list(grid.grid_of(s).cells())

@@ -119,7 +119,8 @@ def test_scores_get_the_straight_through_gradient(layout):
     model, plain = small_model(layout), small_model()
     names = scorable(model)
     start = {
-        n: torch.rand(p.shape, generator=torch.Generator().manual_seed(i)) for i, (n, p) in enumerate(plain.named_parameters())
+        n: torch.rand(p.shape, generator=torch.Generator().manual_seed(i))
+        for i, (n, p) in enumerate(plain.named_parameters())
     }
     scored = ScoredWeights(model, start)
     scored.set_alive(torch.arange(scored.scores.numel()) % 7 != 0)

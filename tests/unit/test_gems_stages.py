@@ -109,7 +109,13 @@ def test_no_frozen_weight_moves_in_a_search(folder, tmp_path):
     task = Task(parse(Data, DATA), parse(Train, SCORES), Compute(), 0, run=Run("cpu", checkpoints=tmp_path))
     model, _ = task.model(folder / "init")
     state, _ = library_search(
-        model, task.train_loader, config=parse(Search, SEARCH), train=task.train, compute=Compute(), seed=0, run=task.run
+        model,
+        task.train_loader,
+        config=parse(Search, SEARCH),
+        train=task.train,
+        compute=Compute(),
+        seed=0,
+        run=task.run,
     )
     start = read_arrays(folder / "init")
     for name, frozen in state.scored.arrays(state.scored.weights).items():
@@ -174,7 +180,9 @@ def test_inverted_search_keeps_other_weights(folder, gem):
 
 def test_search_can_be_robust_and_in_bf16(folder):
     attack = {"eps": 0.1, "step_size": 0.05, "steps": 2}
-    code, files = search(folder, "robust", SEARCH, {**SCORES, "epochs": 2}, attack=attack, compute={"precision": "bf16"})
+    code, files = search(
+        folder, "robust", SEARCH, {**SCORES, "epochs": 2}, attack=attack, compute={"precision": "bf16"}
+    )
     assert code == 0
     assert abs(Ticket.load(files["out"]).remaining_percent - 10) < 0.1
 
@@ -195,7 +203,12 @@ def test_finetuned_weights_are_zero_wherever_the_mask_is(folder, gem):
 def test_sanity_checks_measure_each_variant(folder, gem):
     _, inverted = search(folder, "inverted", {**SEARCH, "invert": True})
     config = {**SHARED, "train": {**TRAIN, "epochs": 1}, "target_sparsity": 10}
-    files = {"init": folder / "init", "mask": gem["out"], "inverted": inverted["order"], "metrics": folder / "sanity.json"}
+    files = {
+        "init": folder / "init",
+        "mask": gem["out"],
+        "inverted": inverted["order"],
+        "metrics": folder / "sanity.json",
+    }
     assert run(gem_sanity, config, folder, **files) == 0
     checks = read_json(folder / "sanity.json")["checks"]
     assert set(checks) == {"reinit", "shuffle", "invert"}
@@ -278,7 +291,9 @@ def test_bad_input_ends_in_one_line(folder, gem, tmp_path, capsys):
     assert "invert" in message(code)
     code, _ = search(folder, "regularised", {**SEARCH, "algo": "hc", "lmbda": 10.0}, {**SCORES, "lr": 0.1})
     assert "lower lmbda" in message(code)
-    assert "stopped at" in message(run(gem_ticket, {"target_sparsity": 1}, folder, order=gem["order"], out=tmp_path / "x"))
+    assert "stopped at" in message(
+        run(gem_ticket, {"target_sparsity": 1}, folder, order=gem["order"], out=tmp_path / "x")
+    )
     assert "not a prune order" in message(
         run(gem_ticket, {"target_sparsity": 50}, folder, order=gem["out"], out=tmp_path / "x")
     )

@@ -26,10 +26,12 @@ Y = np.arange(12) % 3
 
 @pytest.mark.parametrize(
     ("labels", "expected"),
-    [(Y, Y), (Y[:, None].astype(np.uint8), Y), (np.eye(3)[Y], Y), (np.eye(3, dtype=bool)[Y], Y), (Y.astype(np.float32), Y),
+    [(Y, Y), (Y[:, None].astype(np.uint8), Y), (np.eye(3)[Y], Y), (np.eye(3, dtype=bool)[Y], Y),
+     (Y.astype(np.float32), Y),
      (Y + 1, Y + 1), (Y == 1, Y == 1), (np.array(["emu", "cat", "dog"])[Y], np.array([2, 0, 1])[Y]),
      (np.array([b"emu", b"cat", b"dog"])[Y], np.array([2, 0, 1])[Y])],
-    ids=["(N,)", "(N,1)", "one-hot", "one-hot booleans", "whole floats", "from 1", "booleans", "names", "names as bytes"],
+    ids=["(N,)", "(N,1)", "one-hot", "one-hot booleans", "whole floats", "from 1", "booleans", "names",
+     "names as bytes"],
 )  # fmt: skip
 def test_labels_in_an_npz(tmp_path, labels, expected):
     assert np.array_equal(npz(tmp_path, labels).test.labels, expected.astype(np.int64))
@@ -37,9 +39,11 @@ def test_labels_in_an_npz(tmp_path, labels, expected):
 
 @pytest.mark.parametrize(
     ("labels", "said"),
-    [(np.where(Y == 2, -1, Y), r"train_labels[2]: -1 is no class number (4 such labels"), (Y + 0.5, "train_labels[0]: 0.5"),
+    [(np.where(Y == 2, -1, Y), r"train_labels[2]: -1 is no class number (4 such labels"),
+     (Y + 0.5, "train_labels[0]: 0.5"),
      (np.where(Y == 1, np.nan, Y), "train_labels[1]: nan"), (Y * 1e9, "train_labels[1]: 1000000000.0"),
-     (np.ones((12, 3)), "that are not one-hot"), (np.ones((12, 2, 2)), "labels of shape (12, 2, 2)"), (Y + 1j, "complex128"),
+     (np.ones((12, 3)), "that are not one-hot"), (np.ones((12, 2, 2)), "labels of shape (12, 2, 2)"),
+     (Y + 1j, "complex128"),
      (np.array(["cat", " ", "dog"])[Y], "train_labels[1]: blank"), (np.array(5), "N labels expected")],
 )  # fmt: skip
 def test_labels_that_are_none(tmp_path, labels, said):

@@ -1,4 +1,6 @@
-"""Any input of the image readers gives a right load or one line: examples by hypothesis, `WINNOW_FUZZ=2000` for so many of each."""
+"""Any input of the image readers gives a right load or one line: examples by hypothesis, `WINNOW_FUZZ=2000` for so many
+of each.
+"""
 
 from __future__ import annotations
 
@@ -86,8 +88,12 @@ def test_image_files(data):
             assert np.array_equal(got, np.asarray(image.convert("RGB")))
 
 
-NAMES = st.sampled_from(["cat", "dog", "10", "9", "a b", "Ä", ".hidden", "train", "test", "__MACOSX", "cat.png", "x\nz"])
-LEAVES = st.sampled_from(["0.png", "1.JPG", "._0.png", "10.png", "2.png", "a.tif", "notes.txt", "Thumbs.db", ".png", "b.webp"])
+NAMES = st.sampled_from(
+    ["cat", "dog", "10", "9", "a b", "Ä", ".hidden", "train", "test", "__MACOSX", "cat.png", "x\nz"]
+)
+LEAVES = st.sampled_from(
+    ["0.png", "1.JPG", "._0.png", "10.png", "2.png", "a.tif", "notes.txt", "Thumbs.db", ".png", "b.webp"]
+)
 TREES = st.dictionaries(
     st.tuples(st.sampled_from(["train", "train", "train", "test", "test", "val", "valid", "other", "."]),
               st.lists(NAMES, max_size=3).map(tuple), LEAVES),
@@ -130,7 +136,9 @@ def test_image_folders(entries):
         except WinnowError as error:
             one_line(error)
             return
-        got = sorted((os.fsdecode(p), int(y)) for s in (sets.train, sets.val) for p, y in zip(s.images, s.labels, strict=True))
+        got = sorted(
+            (os.fsdecode(p), int(y)) for s in (sets.train, sets.val) for p, y in zip(s.images, s.labels, strict=True)
+        )
         hidden = [p for p in (base / "train").rglob("*") if p.name.startswith(".") or p.name == "__MACOSX"]
         if not hidden:
             assert got == sorted(torchvision().datasets.ImageFolder(str(base / "train")).samples)
@@ -183,7 +191,8 @@ VALUES = [
 ]
 ROWS = st.one_of(*(st.lists(v, min_size=6, max_size=6) for v in VALUES))
 LABELS = st.one_of(
-    ROWS.map(np.array), st.lists(NUMBERS, max_size=7).map(np.array), st.lists(st.integers(0, 2), min_size=6, max_size=6).map(
+    ROWS.map(np.array), st.lists(NUMBERS, max_size=7).map(np.array),
+    st.lists(st.integers(0, 2), min_size=6, max_size=6).map(
         lambda y: np.eye(3, dtype=np.uint8)[y]), ROWS.map(lambda y: np.array(y)[:, None]),
 )  # fmt: skip
 

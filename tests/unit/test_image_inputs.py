@@ -90,7 +90,12 @@ def test_numbered_classes_and_linked_folders_are_numbered_as_torchvision_does(tm
 
 def test_hidden_files_and_folders_are_no_part_of_a_set(tmp_path):
     base = tree(
-        tmp_path, *CATS, "train/.ipynb_checkpoints", "train/cat/.ipynb_checkpoints", "__MACOSX/train/cat", ".trash/train/x"
+        tmp_path,
+        *CATS,
+        "train/.ipynb_checkpoints",
+        "train/cat/.ipynb_checkpoints",
+        "__MACOSX/train/cat",
+        ".trash/train/x",
     )
     for name in ("._0.png", ".DS_Store"):
         (base / "train/dog" / name).write_bytes(b"\0\5\26\7")
@@ -112,7 +117,10 @@ def test_the_first_split_with_labels_is_the_test_split_and_the_log_says_so(tmp_p
 
 
 FOLDERS = [  # what lies there, what is said
-    (("train/cat", "train/dog", "test/cat", "test/Dog", "test/emu"), "differ (only in test/: Dog, emu; only in train/: dog)"),
+    (
+        ("train/cat", "train/dog", "test/cat", "test/Dog", "test/emu"),
+        "differ (only in test/: Dog, emu; only in train/: dog)",
+    ),
     (("train/cat", "train/dog", "test/cat"), "(only in test/: none; only in train/: dog)"),
     (("train/cat", "train/dog", "test"), "test: 3 images without class folders, so without labels"),
     (("train/cat", "train/dog", "test/unknown"), "only in test/: unknown"),
@@ -154,7 +162,8 @@ def test_links_in_a_tar_are_not_left_out_silently(tmp_path):
         pack(tmp_path / "set.tar", tmp_path / "p.npz", None)
 
 
-# image files -----------------------------------------------------------------------------------------------------------------
+# image files
+# -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
@@ -241,7 +250,14 @@ def test_half_a_jpeg_in_a_worker_is_one_line(tmp_path):
     keys = {"dataset": "imagefolder", "path": str(base), "val_images": 1, "image_size": 8}
     config = {"method": "std", "data": keys, "model": {"arch": "resnet8", "width": 4}, "seed": 0, "compute": {}}
     config |= {"train": {"epochs": 1, "batch_size": 4, "lr": 0.1}}
-    files = ["--out", str(tmp_path / "w.safetensors"), "--metrics", str(tmp_path / "w.json"), "--scratch", str(tmp_path / "s")]
+    files = [
+        "--out",
+        str(tmp_path / "w.safetensors"),
+        "--metrics",
+        str(tmp_path / "w.json"),
+        "--scratch",
+        str(tmp_path / "s"),
+    ]
     command = [
         sys.executable,
         "-m",
@@ -269,13 +285,16 @@ def test_images_of_several_sizes_need_an_image_size(tmp_path):
         folder(base)
 
 
-# small numbers and measurements ----------------------------------------------------------------------------------------------
+# small numbers and measurements
+# ----------------------------------------------------------------------------------------------
 
 
 def test_a_fraction_below_one_image_a_class_is_refused():
     split = Split(np.zeros((100, 3, 4, 4), np.uint8), np.arange(100) % 10)
     assert len(fraction(split, 0.1, 0)) == 10
-    with pytest.raises(WinnowError, match=r"fraction: 0.01 of 100 training images leaves 1 for 10 classes; raise it above 0.1"):
+    with pytest.raises(
+        WinnowError, match=r"fraction: 0.01 of 100 training images leaves 1 for 10 classes; raise it above 0.1"
+    ):
         fraction(split, 0.01, 0)
 
 

@@ -1,4 +1,6 @@
-"""Batches from files: torchvision's pixels on the same boxes, one set of workers for a loader's life, and waiting that is told."""
+"""Batches from files: torchvision's pixels on the same boxes, one set of workers for a loader's life, and waiting that
+is told.
+"""
 
 from __future__ import annotations
 
@@ -109,9 +111,13 @@ def test_workers_change_nothing_and_an_epoch_can_be_entered_in_the_middle(photog
     alone, two = loader(photographs, **keys), loader(photographs, workers=2, **keys)
     for epoch in (0, 1):
         whole = list(alone.epoch(epoch))
-        assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(whole, two.epoch(epoch), strict=True))
+        assert all(
+            torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(whole, two.epoch(epoch), strict=True)
+        )
         rest = list(two.epoch(epoch, first=1))
-        assert len(rest) == len(whole) - 1 and all(torch.equal(a[0], b[0]) for a, b in zip(whole[1:], rest, strict=True))
+        assert len(rest) == len(whole) - 1 and all(
+            torch.equal(a[0], b[0]) for a, b in zip(whole[1:], rest, strict=True)
+        )
     assert not torch.equal(next(alone.epoch(0))[0], next(alone.epoch(1))[0])
 
 
@@ -152,7 +158,9 @@ def test_waiting_is_recorded_with_the_run_times_and_warned_of(run_stage, photogr
             folder.mkdir(parents=True, exist_ok=True)
             (folder / path.name).symlink_to(path)
     config = {"method": "std", "model": {"arch": "resnet8", "width": 4}, "compute": {}, "seed": 0}
-    config |= {"data": {"dataset": "imagefolder", "path": "set", "val_images": 2, "image_size": 8, "train_crop": "resized"}}
+    config |= {
+        "data": {"dataset": "imagefolder", "path": "set", "val_images": 2, "image_size": 8, "train_crop": "resized"}
+    }
     config |= {"train": {"epochs": 2, "batch_size": 4, "lr": 0.01}}
     code, err = run_stage("pretrain", config, out="a.safetensors", metrics="a.json")
     record = json.loads((tmp_path / "a.json").read_text())

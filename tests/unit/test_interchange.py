@@ -89,7 +89,9 @@ def test_common_wrappings_are_understood(dense, run_stage, tmp_path, save):
     assert code == 0, err
     ours = read_tensors(tmp_path / "i.safetensors")
     assert set(ours) == set(state)
-    assert all(torch.equal(v, state[k]) for k, v in ours.items() if save is not old_batch_norm or "num_batches" not in k)
+    assert all(
+        torch.equal(v, state[k]) for k, v in ours.items() if save is not old_batch_norm or "num_batches" not in k
+    )
 
 
 def test_a_normalisation_in_the_file_that_is_not_the_configured_one_is_said(dense, run_stage, tmp_path):
@@ -104,8 +106,12 @@ def test_older_densenet_names(run_stage, tmp_path, monkeypatch):
     new = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", k): v for k, v in new.items()}
     torch.save(old, tmp_path / "d.pth")
-    weights = torchvision().models.DenseNet121_Weights.IMAGENET1K_V1  # torchvision's own reader of these names takes the file
-    monkeypatch.setattr(type(weights), "get_state_dict", lambda *_, **__: torch.load(tmp_path / "d.pth", weights_only=True))
+    weights = (
+        torchvision().models.DenseNet121_Weights.IMAGENET1K_V1
+    )  # torchvision's own reader of these names takes the file
+    monkeypatch.setattr(
+        type(weights), "get_state_dict", lambda *_, **__: torch.load(tmp_path / "d.pth", weights_only=True)
+    )
     torchvision().models.densenet._load_state_dict(model, weights, progress=False)
     config = {"weights": {"file": "d.pth"}, "model": {"arch": "densenet121"}, "num_classes": 3}
     code, err = run_stage("import_weights", config, file=tmp_path / "d.pth", out=tmp_path / "o", metrics=tmp_path / "m")
@@ -200,7 +206,11 @@ def test_export_and_import_give_the_ticket_back(dense, run_stage, tmp_path):
     run_stage("prune", {"method": "magnitude", "remaining_percent": 80}, weights=dense, out=mask)
     assert run_stage("export_ticket", {}, mask=mask, weights=dense, out=out, metrics=tmp_path / "m.json")[0] == 0
     released = torch.load(out, weights_only=True)["state_dict"]
-    assert released["conv1.weight_mask"].dtype == torch.float32 and "conv1.weight_orig" in released and "fc.weight" in released
+    assert (
+        released["conv1.weight_mask"].dtype == torch.float32
+        and "conv1.weight_orig" in released
+        and "fc.weight" in released
+    )
     assert run_stage("import_ticket", {}, file=out, weights=dense, out=again)[0] == 0
     one, two = Ticket.load(mask), Ticket.load(again)
     assert one.is_within(two) and two.is_within(one)
@@ -241,9 +251,18 @@ def test_a_masked_head_is_dropped_unless_it_is_wanted(dense, run_stage, tmp_path
     [
         (lambda m: masked(m, ["fc"]), "masks the classification head alone, which a transfer replaces; set head: keep"),
         (lambda m: {"conv1.weight_mask": torch.full((4, 3, 3, 3), 0.5)}, "holds values other than 0 and 1"),
-        (lambda m: m.state_dict(), "no masks found; looked for names ending in weight_mask, .flag and .mask.mask_scores"),
-        (lambda m: {"conv9.weight_mask": torch.ones(4, 3, 3, 3)}, "no parameter 'conv9.weight'; did you mean 'conv1.weight'"),
-        (lambda m: {"conv1.weight_mask": torch.ones(4, 3, 7, 7)}, "conv1.weight is (4, 3, 3, 3), its mask (4, 3, 7, 7)"),
+        (
+            lambda m: m.state_dict(),
+            "no masks found; looked for names ending in weight_mask, .flag and .mask.mask_scores",
+        ),
+        (
+            lambda m: {"conv9.weight_mask": torch.ones(4, 3, 3, 3)},
+            "no parameter 'conv9.weight'; did you mean 'conv1.weight'",
+        ),
+        (
+            lambda m: {"conv1.weight_mask": torch.ones(4, 3, 7, 7)},
+            "conv1.weight is (4, 3, 3, 3), its mask (4, 3, 7, 7)",
+        ),
     ],
 )
 def test_files_without_a_ticket_that_fits(dense, run_stage, tmp_path, state, message):
@@ -260,7 +279,10 @@ def test_files_without_a_ticket_that_fits(dense, run_stage, tmp_path, state, mes
             {"torchvision": "ResNet18_Weights.IMAGENET1K_V1"},
             "put the weights of ResNet18_Weights.IMAGENET1K_V1 there, or set download: true",
         ),
-        ({"torchvision": "ResNet18_Weights.IMAGENET1K_V7"}, "is unknown; did you mean 'ResNet18_Weights.IMAGENET1K_V1'"),
+        (
+            {"torchvision": "ResNet18_Weights.IMAGENET1K_V7"},
+            "is unknown; did you mean 'ResNet18_Weights.IMAGENET1K_V1'",
+        ),
         ({"file": "a", "sha256": "xyz"}, "is not 64 hexadecimal digits"),
     ],
 )
@@ -275,6 +297,12 @@ def test_a_download_without_a_network_names_the_file_to_put_in_place(run_stage, 
         raise OSError("Name or service not known")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
-    config = {"weights": {"torchvision": "ResNet18_Weights.IMAGENET1K_V1"}, "model": {"arch": "resnet18"}, "num_classes": 1000}
+    config = {
+        "weights": {"torchvision": "ResNet18_Weights.IMAGENET1K_V1"},
+        "model": {"arch": "resnet18"},
+        "num_classes": 1000,
+    }
     code, err = run_stage("import_weights", config, "--download", out=tmp_path / "o", metrics=tmp_path / "m")
-    assert code == 2 and "cannot be downloaded (Name or service not known); put the file at data/weights/resnet18" in err
+    assert (
+        code == 2 and "cannot be downloaded (Name or service not known); put the file at data/weights/resnet18" in err
+    )

@@ -1,4 +1,6 @@
-"""Damaged weights and mask files: each is read, or refused in one line; WINNOW_FUZZ=2000 takes as many examples a reader."""
+"""Damaged weights and mask files: each is read, or refused in one line; WINNOW_FUZZ=2000 takes as many examples a
+reader.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ def test_damaged_files(name, tmp_path):
     early = st.integers(0, min(len(whole), 4000) - 1)  # headers and pickles, where a byte means something
     places = st.one_of(early, st.integers(max(0, len(whole) - 4000), len(whole) - 1), st.integers(0, len(whole) - 1))
 
-    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=EXAMPLES == 100)
+    @settings(
+        max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=EXAMPLES == 100
+    )
     @given(st.lists(st.tuples(places, st.binary(min_size=0, max_size=3)), min_size=1, max_size=4), st.none() | places)
     def damaged(edits, end):
         data = bytearray(whole)
@@ -90,18 +94,25 @@ tensors = st.builds(
     st.sampled_from([0.0, 1.0, 0.5, 20.0, float("nan")]),
 )
 names = st.sampled_from(
-    ["conv1.weight", "conv1.weight_mask", "conv1.weight_orig", "conv1.flag", "conv1.scores", "conv1.mask.mask_scores", "fc.flag",
+    ["conv1.weight", "conv1.weight_mask", "conv1.weight_orig", "conv1.flag", "conv1.scores", "conv1.mask.mask_scores",
+     "fc.flag",
      "fc.weight", "fc.mask_scores", "fc.weight_mask", "conv1.bias_flag", "mean", "a.b", "", ".flag", "_mask", "x"]
 )  # fmt: skip
-values = st.recursive(tensors | st.integers() | st.text(max_size=3) | st.none(), lambda inner: st.lists(inner, max_size=2))
+values = st.recursive(
+    tensors | st.integers() | st.text(max_size=3) | st.none(), lambda inner: st.lists(inner, max_size=2)
+)
 prefixes = st.sampled_from(["", "module.", "1.", "model.module."])
 
 
 def mappings(keys, inner):
-    return st.tuples(prefixes, st.dictionaries(keys, inner, max_size=6)).map(lambda t: {t[0] + k: v for k, v in t[1].items()})
+    return st.tuples(prefixes, st.dictionaries(keys, inner, max_size=6)).map(
+        lambda t: {t[0] + k: v for k, v in t[1].items()}
+    )
 
 
-@settings(max_examples=3 * EXAMPLES, deadline=None, derandomize=EXAMPLES == 100, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=3 * EXAMPLES, deadline=None, derandomize=EXAMPLES == 100, suppress_health_check=list(HealthCheck)
+)
 @given(
     st.one_of(values, mappings(names, values), st.dictionaries(st.sampled_from(["state_dict", "model", "net", "x"]),
               mappings(names, tensors), max_size=2)),

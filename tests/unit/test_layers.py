@@ -12,7 +12,15 @@ import pytest
 import winnow
 
 SOURCE = Path(winnow.__file__).resolve().parent
-COMMANDS = {"winnow.stages", "winnow.stage", "winnow.launch", "winnow.warm", "winnow.measure", "winnow.cli", "winnow.__main__"}
+COMMANDS = {
+    "winnow.stages",
+    "winnow.stage",
+    "winnow.launch",
+    "winnow.warm",
+    "winnow.measure",
+    "winnow.cli",
+    "winnow.__main__",
+}
 
 
 def module_name(file: Path, source: Path = SOURCE) -> str:

@@ -17,7 +17,9 @@ PAGE = (ROOT / "docs/library.md").read_text(encoding="utf-8")
 @pytest.fixture
 def names():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 16), nn.Linear(16, 2))
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 16), nn.Linear(16, 2)
+    )
     loader = [(torch.rand(8, 3, 8, 8), torch.arange(8) % 2) for _ in range(3)]
 
     def train(network, batches):
@@ -39,7 +41,9 @@ def test_both_give_the_same_network(names):
     one, two = (names[n].state_dict() for n in ("ours", "theirs"))
     assert set(one) == set(two)
     assert all(torch.equal(one[k] != 0, two[k] != 0) and torch.allclose(one[k], two[k], atol=1e-6) for k in one)
-    assert sum(int((one[k] != 0).sum()) for k in ("0.weight", "2.weight", "4.weight")) == round(0.1 * (216 + 576 + 2048))
+    assert sum(int((one[k] != 0).sum()) for k in ("0.weight", "2.weight", "4.weight")) == round(
+        0.1 * (216 + 576 + 2048)
+    )
 
 
 def test_what_the_page_says_of_networks_parses():

@@ -1,4 +1,6 @@
-"""The library on what users have: normalised images, frozen parts, generators, tickets as tensors, from folders and the hub."""
+"""The library on what users have: normalised images, frozen parts, generators, tickets as tensors, from folders and the
+hub.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def normalised(x):
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU())
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU()
+        )
         self.head = nn.Linear(8, 2)
 
     def forward(self, x):
@@ -139,7 +143,13 @@ def test_imp_refuses_a_training_that_brings_weights_back(model):
 
 def test_robust_ticket_of_an_enforced_model():
     transformers = pytest.importorskip("winnow.text.compat").transformers()
-    sizes = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes = {
+        "vocab_size": 60,
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     torch.manual_seed(0)
     model = transformers.BertForSequenceClassification(transformers.BertConfig(**sizes))
     ids = torch.randint(5, 60, (8, 6))
@@ -162,7 +172,9 @@ def test_masks_may_be_tensors():
 
 
 def test_a_ticket_shows_itself_in_a_line():
-    ticket = Ticket({"a": np.arange(3000).reshape(30, 100) % 4 == 0, "b": np.ones(1000, dtype=bool)}, {"method": "lamp"})
+    ticket = Ticket(
+        {"a": np.arange(3000).reshape(30, 100) % 4 == 0, "b": np.ones(1000, dtype=bool)}, {"method": "lamp"}
+    )
     assert repr(ticket) == "Ticket(lamp, 43.75 % of 4,000 weights kept, 2 masks)"
     assert repr(Ticket({"a": np.eye(2, dtype=bool)})) == "Ticket(50 % of 4 weights kept, 1 masks)"
 

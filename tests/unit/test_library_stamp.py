@@ -1,4 +1,6 @@
-"""The library that users import is no part of what stages run: their code stamps do not follow what type checkers read."""
+"""The library that users import is no part of what stages run: their code stamps do not follow what type checkers
+read.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,7 @@ def test_no_stage_depends_on_the_functions_for_users(stage):
 
 
 def test_what_only_type_checkers_read_counts_nowhere():
-    code = (
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from winnow.api import pgd\nfrom winnow.rng import seed_of\n"
-    )
+    code = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from winnow.api import pgd\nfrom winnow.rng import seed_of\n"
     assert imported(code) == {"winnow.rng", "winnow.rng.seed_of"}
     assert meaning(code) == meaning(code.replace("pgd", "imp")) != meaning(code.replace("seed_of", "other"))
     runs = "if TYPE_CHECKING:\n    pass\nelse:\n    from winnow.rng import seed_of\n"

@@ -53,14 +53,19 @@ def images():
 
 
 def trained(micro, attack=None, norm=False):
-    model, train = network(norm), Train(epochs=2, batch_size=10, lr=0.1, clip_norm=1.0, weight_decay=0.01, micro_batch=micro)
+    model, train = (
+        network(norm),
+        Train(epochs=2, batch_size=10, lr=0.1, clip_norm=1.0, weight_decay=0.01, micro_batch=micro),
+    )
     step = make_step(model, train, Compute(), CPU, attack)
     plan = Fit(model, make_optimizer(train, model.parameters()), train, Fixed(*images(), batch=10), step, seed=3)
     history = fit(plan, Run("cpu", progress=False))
     return {**model.state_dict(), "loss": torch.tensor([h["loss"] for h in history])}
 
 
-@pytest.mark.parametrize("attack", [None, Attack(eps=0.1, step_size=0.05, steps=2, random_start=False)], ids=["clean", "pgd"])
+@pytest.mark.parametrize(
+    "attack", [None, Attack(eps=0.1, step_size=0.05, steps=2, random_start=False)], ids=["clean", "pgd"]
+)
 @pytest.mark.parametrize("micro", [2, 3, 4, 10])
 def test_training_in_micro_batches_is_training_in_batches(micro, attack):
     """Batches of 10 and 7: micro-batches of several sizes."""
@@ -85,7 +90,8 @@ def test_a_search_of_scores_in_micro_batches():
         gem = GemSearch(model, start_scores(model, "unif", 0), config, 2)
         plan = Fit(
             model, make_optimizer(train, [gem.scored.scores]), train, Fixed(*images(), batch=10),
-            lambda batch, gem=gem: gem.step(*batch, Compute()), seed=3, before_update=gem.before_update, after_update=gem.after_update,
+            lambda batch, gem=gem: gem.step(*batch, Compute()), seed=3, before_update=gem.before_update,
+            after_update=gem.after_update,
         )  # fmt: skip
         fit(plan, Run("cpu", progress=False))
         found.append(gem.scored.scores.detach())
@@ -118,7 +124,9 @@ def test_freelb_in_micro_batches():
         model, train = Texts(), Train(epochs=2, batch_size=9, lr=0.5, micro_batch=micro)
         step = AdversarialStep(model, FreeLB(steps=3, step_size=0.1, init_magnitude=0.0))
         fit(
-            Fit(model, make_optimizer(train, model.parameters()), train, AsMappings(ids, labels, batch=9), step, seed=0),
+            Fit(
+                model, make_optimizer(train, model.parameters()), train, AsMappings(ids, labels, batch=9), step, seed=0
+            ),
             Run("cpu"),
         )
         found.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
@@ -178,14 +186,16 @@ def test_a_batch_that_does_not_fit_names_the_key_to_change():
 
     def step(batch):
         raise torch.OutOfMemoryError(
-            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.15 GiB of which 1.2 GiB is free. ..."
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.15 GiB of which 1.2 GiB "
+            "is free. ..."
         )
 
     plan = Fit(model, make_optimizer(train, model.parameters()), train, Fixed(*images(), batch=10), step, seed=3)
     with pytest.raises(WinnowError) as caught:
         fit(plan, Run("cpu", progress=False))
     assert str(caught.value) == (
-        "CUDA out of memory Tried to allocate 2.00 GiB; set train.micro_batch (6 examples at once did not fit) to 3 or less"
+        "CUDA out of memory Tried to allocate 2.00 GiB; set train.micro_batch (6 examples at once did not fit) to 3 or "
+        "less"
     )
 
 

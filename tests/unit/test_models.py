@@ -96,7 +96,11 @@ def test_networks_with_auxiliary_outputs_give_logits_alone(arch):
 
 @pytest.mark.parametrize("arch", ["googlenet", "inception_v3"])
 def test_published_weights_see_the_input_that_torchvision_gives_them(arch):
-    keys = {"aux_logits": False, "transform_input": True, "init_weights": False}  # transform_input: as its weights are loaded
+    keys = {
+        "aux_logits": False,
+        "transform_input": True,
+        "init_weights": False,
+    }  # transform_input: as its weights are loaded
     theirs = torchvision().models.get_model(arch, weights=None, num_classes=10, **keys).eval()
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     ours = model(arch=arch, mean=mean, std=std).eval()
@@ -112,7 +116,9 @@ def test_published_weights_see_the_input_that_torchvision_gives_them(arch):
     assert torch.allclose(seen["ours"], seen["theirs"], atol=1e-5) and seen["ours"].min() >= -1.001
 
 
-@pytest.mark.parametrize(("keys", "size"), [({"arch": "resnet18", "classifier": "conv1x1"}, 512), ({"arch": "resnet8"}, 64)])
+@pytest.mark.parametrize(
+    ("keys", "size"), [({"arch": "resnet18", "classifier": "conv1x1"}, 512), ({"arch": "resnet8"}, 64)]
+)
 def test_dropout_before_the_head_acts_in_training_alone(keys, size):
     torch.manual_seed(0)
     net, seen = model(**keys, dropout=0.4), []

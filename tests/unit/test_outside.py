@@ -1,4 +1,6 @@
-"""What comes from outside is read with care: no waiting, no filled memory, no code of others, one line and exit code 2."""
+"""What comes from outside is read with care: no waiting, no filled memory, no code of others, one line and exit code
+2.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,8 @@ def last(err: str) -> str:
     return err.strip().splitlines()[-1]
 
 
-# files that are none --------------------------------------------------------------------------------------------------------
+# files that are none
+# --------------------------------------------------------------------------------------------------------
 
 
 def odd_files(folder: Path) -> dict[str, Path]:
@@ -53,7 +56,12 @@ def odd_files(folder: Path) -> dict[str, Path]:
     with (folder / "sparse").open("wb") as f:
         f.truncate(1 << 40)
     (folder / "folder").mkdir()
-    return {"FIFO": folder / "fifo", "device": Path("/dev/zero"), "folder": folder / "folder", "bytes": folder / "sparse"}
+    return {
+        "FIFO": folder / "fifo",
+        "device": Path("/dev/zero"),
+        "folder": folder / "folder",
+        "bytes": folder / "sparse",
+    }
 
 
 def test_only_regular_files_of_a_bounded_size_are_read(tmp_path):
@@ -97,7 +105,8 @@ def test_json_that_is_nested_or_large_or_no_record_is_one_line(run_stage, tmp_pa
     from safetensors.numpy import save_file
 
     for text in (deep, "[1]", "3", '{"kind": "ticket"}', '{"kind": "ticket", "shapes": 3, "kept": 4}',
-                 '{"kind":"ticket","shapes":{"a":[-1]},"kept":{"a":1}}', '{"kind":"ticket","shapes":{"a":["x"]},"kept":{"a":1}}',
+                 '{"kind":"ticket","shapes":{"a":[-1]},"kept":{"a":1}}',
+                 '{"kind":"ticket","shapes":{"a":["x"]},"kept":{"a":1}}',
                  '{"kind":"ticket","shapes":{"a":[4611686018427387904,4611686018427387904]},"kept":{"a":1}}',
                  '{"kind":"ticket","shapes":{"a":[8]},"kept":{"b":1}}'):  # fmt: skip
         save_file({"a": np.ones(1, np.uint8)}, tmp_path / "odd.mask.safetensors", metadata={METADATA_KEY: text})
@@ -105,7 +114,8 @@ def test_json_that_is_nested_or_large_or_no_record_is_one_line(run_stage, tmp_pa
             Ticket.load(tmp_path / "odd.mask.safetensors")
 
 
-# bombs ----------------------------------------------------------------------------------------------------------------------
+# bombs
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
@@ -164,7 +174,8 @@ def test_arrays_whose_shape_lies_end_in_one_line(tmp_path):
         read_npz(tmp_path / "lie.npz")
 
 
-# weights of others ----------------------------------------------------------------------------------------------------------
+# weights of others
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_weights_that_no_network_computes_with_are_refused(dense, run_stage, tmp_path):
@@ -198,12 +209,15 @@ def test_a_config_that_describes_more_than_its_weights_is_refused_before_it_is_b
     Path("other/config.json").write_text(json.dumps(config | change))
     begun = time.monotonic()
     code, err = run_stage(
-        "import_text_model", {"model": {"source": "pretrained", "path": "other"}, "data": TEXT}, out="o/model.safetensors"
+        "import_text_model",
+        {"model": {"source": "pretrained", "path": "other"}, "data": TEXT},
+        out="o/model.safetensors",
     )
     assert code == 2 and "config.json describes" in last(err) and time.monotonic() - begun < 10
 
 
-# the user's files -----------------------------------------------------------------------------------------------------------
+# the user's files
+# -----------------------------------------------------------------------------------------------------------
 
 
 def model_folder(path: Path, **files: str) -> Path:
@@ -266,12 +280,17 @@ def test_a_second_run_replaces_the_first_ones_folder(run_stage):
     config = {"model": TINY, "data": TEXT}
     for _ in range(2):
         assert run_stage("import_text_model", config, out="results/m/model.safetensors")[0] == 0
-    assert [p.name for p in Path("results").iterdir()] == ["m"] and read_json("results/m/winnow.json")["kind"] == "text_model"
+    assert [p.name for p in Path("results").iterdir()] == ["m"] and read_json("results/m/winnow.json")[
+        "kind"
+    ] == "text_model"
 
 
-# a stranger's code ----------------------------------------------------------------------------------------------------------
+# a stranger's code
+# ----------------------------------------------------------------------------------------------------------
 
-FOREIGN = "import pathlib; pathlib.Path(__file__).with_name('code was run').write_text(__name__)\nraise SystemExit(99)\n"
+FOREIGN = (
+    "import pathlib; pathlib.Path(__file__).with_name('code was run').write_text(__name__)\nraise SystemExit(99)\n"
+)
 
 
 def test_commands_import_nothing_from_the_working_folder(tmp_path):
@@ -279,7 +298,12 @@ def test_commands_import_nothing_from_the_working_folder(tmp_path):
         (tmp_path / f"{name}.py").write_text(FOREIGN)
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONSAFEPATH"} | {"PYTHONPATH": str(ROOT / "src")}
     (tmp_path / "results").mkdir()
-    commands = [["stages.verify", "results"], ["stages.prune", "--help"], ["stages.trace", "none"], ["tables.show", "results"]]
+    commands = [
+        ["stages.verify", "results"],
+        ["stages.prune", "--help"],
+        ["stages.trace", "none"],
+        ["tables.show", "results"],
+    ]
     for module, *arguments in commands:
         done = subprocess.run(
             [sys.executable, "-m", f"winnow.{module}", *arguments],
@@ -294,7 +318,8 @@ def test_commands_import_nothing_from_the_working_folder(tmp_path):
     assert (tmp_path / "code was run").exists()  # the test can fail: a careless start does run it
 
 
-# shared folders -------------------------------------------------------------------------------------------------------------
+# shared folders
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_scratch_that_another_prepared_is_refused(tmp_path):
@@ -355,7 +380,9 @@ def test_two_runs_of_one_job_do_not_share_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(places, "_PATIENCE", 0.3)
     script = f"from winnow import places; from pathlib import Path; places.private(Path({str(tmp_path / 'job')!r})); print(1, flush=True); input()"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    other = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+    other = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    )
     assert other.stdout.readline() == b"1\n"
     with pytest.raises(WinnowError, match="another run of this job is at work"):
         Run(checkpoints=tmp_path / "job").claim_checkpoints()
@@ -380,7 +407,8 @@ def test_what_a_kill_left_is_swept_and_what_is_at_work_is_not(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [".other.abc.tmp", ".w.def.tmp", ".w.new.tmp"]
 
 
-# records that lie -----------------------------------------------------------------------------------------------------------
+# records that lie
+# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -463,10 +491,14 @@ def test_a_stage_refuses_parents_whose_seal_is_broken(dense, run_stage, tmp_path
     data = bytearray(dense.read_bytes())
     data[-5] ^= 1  # in the last tensor: the file still loads
     (tmp_path / "flipped.safetensors").write_bytes(bytes(data))
-    code, err = run_stage("prune", {"method": "magnitude", "remaining_percent": 80}, weights="flipped.safetensors", out="o")
+    code, err = run_stage(
+        "prune", {"method": "magnitude", "remaining_percent": 80}, weights="flipped.safetensors", out="o"
+    )
     assert code == 2 and "flipped.safetensors: damaged" in last(err) and not Path("o").exists()
     assert run_stage("import_text_model", {"model": TINY, "data": TEXT}, out="m/model.safetensors")[0] == 0
     tokenizer = Path("m/tokenizer.json")
     tokenizer.write_text(tokenizer.read_text().replace("[UNK]", "[unk]", 1))
-    code, err = run_stage("prune", {"method": "magnitude", "remaining_percent": 80}, weights="m/model.safetensors", out="o")
+    code, err = run_stage(
+        "prune", {"method": "magnitude", "remaining_percent": 80}, weights="m/model.safetensors", out="o"
+    )
     assert code == 2 and "tokenizer.json: damaged: it is not what m/winnow.json vouches for" in last(err)

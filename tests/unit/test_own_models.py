@@ -34,7 +34,10 @@ class Net(nn.Module):
     def forward(self, x):
         return self.head(self.middle(self.body(x).mean((2, 3))).relu())
 '''
-BLOCKS = "from torch import nn\n\n\ndef block(a, b):\n    return nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU())\n"
+BLOCKS = (
+    "from torch import nn\n\n\ndef block(a, b):\n    "
+    "return nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU())\n"
+)
 BOTH = {"kinds": ["conv", "linear"]}
 
 
@@ -93,7 +96,9 @@ def test_imp_and_transfer(kind, tmp_path, run_stage):
         assert run_stage("prune", prune, **files, out=out)[0] == 0
         ticket, weights = out, f"t{number}.safetensors"
         train = {"data": DIGITS, "train": TRAIN | {"epochs": 1}, "compute": {}, "seed": 0, "keep": "last"}
-        code, said = run_stage("train", train, init="dense.safetensors", mask=ticket, out=weights, metrics=f"t{number}.json")
+        code, said = run_stage(
+            "train", train, init="dense.safetensors", mask=ticket, out=weights, metrics=f"t{number}.json"
+        )
         assert code == 0, said
     found = Ticket.load(ticket)
     assert found.remaining_percent == pytest.approx(25, abs=0.1) and set(found.arrays) == set(prunable)
@@ -135,7 +140,9 @@ def test_weights_of_code_that_changed_are_refused(own):
     models.from_spec(recorded)
     path = Path("nets/net.py")
     path.write_text(path.read_text().replace("self.middle(self", "self.middle(2 * self"))
-    with pytest.raises(WinnowError, match=r"the code of python:nets/net.py:Net has changed since these weights were made"):
+    with pytest.raises(
+        WinnowError, match=r"the code of python:nets/net.py:Net has changed since these weights were made"
+    ):
         models.from_spec(recorded)
     path.unlink()
     with pytest.raises(WinnowError, match=r"is not there since these weights were made"):
@@ -158,7 +165,11 @@ def test_a_class_within_a_package_has_its_relative_imports(tmp_path, monkeypatch
     Path("some/mypkg/blocks.py").write_text(BLOCKS)
     config = Model(arch="python:some/mypkg/net.py:Net", options={"width": 6})
     assert models.build(config, 3)(torch.rand(2, 3, 8, 8)).shape == (2, 3)
-    assert set(own_models.modules(Path("some/mypkg/net.py"))) == {"mypkg/net.py", "mypkg/blocks.py", "mypkg/__init__.py"}
+    assert set(own_models.modules(Path("some/mypkg/net.py"))) == {
+        "mypkg/net.py",
+        "mypkg/blocks.py",
+        "mypkg/__init__.py",
+    }
 
 
 WRONG = {
@@ -247,7 +258,9 @@ def told(model) -> list[str]:
 def test_a_choice_of_layers_that_leaves_the_network_whole_is_told_before_any_job():
     for arch, percent in [("vit_b_16", "0.68"), ("convnext_tiny", "6.6"), ("swin_t", "0.016"), ("alexnet", "4")]:
         (line,) = told({"arch": arch})
-        assert line.startswith("double_win.source.model.layers: ") and f"hold only {percent} % of all parameters" in line
+        assert (
+            line.startswith("double_win.source.model.layers: ") and f"hold only {percent} % of all parameters" in line
+        )
     assert told({"arch": "vit_b_16", "layers": BOTH}) == []
     assert "hold only 0.68 %" in told({"arch": "vit_b_16", "layers": BOTH | {"include": ["conv_proj.*"]}})[0]
 

@@ -1,4 +1,6 @@
-"""Packed sets: the pixels that files give, whatever packed them, resumed and checked; batches alike on every way to the device."""
+"""Packed sets: the pixels that files give, whatever packed them, resumed and checked; batches alike on every way to the
+device.
+"""
 
 from __future__ import annotations
 
@@ -104,11 +106,15 @@ def test_a_killed_run_goes_on_and_torn_pixels_are_made_again(tmp_path, source, m
     with pytest.raises(KeyboardInterrupt):
         pack(source, tmp_path / "set", Resize(image_size=16))
     partial = tmp_path / ".set.partial"
-    with (partial / "train.npy").open("r+b") as f:  # as after a power failure: the checksum was written, the pixels were not
+    with (partial / "train.npy").open(
+        "r+b"
+    ) as f:  # as after a power failure: the checksum was written, the pixels were not
         f.seek(128 + 5 * 16 * 16 * 3)
         f.write(b"\0" * 16 * 16 * 3)
     written.clear()
-    monkeypatch.setattr(packing, "_write", lambda chunk, extra: written.extend(n for n, *_ in chunk) or whole(chunk, extra))
+    monkeypatch.setattr(
+        packing, "_write", lambda chunk, extra: written.extend(n for n, *_ in chunk) or whole(chunk, extra)
+    )
     pack(source, tmp_path / "set", Resize(image_size=16))
     assert written == [5, *range(12, 24)]
     assert (tmp_path / "set/train.npy").read_bytes() == (tmp_path / "whole/train.npy").read_bytes()
@@ -186,7 +192,8 @@ def test_small_sets_lie_on_the_device_and_large_ones_do_not(tmp_path, source, mo
     large = Loader(sets.train, data(), 4, CPU)
     assert large._feed is not None and large.waited == 0
     assert all(
-        torch.equal(a, b) for (a, _), (b, _) in zip(large.once(), Loader(sets.train, data(), 4, CPU).once(), strict=True)
+        torch.equal(a, b)
+        for (a, _), (b, _) in zip(large.once(), Loader(sets.train, data(), 4, CPU).once(), strict=True)
     )
     assert large.waited > 0
 
@@ -198,8 +205,17 @@ def test_sizes_that_differ_need_an_image_size(tmp_path, source):
 
 
 def test_a_run_that_is_terminated_ends_quietly_and_is_taken_up(tmp_path, source):
-    command = [sys.executable, "-m", "winnow.stages.pack_images", "--config", '{"image_size": 16}', "--source", str(source)]
-    slow = "import time, winnow.vision.packing as p; w = p._write; p.CHUNK = 2; p._write = lambda *a: (time.sleep(0.3), w(*a))[1]; "
+    command = [
+        sys.executable,
+        "-m",
+        "winnow.stages.pack_images",
+        "--config",
+        '{"image_size": 16}',
+        "--source",
+        str(source),
+    ]
+    slow = "import time, winnow.vision.packing as p; w = p._write; p.CHUNK = 2; "
+    slow += "p._write = lambda *a: (time.sleep(0.3), w(*a))[1]; "
     code = slow + "from winnow.stages.pack_images import stage; import sys; sys.exit(stage.run(sys.argv[1:]))"
     arguments = [*command[3:], "--out", str(tmp_path / "set")]
     process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
@@ -211,4 +227,6 @@ def test_a_run_that_is_terminated_ends_quietly_and_is_taken_up(tmp_path, source)
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait() == 143 and "Traceback" not in process.stderr.read()
     done = subprocess.run([*command, "--out", str(tmp_path / "set"), "--workers", "2"], capture_output=True, text=True)
-    assert done.returncode == 0 and "images were packed before" in done.stderr and (tmp_path / "set/pack.json").is_file()
+    assert (
+        done.returncode == 0 and "images were packed before" in done.stderr and (tmp_path / "set/pack.json").is_file()
+    )

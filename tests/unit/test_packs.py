@@ -37,7 +37,9 @@ def test_packs_hold_whole_members_of_one_ticket_within_both_limits(paper, most, 
         (pack,) = {packed[job] for job in jobs}
         held.setdefault(pack, []).append((ticket, jobs))
     assert (
-        sum(len(jobs) for inside in held.values() for _, jobs in inside) == len(packed) == sum(len(jobs) for _, jobs in found)
+        sum(len(jobs) for inside in held.values() for _, jobs in inside)
+        == len(packed)
+        == sum(len(jobs) for _, jobs in found)
     )
     for pack, inside in held.items():
         assert len({ticket for ticket, _ in inside}) == 1 and len(inside) <= most, pack
@@ -73,5 +75,7 @@ def test_null_attacks_every_ticket_and_a_wrong_name_is_refused():
     assert all(grid.autoattacked(run) == (run.mode == "adv") for run in grid.runs())
     wrong = copy.deepcopy(TINY)
     wrong["double_win"]["downstreams"][0]["evaluation"]["autoattack"]["tickets"] = ["densse"]
-    with pytest.raises(WinnowError, match=r"down.evaluation.autoattack.tickets: 'densse' is no ticket here; .*'?dense'?"):
+    with pytest.raises(
+        WinnowError, match=r"down.evaluation.autoattack.tickets: 'densse' is no ticket here; .*'?dense'?"
+    ):
         load(wrong)

@@ -34,7 +34,9 @@ def plan():
 
 @pytest.mark.parametrize("arch", [a for a in cost.NETWORKS if not a.startswith(("vgg16", "resnet101", "resnet152"))])
 def test_networks_are_counted_as_they_are(arch):
-    """Multiply-accumulates of convolutions and linear layers, and parameters, of the network itself at 1000 or 10 classes."""
+    """Multiply-accumulates of convolutions and linear layers, and parameters, of the network itself at 1000 or 10
+    classes.
+    """
     torch = pytest.importorskip("torch")
     from winnow.vision.models import build
 
@@ -73,7 +75,8 @@ def test_attacks_count_where_they_run():
     passes = {mode: cost.work(config, RESNET, SimpleNamespace(mode=mode)) for mode in ("std", "adv")}
     assert passes["adv"] / passes["std"] == pytest.approx(81 / 41)
     whole, half = (
-        cost.work(json.dumps({"data": data, "autoattack": {"attacks": ["apgd-ce"], "images": n}}), RESNET) for n in (None, 25)
+        cost.work(json.dumps({"data": data, "autoattack": {"attacks": ["apgd-ce"], "images": n}}), RESNET)
+        for n in (None, 25)
     )
     assert whole == pytest.approx(2 * half) and whole / passes["std"] == pytest.approx((1 + 0.4 * 200) / 41)
 

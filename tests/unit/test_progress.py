@@ -18,7 +18,14 @@ from winnow.train import loop
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (150, "2 min 30 s"), (3599, "59 min 59 s"), (7260, "2 h 01 min")],
+    [
+        (0.2, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (150, "2 min 30 s"),
+        (3599, "59 min 59 s"),
+        (7260, "2 h 01 min"),
+    ],
 )
 def test_durations_in_words(seconds, text):
     assert duration(seconds) == text
@@ -41,7 +48,9 @@ def test_a_position_tells_rate_and_time_left_of_what_this_run_did():
 
 
 def test_figures_are_the_numbers_of_a_record():
-    assert figures({"best_sa": {"sa": 91.25, "names": ["x"]}, "images": 40, "ok": True}) == "best_sa.sa 91.25, images 40"
+    assert (
+        figures({"best_sa": {"sa": 91.25, "names": ["x"]}, "images": 40, "ok": True}) == "best_sa.sa 91.25, images 40"
+    )
     assert figures({str(i): i for i in range(9)}, most=2) == "0 0, 1 1, ..."
 
 
@@ -72,7 +81,11 @@ def test_every_stage_s_log_ends_with_its_result(dense, run_stage, tmp_path):
             {"init": dense, "out": tmp_path / "t.safetensors", "metrics": tmp_path / "t.json"},
             r"test_acc|images \d+|\w+ [\d.]+",
         ),
-        "evaluate": (evaluate, {"best_sa": dense, "metrics": tmp_path / "e.json"}, r"best_sa.sa [\d.]+, best_sa.ra [\d.]+"),
+        "evaluate": (
+            evaluate,
+            {"best_sa": dense, "metrics": tmp_path / "e.json"},
+            r"best_sa.sa [\d.]+, best_sa.ra [\d.]+",
+        ),
         "prune": (cut, {"weights": dense, "out": tmp_path / "m.mask.safetensors"}, r"80\.\d+ % of \d+ weights remain"),
     }
     for stage, (config, files, result) in jobs.items():

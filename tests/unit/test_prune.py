@@ -48,7 +48,23 @@ def test_same_masks_as_torch_prune():
 def test_imp_removes_the_published_percentages_to_within_one_weight(total):
     for k, removed in enumerate([20, 36, 48.8, 59.04], start=1):
         assert abs(total - imp_count(total, k, 20.0) - total * removed / 100) <= 1
-    published = [67.23, 73.79, 79.03, 83.22, 86.58, 89.26, 91.41, 93.13, 94.50, 95.60, 96.48, 97.19, 97.75, 98.20, 98.56]
+    published = [
+        67.23,
+        73.79,
+        79.03,
+        83.22,
+        86.58,
+        89.26,
+        91.41,
+        93.13,
+        94.50,
+        95.60,
+        96.48,
+        97.19,
+        97.75,
+        98.20,
+        98.56,
+    ]
     for k, removed in enumerate(published, start=5):
         assert abs(100 * (1 - imp_count(11173962, k, 20.0) / 11173962) - removed) < 0.006
 

@@ -1,4 +1,6 @@
-"""What several processes share, without starting any: parts of a batch, weights, noise; batch normalisation over all of them."""
+"""What several processes share, without starting any: parts of a batch, weights, noise; batch normalisation over all of
+them.
+"""
 
 from __future__ import annotations
 

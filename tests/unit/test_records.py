@@ -1,4 +1,6 @@
-"""Artifacts checked after the fact: verify finds what is damaged, misplaced or made from something else; trace shows the chain."""
+"""Artifacts checked after the fact: verify finds what is damaged, misplaced or made from something else; trace shows
+the chain.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ def train(seed: int, scale: float = 1.0) -> None:
 
 
 def run(stage, config, **files):
-    assert stage.stage.run(["--config", json.dumps(config), *[w for k, v in files.items() for w in (f"--{k}", str(v))]]) == 0
+    assert (
+        stage.stage.run(["--config", json.dumps(config), *[w for k, v in files.items() for w in (f"--{k}", str(v))]])
+        == 0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +48,12 @@ def finished(tmp_path_factory):
             train(seed)
             cut = {"method": "magnitude", "remaining_percent": 80}
             run(prune, cut, weights=CHAIN / f"s{seed}" / DENSE, out=CHAIN / f"s{seed}" / IMP)
-            run(prune, {"method": "random", "seed": seed}, like=CHAIN / f"s{seed}" / IMP, out=CHAIN / f"s{seed}" / RANDOM)
+            run(
+                prune,
+                {"method": "random", "seed": seed},
+                like=CHAIN / f"s{seed}" / IMP,
+                out=CHAIN / f"s{seed}" / RANDOM,
+            )
         table = Job("double_win_table", {}, {}, {"out": TABLE, "metrics": TABLE.with_suffix(".json")})
         table.read("results", [CHAIN / f"s{seed}" / IMP for seed in (0, 1)])
         write_bytes(TABLE, b"method,sa\nimp,1.5\n")
@@ -101,7 +111,9 @@ def test_no_byte_of_an_artifact_can_change_unseen(results, name):
         assert not seal_holds(path)
 
 
-@pytest.mark.parametrize("path", [CHAIN / "s0" / DENSE, CHAIN / "s0" / IMP, CHAIN / "s0/dense.json", TABLE, FIGURE], ids=str)
+@pytest.mark.parametrize(
+    "path", [CHAIN / "s0" / DENSE, CHAIN / "s0" / IMP, CHAIN / "s0/dense.json", TABLE, FIGURE], ids=str
+)
 @pytest.mark.parametrize("how", ["first byte", "last byte", "middle", "truncated", "emptied"])
 def test_a_damaged_artifact_is_named_with_what_to_delete(results, capsys, path, how):
     size = path.stat().st_size
@@ -136,14 +148,17 @@ def test_artifacts_swapped_between_seeds_are_found(results, capsys, name):
 def test_a_swapped_table_and_figure_are_found(results, capsys):
     shutil.copy(FIGURE, TABLE)
     assert any(
-        line.startswith(f"{TABLE}: damaged: it is not what results/tables/t.json vouches for") for line in verified(capsys)
+        line.startswith(f"{TABLE}: damaged: it is not what results/tables/t.json vouches for")
+        for line in verified(capsys)
     )
 
 
 def test_a_child_of_another_version_is_found(results, capsys):
     train(0, scale=2.0)  # sound in itself, but not what the ticket was made from
     lines = verified(capsys)
-    assert len(lines) == 3 and lines[0].startswith(f"{CHAIN / 's0' / IMP}: made from another version of {CHAIN / 's0' / DENSE}")
+    assert len(lines) == 3 and lines[0].startswith(
+        f"{CHAIN / 's0' / IMP}: made from another version of {CHAIN / 's0' / DENSE}"
+    )
 
 
 def test_a_file_that_nobody_vouches_for_is_found(results, capsys):
@@ -226,11 +241,17 @@ def test_metadata_leads_back_to_everything(results):
     ) == [str(CHAIN / "s0" / DENSE)]
 
 
-@pytest.mark.parametrize(("name", "arguments"), [("trace", ["nowhere.csv"]), ("verify", ["nowhere"]), ("report", ["nowhere"])])
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("trace", ["nowhere.csv"]), ("verify", ["nowhere"]), ("report", ["nowhere"])]
+)
 def test_commands_start_without_heavy_packages_and_name_a_wrong_path(tmp_path, name, arguments):
     code = (
         "import sys\nfor m in ('torch', 'pandas', 'snakemake', 'matplotlib', 'yaml'): sys.modules[m] = None\n"
         f"from winnow.stages.{name} import main; sys.exit(main(sys.argv[1:]))"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 2 and done.stderr.startswith(f"winnow {name}: error: nowhere") and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 2
+        and done.stderr.startswith(f"winnow {name}: error: nowhere")
+        and done.stderr.count("\n") == 1
+    )

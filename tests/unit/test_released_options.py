@@ -46,7 +46,9 @@ def test_scores_start_as_their_algorithm_wants(algo, start):
 
 
 def test_kaiming_uniform_scores_are_torch_s_own():
-    """torch's kaiming_uniform_ with a = sqrt(5) is U(-1, 1) / sqrt(fan_in): the same range, the same spread, no other."""
+    """torch's kaiming_uniform_ with a = sqrt(5) is U(-1, 1) / sqrt(fan_in): the same range, the same spread, no
+    other.
+    """
     shape = (32, 16, 3, 3)
     drawn = inits.draw_scores(shape, "kaiming_uniform", inits.generator(1))
     reference = torch.nn.init.kaiming_uniform_(torch.empty(shape), a=5**0.5)
@@ -60,11 +62,15 @@ def test_fixed_thresholding_is_at_a_half_whatever_rounds():
     first = next(iter(scores))
     scores[first] = torch.full_like(scores[first], 0.4)
     scores[list(scores)[1]].fill_(0.9)
-    config = Search(algo="hc_iter", target_sparsity=50, iter_period=1, prune_type="FixThresholding", quantize_threshold=0.75)
+    config = Search(
+        algo="hc_iter", target_sparsity=50, iter_period=1, prune_type="FixThresholding", quantize_threshold=0.75
+    )
     gem = GemSearch(model, scores, config, 3)
     assert gem.end_of_epoch(1)["prune_threshold"] == 0.5
     alive = gem.scored.views(gem.scored.alive)
-    assert {n for n, v in alive.items() if not v.any()} == {first} and all(v.all() for n, v in alive.items() if n != first)
+    assert {n for n, v in alive.items() if not v.any()} == {first} and all(
+        v.all() for n, v in alive.items() if n != first
+    )
 
 
 def test_entropy_pulls_nothing_at_its_ends():
@@ -166,7 +172,9 @@ def test_added_up_gradients_live_in_the_checkpoint():
     assert torch.equal(other.weight.grad, one.weight.grad) and torch.equal(other.bias.grad, one.bias.grad)
 
 
-needs_textattack = pytest.mark.skipif(importlib.util.find_spec("textattack") is None, reason="textattack is not installed")
+needs_textattack = pytest.mark.skipif(
+    importlib.util.find_spec("textattack") is None, reason="textattack is not installed"
+)
 
 
 @needs_textattack
@@ -199,5 +207,7 @@ def test_short_texts_are_compared_where_asked():
     texts = [original, original.replace_word_at_index(1, "poor")]
     encoder = torch.nn.Linear(1, 1)
     for skip, passing in ((True, 1), (False, 0)):
-        bound = Never(encoder, None, 8, torch.device("cpu"), threshold=0.5, window_size=15, skip_text_shorter_than_window=skip)
+        bound = Never(
+            encoder, None, 8, torch.device("cpu"), threshold=0.5, window_size=15, skip_text_shorter_than_window=skip
+        )
         assert len(bound._check_constraint_many(texts[1:], texts[0])) == passing

@@ -1,4 +1,6 @@
-"""The run context: a default that needs nothing, checkpoints that no two trainings share, and stops that keep the state."""
+"""The run context: a default that needs nothing, checkpoints that no two trainings share, and stops that keep the
+state.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,8 @@ train = Train(epochs=2, batch_size=16, optimizer="adamw", lr=1e-2)
 history = finetune(model, data, train=train, compute=Compute(), seed=0)
 assert len(history) == 2 and 0 <= history[-1]["val_accuracy"] <= 100
 
-history, kept = search(model, prunable(model), data, train=train, masks=HardConcrete(), adversary=FreeLB(steps=1), keep_epochs=[2],
+adversary = FreeLB(steps=1)
+history, kept = search(model, prunable(model), data, train=train, masks=HardConcrete(), adversary=adversary, keep_epochs=[2],
                        compute=Compute(), seed=0)
 assert list(kept) == [2] and set(kept[2]) == set(prunable(model))
 """
@@ -121,7 +124,9 @@ def training(after_step=None, epochs=3):
         return loss
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    return Fit(model, optimizer, Train(epochs=epochs, batch_size=8, lr=0.05), Points(), step, 0, after_update=after_step)
+    return Fit(
+        model, optimizer, Train(epochs=epochs, batch_size=8, lr=0.05), Points(), step, 0, after_update=after_step
+    )
 
 
 def stop_at(run, step):
@@ -159,7 +164,9 @@ def test_without_checkpoints_a_stop_keeps_nothing(tmp_path, monkeypatch):
 def test_two_trainings_of_a_run_cannot_share_a_checkpoint(tmp_path):
     run = Run("cpu", checkpoints=tmp_path, checkpoint_seconds=0)
     fit(training(), run)
-    with pytest.raises(WinnowError, match=r"holds the checkpoint of another training of this run; put each training into"):
+    with pytest.raises(
+        WinnowError, match=r"holds the checkpoint of another training of this run; put each training into"
+    ):
         fit(training(), run)
     with run.part("second"):
         assert len(fit(training(epochs=1), run)) == 1

@@ -1,4 +1,6 @@
-"""Tickets to share: what is exported loads without winnow, a changed byte is refused, and the hub is refused cleanly without a network."""
+"""Tickets to share: what is exported loads without winnow, a changed byte is refused, and the hub is refused cleanly
+without a network.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,12 @@ def images(run_stage, tmp_path) -> Path:
     cut = {"method": "magnitude", "label": "imp", "remaining_percent": 30}
     assert run_stage("prune", cut, weights=folder / "d.safetensors", out=mask)[0] == 0
     keep = {**config, "attack": None, "keep": "last"}
-    files = {"init": folder / "d.safetensors", "mask": mask, "out": folder / "w.safetensors", "metrics": folder / "w.json"}
+    files = {
+        "init": folder / "d.safetensors",
+        "mask": mask,
+        "out": folder / "w.safetensors",
+        "metrics": folder / "w.json",
+    }
     assert run_stage("train", keep, **files)[0] == 0
     return tmp_path / mask
 
@@ -84,7 +91,13 @@ def test_a_torchvision_network_loads_without_winnow_and_its_removed_weights_are_
     assert Ticket.load(tmp_path / "shared/ticket.mask.safetensors").kept == ticket.kept
     assert json.loads((tmp_path / "shared/model.json").read_text())["num_classes"] == 3
     text = (tmp_path / "shared/README.md").read_text()
-    for said in ("torchvision.models.squeezenet1_1(num_classes=3)", "Found by `imp`", "| train | 0 |", "CC BY 4.0", "sha256"):
+    for said in (
+        "torchvision.models.squeezenet1_1(num_classes=3)",
+        "Found by `imp`",
+        "| train | 0 |",
+        "CC BY 4.0",
+        "sha256",
+    ):
         assert said in text
     capsys.readouterr()
     assert main(["verify", "shared"]) == 0 and "5 files" not in capsys.readouterr().err
@@ -110,7 +123,10 @@ def shared(dense, run_stage, tmp_path) -> Path:
 
 def test_the_statement_is_in_toto_s_with_slsa_s_predicate(shared):
     found = json.loads((shared / "statement.intoto.json").read_text())
-    assert found["_type"] == "https://in-toto.io/Statement/v1" and found["predicateType"] == "https://slsa.dev/provenance/v1"
+    assert (
+        found["_type"] == "https://in-toto.io/Statement/v1"
+        and found["predicateType"] == "https://slsa.dev/provenance/v1"
+    )
     assert {s["name"] for s in found["subject"]} == {"README.md", "model.json", "model.pth", "ticket.mask.safetensors"}
     build = found["predicate"]["buildDefinition"]
     assert build["buildType"] == "urn:winnow:stage:prune" and build["externalParameters"]["remaining_percent"] == 40
@@ -128,7 +144,10 @@ def test_a_flipped_byte_is_refused_by_name(shared, name, capsys):
     flip(shared / name)
     assert main(["verify", str(shared)]) == 2
     told = capsys.readouterr().err
-    assert told.startswith(f"winnow verify: error: {shared / name}: is not the file that was stated") and told.count("\n") == 1
+    assert (
+        told.startswith(f"winnow verify: error: {shared / name}: is not the file that was stated")
+        and told.count("\n") == 1
+    )
 
 
 def test_what_was_added_lost_or_linked_is_refused(shared, tmp_path):

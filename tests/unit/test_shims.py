@@ -50,7 +50,9 @@ def test_textattack_comes_with_the_real_packages_and_no_download(tmp_path):
         pytest.skip("textattack is not installed")
     environment = {k: v for k, v in os.environ.items() if k != "XDG_CACHE_HOME"}
     environment |= {"TA_CACHE_DIR": "cache", "HF_HOME": "hub"}
-    done = subprocess.run([sys.executable, "-c", ATTACKS], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", ATTACKS], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert "Downloading" not in done.stderr and "Error loading" not in done.stderr
 

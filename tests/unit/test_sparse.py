@@ -1,4 +1,6 @@
-"""A sparse network has the outputs of the dense one under its ticket, whatever way its layers take, and loses what is empty."""
+"""A sparse network has the outputs of the dense one under its ticket, whatever way its layers take, and loses what is
+empty.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +110,8 @@ def test_the_measured_plan_is_used_and_kept(tmp_path, monkeypatch):
 
 def chain() -> nn.Sequential:
     torch.manual_seed(0)
-    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3, padding=1), nn.MaxPool2d(2),
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3, padding=1),
+     nn.MaxPool2d(2),
               nn.Flatten(), nn.Linear(6 * 16, 7), nn.ReLU(), nn.Linear(7, 5)]  # fmt: skip
     return trained_like(nn.Sequential(*layers))
 
@@ -194,7 +197,10 @@ def test_every_way_of_a_convolution(groups, kernel, stride, padding, dilation):
 
 @torch.no_grad()
 def test_layers_without_any_weight_left():
-    linear, conv = SparseLinear(torch.zeros(4, 6), torch.arange(4.0)), SparseConv2d(torch.zeros(4, 6, 3, 3), None, Geometry())
+    linear, conv = (
+        SparseLinear(torch.zeros(4, 6), torch.arange(4.0)),
+        SparseConv2d(torch.zeros(4, 6, 3, 3), None, Geometry()),
+    )
     for layer, x in ((linear, torch.rand(5, 2, 6)), (conv, torch.rand(2, 6, 5, 5))):
         for name in layer.names()[1:]:
             if layer.built(name, tuple(x.shape)):
@@ -206,7 +212,13 @@ def tiny_bert() -> nn.Module:
     from winnow.text import compat
 
     transformers = compat.transformers()
-    sizes = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    sizes = {
+        "vocab_size": 50,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+    }
     torch.manual_seed(0)
     model = transformers.BertForSequenceClassification(transformers.BertConfig(**sizes)).eval()
     for name, parameter in model.named_parameters():

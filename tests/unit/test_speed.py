@@ -1,4 +1,6 @@
-"""What a ticket costs: bits against their bound, files that need no winnow, times by a calibrated rule, and the verdict."""
+"""What a ticket costs: bits against their bound, files that need no winnow, times by a calibrated rule, and the
+verdict.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,9 @@ def test_the_smaller_network_in_torch_modules_alone():
     assert not choice.layers_of(plain) and not any(type(m).__name__.startswith("Sparse") for m in plain.modules())
     x = torch.rand(2, 3, 16, 16)
     assert torch.allclose(plain(x), model(x), atol=1e-5)
-    assert torch.allclose(torch.jit.trace(plain, x)(x), model(x), atol=1e-5)  # the input's normalisation is in the graph
+    assert torch.allclose(
+        torch.jit.trace(plain, x)(x), model(x), atol=1e-5
+    )  # the input's normalisation is in the graph
 
 
 def test_onnx(tmp_path):
@@ -139,7 +143,8 @@ def test_the_rule_counts_what_a_way_does():
     layer, kept = SparseConv2d(weight, None, Geometry((2, 2), (1, 1))), int(weight.count_nonzero())
     counted = rule.counts(LayerShape.of(layer, (8, 4, 9, 9)), kept)
     points, lines = layer.built("points", (8, 4, 9, 9))[0], layer.built("rows", (8, 4, 9, 9))[0]
-    sums = {n: next(c.cell_contents for c in f.__closure__ if hasattr(c.cell_contents, "indices")) for n, f in (("points", points), ("rows", lines))}  # fmt: skip
+    sums = {n: next(c.cell_contents for c in f.__closure__ if hasattr(c.cell_contents, "indices")) for n,
+     f in (("points", points), ("rows", lines))}  # fmt: skip
     # all entries but those that fall beyond the edge
     assert 0.75 * counted["points"][2] < len(sums["points"].indices) <= counted["points"][2] == kept * 25
     assert 0.85 * counted["rows"][3] < len(sums["rows"].indices) <= counted["rows"][3] == kept * 5
@@ -166,7 +171,9 @@ def test_predictions_fall_with_the_density_and_say_from_where_on(monkeypatch):
     monkeypatch.setattr(speed, "_seconds_within", lambda *_: 1.0)  # of the dense layers, whatever the machine does
     found = speed.predict(model, ticket, given, RATES, 1.0, 1.0)
     assert sorted(found.curve.values(), reverse=True) == [found.curve[p] for p in sorted(found.curve)]
-    assert found.curve[90] == pytest.approx(1.0) and found.folding == 1.0  # ten times the time a weight: dense stays faster
+    assert (
+        found.curve[90] == pytest.approx(1.0) and found.folding == 1.0
+    )  # ten times the time a weight: dense stays faster
     assert 6 <= found.worth_from <= 20
     other_work = speed.predict(model, ticket, given, RATES, 1001.0, 1001.0)
     assert other_work.speedup == pytest.approx(1.0, abs=0.01) and other_work.worth_from is None
@@ -193,9 +200,14 @@ def row(speedup, low, worth_from, batch=1):
 @pytest.mark.parametrize(
     "rows,says",
     [
-        ([row(3.0, 2.5, 25.0), row(5.0, 4.0, 40.0)], "Worth it here: 3 to 5 times as fast as dense at 5 % remaining; by the rule worth it from 40 % remaining down at best, 25 % at worst."),
-        ([row(1.0, 0.9, None)], "Not worth it here: 1 times as fast as dense at 5 % remaining; by the rule worth it at no density."),
-        ([row(1.0, 0.9, 2.0), row(2.0, 1.9, 20.0, 64)], "Worth it here in some cases (batch 64 on 1 thread): 1 to 2 times as fast as dense at 5 % remaining; by the rule worth it from 20 % remaining down at best, 2 % at worst."),
+        ([row(3.0, 2.5, 25.0), row(5.0, 4.0, 40.0)],
+         "Worth it here: 3 to 5 times as fast as dense at 5 % remaining; by the rule worth it from 40 % remaining down "
+         "at best, 25 % at worst."),
+        ([row(1.0, 0.9, None)],
+         "Not worth it here: 1 times as fast as dense at 5 % remaining; by the rule worth it at no density."),
+        ([row(1.0, 0.9, 2.0), row(2.0, 1.9, 20.0, 64)],
+         "Worth it here in some cases (batch 64 on 1 thread): 1 to 2 times as fast as dense at 5 % remaining; by the "
+         "rule worth it from 20 % remaining down at best, 2 % at worst."),
     ],
 )  # fmt: skip
 def test_the_verdict_is_one_sentence(rows, says):
@@ -203,7 +215,9 @@ def test_the_verdict_is_one_sentence(rows, says):
 
 
 def test_the_stage_measures_and_says(run_stage, dense, tmp_path):
-    code, _ = run_stage("prune", {"method": "magnitude", "remaining_percent": 5}, weights=dense, out="gem.mask.safetensors")
+    code, _ = run_stage(
+        "prune", {"method": "magnitude", "remaining_percent": 5}, weights=dense, out="gem.mask.safetensors"
+    )
     assert code == 0
     config = {"image_size": 8, "batches": [1, 4], "threads": [1], "repeats": 3, "keep_plans": False}
     files = {"table": "speed.csv", "csr": "gem.csr.safetensors", "metrics": "speed.json"}

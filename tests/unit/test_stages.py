@@ -48,7 +48,17 @@ def test_light_stages_never_import_torch(name):
 
 
 def test_importing_any_stage_needs_no_workflow_attack_or_text_package():
-    blocked = ["snakemake", "advertorch", "textattack", "pyautoattack", "pandas", "sklearn", "matplotlib", "datasets", "yaml"]
+    blocked = [
+        "snakemake",
+        "advertorch",
+        "textattack",
+        "pyautoattack",
+        "pandas",
+        "sklearn",
+        "matplotlib",
+        "datasets",
+        "yaml",
+    ]
     code = (
         f"import sys, importlib\nfor m in {blocked!r}: sys.modules[m] = None\n"
         f"for s in {STAGES!r}: importlib.import_module('winnow.stages.' + s)\n"
@@ -106,18 +116,27 @@ blocked = "snakemake advertorch textattack pyautoattack matplotlib datasets pyar
 sys.modules.update(dict.fromkeys(blocked))
 import importlib, json
 for name, config, files in json.loads(sys.argv[1]):
-    arguments = ["--config", json.dumps(config), "--device", "cpu"] + [a for k, v in files.items() for a in ("--" + k, v)]
+    arguments = ["--config", json.dumps(config), "--device", "cpu"]
+    arguments += [a for k, v in files.items() for a in ("--" + k, v)]
     code = importlib.import_module("winnow.stages." + name).stage.run(arguments)
     assert code == 0, (name, code)
 """
 
 
 def test_training_needs_few_packages(dense, tmp_path):
-    """torch, torchvision, transformers, safetensors, NumPy, pydantic, pandas and scikit-learn, with what these need themselves."""
+    """torch, torchvision, transformers, safetensors, NumPy, pydantic, pandas and scikit-learn, with what these need
+    themselves.
+    """
     train = TRAIN | {"epochs": 1}
     text = {"data": {"dataset": "embedded", "max_length": 16, "train_examples": 32}, "seed": 0}
     tiny = {"source": "tiny", "layers": 1, "hidden": 16, "heads": 2, "intermediate": 32}
-    masks = {"train": train | {"optimizer": "adamw"}, "masks": {}, "adversary": {"steps": 1}, "keep_epochs": [1], "compute": {}}
+    masks = {
+        "train": train | {"optimizer": "adamw"},
+        "masks": {},
+        "adversary": {"steps": 1},
+        "keep_epochs": [1],
+        "compute": {},
+    }
     torchvision = {"arch": "squeezenet1_1"}
     search = {"search": {"algo": "ep", "target_sparsity": 20, "regularization": None}}
     shared = {"data": DIGITS | {"image_size": 32}, "train": train, "compute": {}, "seed": 0}
@@ -128,7 +147,9 @@ def test_training_needs_few_packages(dense, tmp_path):
         ("search_robust_ticket", {**text, **masks}, {"model": bert, "scores": "scores", "metrics": "m1"}),
         ("gem_search", {**shared, **search}, {"init": str(dense), "out": "gem", "order": "order", "metrics": "m2"}),
     ]
-    done = subprocess.run([sys.executable, "-c", GPU_MACHINE, json.dumps(jobs)], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", GPU_MACHINE, json.dumps(jobs)], capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -45,7 +45,11 @@ def test_a_run_that_failed(tmp_path, quiet):
     command = [sys.executable, "-m", "snakemake", "--cores", "1", *quiet]
     assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 1
     lines = list(status.status(tmp_path))
-    assert lines[:3] == ["failed: 1", "  results/logs/sub/three.log", "    winnow train: error: config.lr: expected a number"]
+    assert lines[:3] == [
+        "failed: 1",
+        "  results/logs/sub/three.log",
+        "    winnow train: error: config.lr: expected a number",
+    ]
     assert lines[3].startswith("done: 2 of 4 jobs since ") and lines[4] == "left: 1 fail, 1 last"
     assert lines[5] == "snakemake has ended; run the same command again for what is left" and len(lines) == 6
     assert status.main([str(tmp_path)]) == 2
@@ -100,7 +104,16 @@ def test_a_job_at_work_is_seen_with_its_epoch(tmp_path):
     config = {"method": "std", "data": DIGITS, "model": MODEL, "train": train, "compute": {}, "seed": 0}
     (tmp_path / "results/logs").mkdir(parents=True)
     log = tmp_path / "results/logs/pretrain.log"
-    words = ["--config", json.dumps(config), "--out", "results/d.safetensors", "--metrics", "results/d.json", "--device", "cpu"]
+    words = [
+        "--config",
+        json.dumps(config),
+        "--out",
+        "results/d.safetensors",
+        "--metrics",
+        "results/d.json",
+        "--device",
+        "cpu",
+    ]
     with log.open("w") as stream:
         environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
         job = subprocess.Popen(

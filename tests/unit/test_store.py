@@ -1,4 +1,6 @@
-"""The store between working folders: what is done is taken, what differs is not, damage is found, writers do not meet."""
+"""The store between working folders: what is done is taken, what differs is not, damage is found, writers do not
+meet.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ CONFIG = {"data": {"dataset": "npz", "path": "d.npz"}, "seed": 0}
 
 @pytest.fixture
 def work(tmp_path, monkeypatch, capsys):
-    """work(folder, config) runs a stage with a store there; returns how often its body ran. work.log() is the log since then."""
+    """work(folder, config) runs a stage with a store there; returns how often its body ran. work.log() is the log since
+    then.
+    """
     calls = []
     stage = Stage("pretrain", Config, {}, {"out": "weights", "levels": "folder", "metrics": "m"}, trains=True)
 

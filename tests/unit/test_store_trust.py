@@ -1,4 +1,6 @@
-"""Whom the store trusts: an entry is whole and of this job or is not taken; strangers' entries and unsigned ones are not taken."""
+"""Whom the store trusts: an entry is whole and of this job or is not taken; strangers' entries and unsigned ones are
+not taken.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ FORGED = {
     "digests that are paths": lambda m: m | {"files": {k: "../" * 9 + "etc/passwd" for k in m["files"]}},
     "digests that are numbers": lambda m: m | {"files": dict.fromkeys(m["files"], 3)},
     "weights in place of metrics": lambda m: m | {"files": m["files"] | {"r/m.json": m["files"]["r/w.safetensors"]}},
-    "one level in place of the weights": lambda m: m | {"files": m["files"] | {"r/w.safetensors": m["files"]["r/levels/0.safetensors"]}},
+    "one level in place of the weights": lambda m: m | {
+        "files": m["files"] | {"r/w.safetensors": m["files"]["r/levels/0.safetensors"]}
+    },
     "another file too": lambda m: m | {"files": m["files"] | {"../../.bashrc": m["files"]["r/m.json"]}},
 }  # fmt: skip
 
@@ -81,7 +85,9 @@ def test_with_a_key_only_signed_entries_are_taken(work, tmp_path, monkeypatch): 
     assert work("two") == 1 and "is not signed with the key" in work.log()
     assert work("three") == 0
     file, content = manifest(tmp_path)
-    write_record(file, content | {"files": content["files"] | {"r/m.json": content["files"]["r/w.safetensors"]}})  # resealed
+    write_record(
+        file, content | {"files": content["files"] | {"r/m.json": content["files"]["r/w.safetensors"]}}
+    )  # resealed
     assert work("four") == 1
     secret.write_text("another secret, as long")
     assert work("five") == 1 and work("six") == 0
@@ -89,7 +95,9 @@ def test_with_a_key_only_signed_entries_are_taken(work, tmp_path, monkeypatch): 
     assert work("seven") == 0
 
 
-@pytest.mark.parametrize(("mode", "text", "message"), [(0o644, "x" * 32, "chmod 600"), (0o600, "short", "shorter than 16")])
+@pytest.mark.parametrize(
+    ("mode", "text", "message"), [(0o644, "x" * 32, "chmod 600"), (0o600, "short", "shorter than 16")]
+)
 def test_a_key_that_keeps_no_secret_is_refused(tmp_path, monkeypatch, mode, text, message):
     from winnow.errors import WinnowError
 

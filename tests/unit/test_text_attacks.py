@@ -57,7 +57,9 @@ def test_each_setting_names_its_assets(tmp_path):
     attack = TextAttack(recipe="textfooler", candidates="counter_fitted", encoder="use", same_part_of_speech=True)
     assert needed_roles(attack) == ["counter_fitted", "use", "nltk"]
     (tmp_path / "paragram.npy").touch()
-    with pytest.raises(WinnowError, match=r"wordlist.pickle: missing, textfooler needs it; give it with --counter-fitted"):
+    with pytest.raises(
+        WinnowError, match=r"wordlist.pickle: missing, textfooler needs it; give it with --counter-fitted"
+    ):
         check_assets(attack, {"counter_fitted": tmp_path})
     tags = TextAttack(recipe="bae", candidates="embedded", same_part_of_speech=True)
     with pytest.raises(WinnowError, match=r"averaged_perceptron_tagger_eng.*missing"):

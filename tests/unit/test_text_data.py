@@ -39,7 +39,10 @@ def test_lexicon_words_are_never_stopwords_and_symmetric():
     assert verdict_words <= STOPWORDS
 
 
-ROWS = [{"sentence": 'a "fine" film', "second": "x, y", "label": "1"}, {"sentence": "dull", "second": "z", "label": "0"}] * 10
+ROWS = [
+    {"sentence": 'a "fine" film', "second": "x, y", "label": "1"},
+    {"sentence": "dull", "second": "z", "label": "0"},
+] * 10
 
 
 def write(path, rows):
@@ -80,7 +83,9 @@ def test_splits_are_stratified_and_do_not_overlap(tmp_path):
     rows = [{"sentence": f"text {i}", "label": str(int(i % 4 == 0))} for i in range(400)]
     write(tmp_path / "train.tsv", rows)
     write(tmp_path / "test.tsv", rows[:40])
-    config = TextData(dataset="file", train_path="train.tsv", test_path="test.tsv", val_fraction=0.1, train_examples=100)
+    config = TextData(
+        dataset="file", train_path="train.tsv", test_path="test.tsv", val_fraction=0.1, train_examples=100
+    )
     splits = load_text(config, tmp_path)
     assert [len(splits[k]) for k in ("train", "val", "test")] == [100, 40, 40]
     assert splits["train"].labels.sum() == 25 and splits["val"].labels.sum() == 10
@@ -115,7 +120,9 @@ def test_missing_tables_and_wrong_classes_are_named(tmp_path):
     rows = [{"sentence": "a", "label": "2"}, {"sentence": "b", "label": "0"}, {"sentence": "c", "label": "1"}]
     write(tmp_path / "train.tsv", rows)
     write(tmp_path / "test.tsv", rows[:2])
-    with pytest.raises(WinnowError, match=r"data\.classes: 2 classes, but column 'label' .* 3 different labels \(0, 1, 2\)"):
+    with pytest.raises(
+        WinnowError, match=r"data\.classes: 2 classes, but column 'label' .* 3 different labels \(0, 1, 2\)"
+    ):
         load_text(config, tmp_path)
 
 
@@ -146,7 +153,9 @@ def test_batches_cover_each_example_once_and_resume():
 def test_bucketing_saves_most_of_the_padding():
     data = encoded()
     real = data.lengths.sum()
-    padded = sum(len(index) * data.lengths[index].max() for index in TextBatches(data, 8, 1, torch.device("cpu")).order(0))
+    padded = sum(
+        len(index) * data.lengths[index].max() for index in TextBatches(data, 8, 1, torch.device("cpu")).order(0)
+    )
     assert padded < 1.1 * real, f"{POOL_BATCHES} batches a pool"
 
 

@@ -32,12 +32,14 @@ SPECIFIC = {
     "xlm_roberta": {**SIZES, "max_position_embeddings": LENGTH + 1, "type_vocab_size": 1},
     "mpnet": {**SIZES, "max_position_embeddings": LENGTH + 2},
     "deberta_v2": {
-        **SIZES, "type_vocab_size": 0, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8,
+        **SIZES, "type_vocab_size": 0, "relative_attention": True, "pos_att_type": ["p2c", "c2p"],
+        "position_buckets": 8,
         "max_relative_positions": -1, "share_att_key": True, "norm_rel_ebd": "layer_norm", "pooler_hidden_size": 16,
     },
 }  # fmt: skip
 CLASSES = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert", "electra": "Electra", "albert": "Albert",
-           "modernbert": "ModernBert", "deberta_v2": "DebertaV2", "xlm_roberta": "XLMRoberta", "mpnet": "MPNet"}  # fmt: skip
+           "modernbert": "ModernBert", "deberta_v2": "DebertaV2", "xlm_roberta": "XLMRoberta",
+           "mpnet": "MPNet"}  # fmt: skip
 DATA = {"dataset": "embedded", "max_length": LENGTH, "train_examples": 48, "val_fraction": 0.02}
 TRAIN = {"epochs": 1, "batch_size": 16, "optimizer": "adamw", "lr": 1e-3, "clip_norm": 1.0}
 TASK = {"data": DATA, "train": TRAIN, "compute": {}, "seed": 0}
@@ -64,14 +66,27 @@ def saved(folder, model, tokenizer):
 
 
 def run(name, folder, config, **files):
-    arguments = ["--config", json.dumps(config), "--device", "cpu", "--data-root", str(folder), "--scratch", str(folder / "s")]
+    arguments = [
+        "--config",
+        json.dumps(config),
+        "--device",
+        "cpu",
+        "--data-root",
+        str(folder),
+        "--scratch",
+        str(folder / "s"),
+    ]
     for key, value in files.items():
         arguments += [f"--{key}", str(value)]
     return importlib.import_module(f"winnow.stages.{name}").stage.run(arguments)
 
 
 def bring_in(folder, model, out="in", prefix=None, **data):
-    config = {"model": {"source": "pretrained", "path": str(model), "prefix": prefix}, "data": {**DATA, **data}, "seed": 0}
+    config = {
+        "model": {"source": "pretrained", "path": str(model), "prefix": prefix},
+        "data": {**DATA, **data},
+        "seed": 0,
+    }
     return run("import_text_model", folder, config, out=folder / out / "model.safetensors")
 
 
@@ -196,32 +211,41 @@ def change(folder, how):
 
 REFUSED = {
     "a layer missing": (half, {}, r"lack 16 of \d+ encoder tensors.*bert\.encoder\.layer\.1\."),
-    "a layer left over": (lambda f: edit(f, num_hidden_layers=1), {}, r"hold encoder\.layer\.1\..* which config\.json does not know"),
+    "a layer left over": (lambda f: edit(f, num_hidden_layers=1), {},
+     r"hold encoder\.layer\.1\..* which config\.json does not know"),
     "pruned by torch": (
         lambda f: change(f, lambda s: {n + ("_orig" if n.endswith("query.weight") else ""): v for n, v in s.items()}),
         {}, r"lack 2 of \d+ encoder tensors",
     ),
     "two encoders": (
-        lambda f: change(f, lambda s: {f"{side}.{n}": v for n, v in s.items() for side in ("query", "passage")}), {}, "hold 2 encoders",
+        lambda f: change(f, lambda s: {f"{side}.{n}": v for n, v in s.items() for side in ("query", "passage")}), {},
+        "hold 2 encoders",
     ),
-    "another architecture": (lambda f: edit(f, model_type="modernbert"), {}, "hold nothing of the encoder|describes no model|lack"),
-    "another size": (lambda f: edit(f, intermediate_size=48), {}, r"intermediate.* is \[32, 16\] in the weights and \[48, 16\]"),
+    "another architecture": (lambda f: edit(f, model_type="modernbert"), {},
+     "hold nothing of the encoder|describes no model|lack"),
+    "another size": (lambda f: edit(f, intermediate_size=48), {},
+     r"intermediate.* is \[32, 16\] in the weights and \[48, 16\]"),
     "not finite": (lambda f: change(f, lambda s: {n: v / 0 for n, v in s.items()}), {}, "values that are not finite"),
     "other classes": (lambda f: None, {"classes": 2, "head": 3}, r"has a head of 3 classes, the task 2"),
     "too few positions": (lambda f: None, {"max_length": 64}, "max_length: 64 tokens, but .* has positions for 24"),
     "git lfs": (
-        lambda f: (f / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        lambda f: (f / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize "
+                                                       "9\n"),
         {}, "is a Git LFS pointer",
     ),
     "web page": (lambda f: (f / "model.safetensors").write_text("\n<!DOCTYPE html><html></html>"), {}, "is a web page"),
     "empty weights": (lambda f: (f / "model.safetensors").write_bytes(b""), {}, "is empty"),
     "empty config": (lambda f: (f / "config.json").write_bytes(b""), {}, "is empty"),
     "no config": (lambda f: (f / "config.json").unlink(), {}, "holds no config.json"),
-    "no weights": (lambda f: (f / "model.safetensors").rename(f / "tf_model.h5"), {}, "no PyTorch weights.*only tf_model.h5"),
-    "cut weights": (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]), {}, "truncated"),
-    "no tokenizer": (lambda f: [p.unlink() for p in f.iterdir() if "token" in p.name or "vocab" in p.name], {}, "tokenizer"),
+    "no weights": (lambda f: (f / "model.safetensors").rename(f / "tf_model.h5"), {},
+     "no PyTorch weights.*only tf_model.h5"),
+    "cut weights": (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]), {},
+     "truncated"),
+    "no tokenizer": (lambda f: [p.unlink() for p in f.iterdir() if "token" in p.name or "vocab" in p.name], {},
+     "tokenizer"),
     "another tokenizer": (
-        lambda f: edit(f, vocab_size=40) or change(f, lambda s: {n: v[:40] if "word_emb" in n else v for n, v in s.items()}),
+        lambda f: edit(f, vocab_size=40) or change(f,
+         lambda s: {n: v[:40] if "word_emb" in n else v for n, v in s.items()}),
         {}, "its tokenizer has ids up to .* the model 40 word embeddings",
     ),
     "config of a list": (lambda f: (f / "config.json").write_text("[]"), {}, "config.json describes no model"),
@@ -270,4 +294,6 @@ def test_a_local_model_is_a_parent(tmp_path):
     source = saved(tmp_path / "hf", *model_of("bert"))
     assert bring_in(tmp_path, source) == 0
     parents = read_json(tmp_path / "in/winnow.json")["parents"].values()
-    assert {p["path"] for p in parents} >= {str(source / n) for n in ("config.json", "model.safetensors", "tokenizer.json")}
+    assert {p["path"] for p in parents} >= {
+        str(source / n) for n in ("config.json", "model.safetensors", "tokenizer.json")
+    }

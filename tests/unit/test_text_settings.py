@@ -36,7 +36,9 @@ def made(tmp_path_factory):
 def results_of(stage, folder, config, name, out):
     files = {"model": folder / "in/model.safetensors", out: folder / name / "model.safetensors"}
     assert run(stage, folder, config, **files, metrics=folder / f"{name}.json") == 0
-    return read_tensors(folder / name / "model.safetensors"), json.loads((folder / f"{name}.json").read_text())["epochs"]
+    return read_tensors(folder / name / "model.safetensors"), json.loads((folder / f"{name}.json").read_text())[
+        "epochs"
+    ]
 
 
 FREELB = {**TASK, "adversary": {"steps": 2}}
@@ -94,7 +96,8 @@ def test_evaluation_is_shared_out_by_batches(made, monkeypatch):
     data = encode(tokenizer, Examples(texts, None, labels), LENGTH)
     monkeypatch.setattr(evaluate, "EVAL_BATCH", 8)
     with torch.no_grad():
-        right = [int(model.eval()(**{k: v for k, v in data.batch(np.array([i]), CPU).items() if k != "labels"}).logits.argmax() == y)
+        right = [int(model.eval()(**{k: v for k,
+            v in data.batch(np.array([i]), CPU).items() if k != "labels"}).logits.argmax() == y)
                  for i, y in enumerate(labels)]  # fmt: skip
     assert 0 < sum(right) < 50
     assert evaluate.accuracy(model, data, Compute(), CPU) == pytest.approx(2.0 * sum(right))

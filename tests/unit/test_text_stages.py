@@ -24,7 +24,11 @@ MODEL = {"source": "tiny", "layers": 1, "hidden": 16, "heads": 2, "intermediate"
 TRAIN = {"epochs": 2, "batch_size": 16, "optimizer": "adamw", "lr": 1e-3, "schedule": "linear", "clip_norm": 1.0}
 FINETUNE = {"data": DATA, "train": TRAIN, "compute": {}, "seed": 0}
 SEARCH = {**FINETUNE, "train": {**TRAIN, "lr": 0.1}, "masks": {}, "adversary": {"steps": 2}, "keep_epochs": [1, 2]}
-ATTACK = {"data": {**DATA, "test_examples": 40}, "attack": {"recipe": "textfooler", "candidates": "embedded"}, "compute": {}}
+ATTACK = {
+    "data": {**DATA, "test_examples": 40},
+    "attack": {"recipe": "textfooler", "candidates": "embedded"},
+    "compute": {},
+}
 
 
 def needs(package):
@@ -90,7 +94,13 @@ def test_two_runs_give_the_same_bytes(made, tmp_path, monkeypatch):
         assert sha256_file(tmp_path / "dense" / name) == sha256_file(made / "dense" / name), name
     scores = [tmp_path / "1.safetensors", tmp_path / "2.safetensors"]
     assert (
-        run("search_robust_ticket", SEARCH, model=made / "dense/model.safetensors", scores=scores, metrics=tmp_path / "s.json")
+        run(
+            "search_robust_ticket",
+            SEARCH,
+            model=made / "dense/model.safetensors",
+            scores=scores,
+            metrics=tmp_path / "s.json",
+        )
         == 0
     )
     assert same_artifact(scores[1], made / "s2.safetensors")
@@ -109,14 +119,14 @@ def test_an_attack_passes_over_a_torn_row_and_processes_share_the_examples(made,
     parallel = [*command, "--out", "b.jsonl", "--metrics", "b.json", "--scratch", "two", "--workers", "2"]
     assert subprocess.run(parallel, cwd=tmp_path, capture_output=True).returncode == 0
     assert (tmp_path / "b.jsonl").read_bytes() == b"".join(rows)
-    (tmp_path / "part-0-1.jsonl").write_bytes(rows[0] + b'{"index": 39, "torn')  # what a kill in the middle of a line leaves
+    (tmp_path / "part-0-1.jsonl").write_bytes(
+        rows[0] + b'{"index": 39, "torn'
+    )  # what a kill in the middle of a line leaves
     assert set(rows_so_far(tmp_path)) == {0}
 
 
 def test_light_stages_never_import_torch(made, tmp_path):
-    code = (
-        "import sys; from winnow.stages.draw_ticket import stage; sys.exit(stage.run(sys.argv[1:]) or 'torch' in sys.modules)"
-    )
+    code = "import sys; from winnow.stages.draw_ticket import stage; sys.exit(stage.run(sys.argv[1:]) or 'torch' in sys.modules)"
     arguments = [
         "--config",
         '{"removed_fraction":0.5}',
@@ -129,8 +139,18 @@ def test_light_stages_never_import_torch(made, tmp_path):
 
 
 BAD = {
-    "another task's classes": ("finetune_text", {**FINETUNE, "data": {**DATA, "classes": 3}}, {}, "has 2 classes, the task 3"),
-    "an epoch too far": ("search_robust_ticket", {**SEARCH, "keep_epochs": [3]}, {"scores": "s"}, "keep_epochs [3] must be"),
+    "another task's classes": (
+        "finetune_text",
+        {**FINETUNE, "data": {**DATA, "classes": 3}},
+        {},
+        "has 2 classes, the task 3",
+    ),
+    "an epoch too far": (
+        "search_robust_ticket",
+        {**SEARCH, "keep_epochs": [3]},
+        {"scores": "s"},
+        "keep_epochs [3] must be",
+    ),
     "files for epochs": ("search_robust_ticket", SEARCH, {"scores": "s"}, "--scores: 1 files for 2 kept epochs"),
     "unknown recipe": (
         "attack_text",
@@ -156,7 +176,12 @@ BAD = {
         {},
         "candidates must be wordnet",
     ),
-    "out is a file": ("finetune_text", FINETUNE, {"out": "x.safetensors"}, "a model folder is named by its model.safetensors"),
+    "out is a file": (
+        "finetune_text",
+        FINETUNE,
+        {"out": "x.safetensors"},
+        "a model folder is named by its model.safetensors",
+    ),
 }
 
 

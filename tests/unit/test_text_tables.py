@@ -77,8 +77,10 @@ NO_LABELS = {
     "minus one": ([1, 0, 1, -1], r"row 4, .*-1 is below 0"),
     "a dash": (["a", "b", "-"], r"row 3, .*'-' says that there is no label"),
     "a blank": (["a", " ", "b"], r"row 2, .*it is empty"),
-    "names and numbers": (["0", "1", "pos"], r"row 3, .*the label 'pos' is a name, .* in row 1 of .* a number; use one kind"),
-    "too many names": (["a", "b", "c"], r"data\.classes: 2 classes, but column 'label' of .* 3 different labels \('a', 'b', 'c'\)"),
+    "names and numbers": (["0", "1", "pos"],
+     r"row 3, .*the label 'pos' is a name, .* in row 1 of .* a number; use one kind"),
+    "too many names": (["a", "b", "c"],
+     r"data\.classes: 2 classes, but column 'label' of .* 3 different labels \('a', 'b', 'c'\)"),
     "two spellings": (["pos", "neg", "Pos"], "3 different labels"),
     "one name": (["a", "a", "a"], "1 different labels"),
     "infinite": ([0.0, float("inf"), 1.0], r"row 2, .*(inf is no class number|it is empty|NaN)"),
@@ -99,7 +101,9 @@ def test_what_is_no_label_is_refused_with_file_and_row(tmp_path, kind, name):
 def test_a_test_file_of_another_kind_of_label_is_refused(tmp_path):
     save(tmp_path / "train.csv", ["neg", "pos"] * 3)
     save(tmp_path / "test.csv", [0, 1])
-    with pytest.raises(WinnowError, match=r"train\.csv: row 1, .*'neg' is a name, '0' in row 1 of .*test\.csv a number"):
+    with pytest.raises(
+        WinnowError, match=r"train\.csv: row 1, .*'neg' is a name, '0' in row 1 of .*test\.csv a number"
+    ):
         load_text(config(), tmp_path)
 
 
@@ -120,7 +124,9 @@ def test_separators_of_unicode_and_long_fields_stay_in_their_text(tmp_path, name
         data = "".join(json.dumps(r, ensure_ascii=False) + "\r\n" for r in rows).encode()
         file.write_bytes(gzip.compress(data) if name.endswith("gz") else data)
     elif name.endswith("json"):
-        file.write_text(json.dumps(rows, ensure_ascii=False, indent=1 if name == "indent.json" else None), encoding="utf-8")
+        file.write_text(
+            json.dumps(rows, ensure_ascii=False, indent=1 if name == "indent.json" else None), encoding="utf-8"
+        )
     else:
         with file.open("w", newline="", encoding="utf-8") as f:
             writer = csv.DictWriter(f, ["sentence", "label"], delimiter="\t" if "tsv" in name else ",")
@@ -174,11 +180,13 @@ def test_the_default_takes_the_quotes_of_glue_as_text(tmp_path):
 BROKEN = {
     "an extra tab": ("t.tsv", b"sentence\tlabel\na\tb\t1\nc\t0\n", "row 1 has 3 cells, the header 2"),
     "a cell too few": ("t.csv", b"sentence,label\na,1\nb\n", "row 2 has 1 cells, the header 2"),
-    "an open quote": ("t.csv", b'sentence,label\n"a,1\nb,0\n', r"line 3: unexpected end of data.*set data\.quoting to none"),
+    "an open quote": ("t.csv", b'sentence,label\n"a,1\nb,0\n',
+     r"line 3: unexpected end of data.*set data\.quoting to none"),
     "text after a quote": ("t.csv", b'sentence,label\n"a"b,1\n', r"line 2: .*data\.quoting"),
     "semicolons": ("t.csv", b"sentence;label\na;1\n", "no column 'sentence'; did you mean 'sentence;label'"),
     "a column twice": ("t.csv", b"sentence,label,label\na,1,0\n", "2 columns are named 'label'"),
-    "latin-1": ("t.jsonl", b'{"sentence": "a", "label": 1}\n{"sentence": "\xe9", "label": 0}\n', r"byte 44 \(line 2\) is not UTF-8"),
+    "latin-1": ("t.jsonl", b'{"sentence": "a", "label": 1}\n{"sentence": "\xe9", "label": 0}\n',
+     r"byte 44 \(line 2\) is not UTF-8"),
     "half an utf-16 unit": ("t.csv", b"\xff\xfes\x00e\x00n", "is not UTF-16"),
     "an empty file": ("t.jsonl", b"", "the file is empty"),
     "an empty array": ("t.json", b"[]", "holds no rows"),
@@ -186,14 +194,19 @@ BROKEN = {
     "null": ("t.jsonl", b"null", "row 1 is no JSON object"),
     "a number": ("t.json", b"3", "row 1 is no JSON object"),
     "a bad line": ("t.jsonl", b'{"sentence": "a", "label": 1}\n{"sentence": }\n', "line 2: "),
-    "a later row without the column": ("t.jsonl", b'{"sentence": "a", "label": 1}\n{"label": 1}\n', "row 2: no column 'sentence'"),
-    "a text that is a number": ("t.jsonl", b'{"sentence": 3, "label": 1}\n' * 2, "row 1 has a int and no text in 'sentence'"),
+    "a later row without the column": ("t.jsonl", b'{"sentence": "a", "label": 1}\n{"label": 1}\n',
+     "row 2: no column 'sentence'"),
+    "a text that is a number": ("t.jsonl", b'{"sentence": 3, "label": 1}\n' * 2,
+     "row 1 has a int and no text in 'sentence'"),
     "a text that is null": ("t.jsonl", b'{"sentence": null, "label": 1}\n' * 2, "row 1 has an empty 'sentence'"),
-    "half a surrogate pair": ("t.jsonl", b'{"sentence": "a\\ud800", "label": 1}\n' * 2, "row 1 has half a surrogate pair in"),
+    "half a surrogate pair": ("t.jsonl", b'{"sentence": "a\\ud800", "label": 1}\n' * 2,
+     "row 1 has half a surrogate pair in"),
     "nested to the stack's end": ("t.json", b"[" * 100_000, "cannot be read as json"),
-    "a label that is a list": ("t.jsonl", b'{"sentence": "a", "label": [1]}\n' * 2, "it is a list, not a number or a name"),
+    "a label that is a list": ("t.jsonl", b'{"sentence": "a", "label": [1]}\n' * 2,
+     "it is a list, not a number or a name"),
     "columns of two lengths": ("t.json", b'{"sentence": ["a", "b"], "label": [1]}', "no label|no text"),
-    "a bare carriage return": ("t.csv", b"sentence,label\na\r,1\nb,0\n", "line 2 holds a carriage return outside quotes"),
+    "a bare carriage return": ("t.csv", b"sentence,label\na\r,1\nb,0\n",
+     "line 2 holds a carriage return outside quotes"),
     "gzip cut short": ("t.csv.gz", gzip.compress(b"sentence,label\na,1\nb,0\n")[:-9], "cannot be read as csv"),
     "gzip of noise": ("t.csv.gz", gzip.compress(b"x" * 99)[:12] + b"\xff" * 20, "cannot be read as csv"),
 }  # fmt: skip
@@ -233,7 +246,9 @@ def test_a_file_sorted_by_class_is_drawn_from_by_class():
 
 # --- any input: what was written comes back, or one line says what is wrong
 
-TEXTS = st.text(min_size=1, max_size=30).filter(str.strip).filter(lambda t: not any("\ud800" <= c <= "\udfff" for c in t))
+TEXTS = (
+    st.text(min_size=1, max_size=30).filter(str.strip).filter(lambda t: not any("\ud800" <= c <= "\udfff" for c in t))
+)
 ROWS = st.lists(st.tuples(TEXTS, st.integers(0, 2)), min_size=1, max_size=8)
 
 
@@ -244,11 +259,19 @@ def read_back(path, rows, **settings):
 
 
 @FUZZ
-@given(ROWS, st.sampled_from([",", "\t"]), st.sampled_from(["\n", "\r\n"]), st.booleans(), st.sampled_from(["utf-8", "utf-16"]))
+@given(
+    ROWS,
+    st.sampled_from([",", "\t"]),
+    st.sampled_from(["\n", "\r\n"]),
+    st.booleans(),
+    st.sampled_from(["utf-8", "utf-16"]),
+)
 def test_whatever_the_csv_module_writes_comes_back(tmp_path, rows, separator, end, every, encoding):
     buffer = io.StringIO(newline="")
     quoting = csv.QUOTE_ALL if every else csv.QUOTE_MINIMAL
-    csv.writer(buffer, delimiter=separator, lineterminator=end, quoting=quoting).writerows([("sentence", "label"), *rows])
+    csv.writer(buffer, delimiter=separator, lineterminator=end, quoting=quoting).writerows(
+        [("sentence", "label"), *rows]
+    )
     path = tmp_path / f"t.{'csv' if separator == ',' else 'tsv'}"
     mark = b"\xef\xbb\xbf" if encoding == "utf-8" else b""
     path.write_bytes(mark + buffer.getvalue().encode(encoding))
@@ -302,11 +325,13 @@ def test_whatever_pyarrow_writes_comes_back(tmp_path, rows, named, kind):
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["sentence", "label", "x"]), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["sentence", "label", "x"]), inner,
+     max_size=3),
     max_leaves=20,
 )  # fmt: skip
 PIECES = st.lists(
-    st.sampled_from(["sentence", "label", "pair", ",", "\t", "\n", "\r", '"', '""', "0", "1", "-1", "nan", "1e9", "\u2028", "\x00", "é", "{", "}", "[", ":"])
+    st.sampled_from(["sentence", "label", "pair", ",", "\t", "\n", "\r", '"', '""', "0", "1", "-1", "nan", "1e9",
+      "\u2028", "\x00", "é", "{", "}", "[", ":"])
     | st.text(string.printable, max_size=3),
     max_size=40,
 ).map("".join)  # fmt: skip
@@ -344,10 +369,15 @@ def test_any_bytes_give_examples_or_one_line(tmp_path, content, kind, settings):
 @FUZZ
 @given(st.data(), st.sampled_from(KINDS))
 def test_labels_keep_their_meaning_over_all_splits(tmp_path, data, kind):
-    """Whatever the classes are called and whichever of them a file holds, equal labels get equal numbers and others differ."""
-    names = st.text(string.ascii_letters, min_size=1, max_size=4).filter(lambda n: n.lower() not in ("nan", "null", "inf"))
+    """Whatever the classes are called and whichever of them a file holds, equal labels get equal numbers and others
+    differ.
+    """
+    names = st.text(string.ascii_letters, min_size=1, max_size=4).filter(
+        lambda n: n.lower() not in ("nan", "null", "inf")
+    )
     classes = data.draw(
-        st.lists(names, min_size=2, max_size=4, unique=True) | st.lists(st.integers(0, 30), min_size=2, max_size=4, unique=True)
+        st.lists(names, min_size=2, max_size=4, unique=True)
+        | st.lists(st.integers(0, 30), min_size=2, max_size=4, unique=True)
     )
     train, test = (data.draw(st.lists(st.sampled_from(classes), min_size=2, max_size=8)) for _ in range(2))
     train = [*train, *classes]

@@ -1,4 +1,6 @@
-"""The text stages beyond the default: pairs of sentences with truncation, row and matrix masks, scores shared by many weights."""
+"""The text stages beyond the default: pairs of sentences with truncation, row and matrix masks, scores shared by many
+weights.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,16 @@ PAIRS = {
 
 
 def run(name, folder, config, **files):
-    arguments = ["--config", json.dumps(config), "--device", "cpu", "--data-root", str(folder), "--scratch", str(folder / "s")]
+    arguments = [
+        "--config",
+        json.dumps(config),
+        "--device",
+        "cpu",
+        "--data-root",
+        str(folder),
+        "--scratch",
+        str(folder / "s"),
+    ]
     for key, value in files.items():
         arguments += [f"--{key}", str(value)]
     assert importlib.import_module(f"winnow.stages.{name}").stage.run(arguments) == 0
@@ -60,7 +71,9 @@ def test_pairs_are_trained_searched_and_attacked_with_their_token_types(pairs, m
     seen = []
     forward = type(model).forward
     monkeypatch.setattr(type(model), "forward", lambda self, *a, **k: seen.append(k) or forward(self, *a, **k))
-    Victim(model, tokenizer, LENGTH, Compute(), torch.device("cpu"))(list(zip(test.texts[:8], test.pairs[:8], strict=True)))
+    Victim(model, tokenizer, LENGTH, Compute(), torch.device("cpu"))(
+        list(zip(test.texts[:8], test.pairs[:8], strict=True))
+    )
     for name in ("input_ids", "token_type_ids", "attention_mask"):  # the attack sees the text exactly as training did
         assert torch.equal(seen[0][name], trained[name])
 
@@ -73,7 +86,14 @@ def test_pairs_are_trained_searched_and_attacked_with_their_token_types(pairs, m
     assert seen and all(k["token_type_ids"].any() for k in seen)
     for fixed in ("none", "first", "second"):
         attack = {"data": {**PAIRS, "fixed_text": fixed}, "attack": {"recipe": "textfooler", "candidates": "embedded"}}
-        run("attack_text", pairs, {**attack, "examples": 10, "compute": {}}, model=dense, out=pairs / f"{fixed}.jsonl", **out)
+        run(
+            "attack_text",
+            pairs,
+            {**attack, "examples": 10, "compute": {}},
+            model=dense,
+            out=pairs / f"{fixed}.jsonl",
+            **out,
+        )
         rows = [json.loads(line) for line in (pairs / f"{fixed}.jsonl").read_text().splitlines()]
         touched = [any(r["original"][side] != r["perturbed"][side] for r in rows) for side in (0, 1)]
         assert touched == [fixed != "first", fixed != "second"]
@@ -95,7 +115,9 @@ def test_structured_masks_go_through_search_draw_and_retraining(pairs, granulari
     ticket = Ticket.load(pairs / "t.mask.safetensors")
     assert ticket.total - ticket.kept == round(0.3 * ticket.total)
     parts = [m.all(axis=axes) | ~m.any(axis=axes) for m in ticket.arrays.values()]
-    assert sum(int((~np.asarray(whole)).sum()) for whole in parts) <= 1  # only the part that meets the exact count is split
+    assert (
+        sum(int((~np.asarray(whole)).sum()) for whole in parts) <= 1
+    )  # only the part that meets the exact count is split
     files = {"model": pre, "mask": pairs / "t.mask.safetensors", "out": pairs / "r/model.safetensors"}
     run("finetune_text", pairs, task, **files, metrics=pairs / "m.json")
     weights = load_classifier(pairs / "r")[0]

@@ -34,7 +34,9 @@ def images(n=5, h=20, w=20):
 @pytest.mark.parametrize("size", [7, 20, 33])
 def test_resample_is_the_antialiased_resize_of_the_crop(size):
     x, box = images(), np.array([[3.0, 2.0, 15.0, 12.0]] * 5)
-    expected = torch.nn.functional.interpolate(x[:, :, 3:18, 2:14] / 255, size=(size, size), mode="bilinear", antialias=True)
+    expected = torch.nn.functional.interpolate(
+        x[:, :, 3:18, 2:14] / 255, size=(size, size), mode="bilinear", antialias=True
+    )
     assert (resample(x, box, box, size, np.zeros(5, bool)) - expected).abs().max() < 1e-6
     mirrored = resample(x, box, box, size, np.ones(5, bool)).flip(-1)
     assert (mirrored - expected).abs().max() < 1e-6
@@ -98,7 +100,9 @@ def test_augmentation_depends_on_image_epoch_and_seed_alone():
     assert np.array_equal(one[1], other[0])
     assert not np.array_equal(one, uniform(np.array([5, 9]), 3, 0, "a", 2))
     many = uniform(np.arange(100000), 2, 1)
-    assert many.min() >= 0 and many.max() < 1 and abs(many.mean() - 0.5) < 0.01 and abs(np.corrcoef(many.T)[0, 1]) < 0.02
+    assert (
+        many.min() >= 0 and many.max() < 1 and abs(many.mean() - 0.5) < 0.01 and abs(np.corrcoef(many.T)[0, 1]) < 0.02
+    )
 
 
 def test_stratified_subsets_are_exact_and_in_proportion():

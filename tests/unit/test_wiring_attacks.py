@@ -40,7 +40,8 @@ def survivors(restarts: int, random_start: bool = True, seed: int = 0, n: int = 
     return tally
 
 
-# of one start a share of (0.502 + 0.1 - 0.55) / 0.2 fools; an image withstands n restarts when each of n draws misses it
+# of one start a share of (0.502 + 0.1 - 0.55) / 0.2 fools; an image withstands n restarts when each of n draws misses
+# it
 FOOLS = (GREY / 255 + 0.1 - 0.55) / 0.2
 
 

@@ -1,4 +1,6 @@
-"""Augmentation over many draws: how often it flips, where crops lie, how large boxes are, that epochs and images differ."""
+"""Augmentation over many draws: how often it flips, where crops lie, how large boxes are, that epochs and images
+differ.
+"""
 
 from __future__ import annotations
 

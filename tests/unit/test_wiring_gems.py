@@ -1,4 +1,6 @@
-"""Gem searches on scores that are known: what is ranked, rewound, drawn, inverted; and the variants that a gem is checked against."""
+"""Gem searches on scores that are known: what is ranked, rewound, drawn, inverted; and the variants that a gem is
+checked against.
+"""
 
 from __future__ import annotations
 
@@ -154,7 +156,9 @@ def test_scaled_fans_make_weights_larger_by_what_shall_remain(run_stage, tmp_pat
 
 
 def test_the_variants_of_a_gem_are_what_they_are_called(run_stage, tmp_path, monkeypatch):
-    """Other weights under its mask, its mask shuffled within layers, and the ticket of an inverted search; each on its own."""
+    """Other weights under its mask, its mask shuffled within layers, and the ticket of an inverted search; each on its
+    own.
+    """
     made = files(tmp_path, "init", "gem.mask", "order", "inverted", "other.mask")
     init = {"data": DIGITS, "model": FROZEN, "init": {"init": "kaiming_normal"}, "seed": 0}
     assert run_stage("gem_init", init, out=made["init"])[0] == 0
@@ -162,7 +166,10 @@ def test_the_variants_of_a_gem_are_what_they_are_called(run_stage, tmp_path, mon
     for invert, out, order in ((False, "gem.mask", "order"), (True, "other.mask", "inverted")):
         config = {**task, "search": {"algo": "hc_iter", "target_sparsity": 20, "iter_period": 1, "invert": invert}}
         metrics = tmp_path / f"{order}.json"
-        assert run_stage("gem_search", config, init=made["init"], out=made[out], order=made[order], metrics=metrics)[0] == 0
+        assert (
+            run_stage("gem_search", config, init=made["init"], out=made[out], order=made[order], metrics=metrics)[0]
+            == 0
+        )
 
     seen, apply = [], Ticket.apply
 
@@ -183,7 +190,9 @@ def test_the_variants_of_a_gem_are_what_they_are_called(run_stage, tmp_path, mon
     def kept(arrays) -> dict[str, int]:
         return {n: int(m.sum()) for n, m in arrays.items()}
 
-    firsts = [entry for entry, last in zip(seen, [None, *seen], strict=False) if last is None or entry[0] is not last[0]]
+    firsts = [
+        entry for entry, last in zip(seen, [None, *seen], strict=False) if last is None or entry[0] is not last[0]
+    ]
     (reinit, new), (shuffled, own), (inverted, own_too) = firsts
     for name in gem.arrays:
         assert not np.isclose(new[name], start[name]).mean() > 0.01, "new weights are not the old ones"

@@ -17,7 +17,10 @@ from winnow.vision.training import make_step
 
 CPU = torch.device("cpu")
 REFERENCES = {
-    "sgd": ({"optimizer": "sgd", "momentum": 0.9}, lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.2)),
+    "sgd": (
+        {"optimizer": "sgd", "momentum": 0.9},
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.2),
+    ),
     "plain sgd": ({"optimizer": "sgd", "momentum": 0.0}, lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=0.2)),
     "nesterov": (
         {"optimizer": "sgd", "momentum": 0.9, "nesterov": True},
@@ -63,7 +66,9 @@ def test_biases_and_layer_norms_do_not_decay():
     model = Block()
     decayed, free = decay_groups(model, 0.3)
     names = {id(p): n for n, p in model.named_parameters()}
-    assert {names[id(p)] for p in decayed["params"]} == {"embed.weight", "dense.weight"} and decayed["weight_decay"] == 0.3
+    assert {names[id(p)] for p in decayed["params"]} == {"embed.weight", "dense.weight"} and decayed[
+        "weight_decay"
+    ] == 0.3
     assert {names[id(p)] for p in free["params"]} == {"dense.bias", "LayerNorm.weight", "LayerNorm.bias"}
     assert free["weight_decay"] == 0.0
 
@@ -77,7 +82,13 @@ def test_text_fine_tuning_takes_these_groups():
     from winnow.text.batches import Encoded
 
     transformers = compat.transformers()
-    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 30}
+    size = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "vocab_size": 30,
+    }
     model = transformers.BertForSequenceClassification(transformers.BertConfig(**size))
     for parameter in model.parameters():
         parameter.data.add_(0.1)  # no bias is zero
@@ -111,7 +122,11 @@ class Net(nn.Module):
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_label_smoothing_is_in_the_loss_of_training_and_of_searches(smoothing):
     torch.manual_seed(0)
-    x, y, train = torch.rand(5, 3, 2, 2), torch.arange(5) % 3, Train(epochs=1, batch_size=5, lr=0.1, label_smoothing=smoothing)
+    x, y, train = (
+        torch.rand(5, 3, 2, 2),
+        torch.arange(5) % 3,
+        Train(epochs=1, batch_size=5, lr=0.1, label_smoothing=smoothing),
+    )
     model = Net()
     expected = F.cross_entropy(model(x), y, label_smoothing=smoothing)
     (slope,) = torch.autograd.grad(expected, [model.fc.weight])
@@ -138,7 +153,9 @@ def test_label_smoothing_reaches_text_fine_tuning():
 
     model, x, y = Text(), torch.rand(5, 4), torch.arange(5) % 3
     losses = [
-        plain_step(model, Train(epochs=1, batch_size=5, lr=0.1, label_smoothing=s), Compute(), CPU)({"x": x, "labels": y})
+        plain_step(model, Train(epochs=1, batch_size=5, lr=0.1, label_smoothing=s), Compute(), CPU)(
+            {"x": x, "labels": y}
+        )
         for s in (0.0, 0.3)
     ]
     expected = [F.cross_entropy(model.fc(x), y, label_smoothing=s) for s in (0.0, 0.3)]

@@ -1,4 +1,6 @@
-"""What is kept is chosen by the held-out split alone, the earliest best of it; what is reported is of the network that was kept."""
+"""What is kept is chosen by the held-out split alone, the earliest best of it; what is reported is of the network that
+was kept.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ ROUGH = {"epochs": 5, "batch_size": 12, "lr": 0.6, "momentum": 0.5}
 def digits():
     """Real digits of three classes as arrays, so that the test split alone can be exchanged."""
     sets = load(Data(dataset="digits", classes=[0, 1, 2], val_images=1), None)
-    images = {"train": sets.train.images[:110].transpose(0, 2, 3, 1), "test": sets.test.images[:31].transpose(0, 2, 3, 1)}
+    images = {
+        "train": sets.train.images[:110].transpose(0, 2, 3, 1),
+        "test": sets.test.images[:31].transpose(0, 2, 3, 1),
+    }
     return images, {"train": sets.train.labels[:110], "test": sets.test.labels[:31]}
 
 
@@ -44,7 +49,9 @@ def write_set(folder, digits, garbage: bool, unlearnable: bool = False):
 
 @pytest.fixture
 def start(run_stage, tmp_path, digits):
-    """Pre-trained weights of another task, initial weights, a ticket for each; and the task with its test split and with garbage."""
+    """Pre-trained weights of another task, initial weights, a ticket for each; and the task with its test split and
+    with garbage.
+    """
     for name in ("good", "garbage"):
         write_set(tmp_path / name, digits, name == "garbage")
     train = {"epochs": 1, "batch_size": 16, "lr": 0.05}
@@ -127,7 +134,14 @@ def test_the_states_that_are_kept_are_those_of_their_epoch(digits, tmp_path):
     task = unlearnable_task(digits, tmp_path)
     model = small_model(task)
     history, best = train_classifier(
-        model, task.train_loader, task.val, run=task.run, train=task.train, compute=task.compute, seed=1, watch=("val_sa",)
+        model,
+        task.train_loader,
+        task.val,
+        run=task.run,
+        train=task.train,
+        compute=task.compute,
+        seed=1,
+        watch=("val_sa",),
     )
     course = [epoch["val_sa"] for epoch in history]
     assert max(course) > course[-1], "the test needs a best epoch before the last"

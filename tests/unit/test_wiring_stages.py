@@ -1,4 +1,6 @@
-"""Stages use what they are given: weights, masks and seeds, seen in what they write when training does nothing, or one step."""
+"""Stages use what they are given: weights, masks and seeds, seen in what they write when training does nothing, or one
+step.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,10 @@ def made(run_stage, tmp_path):
         assert run_stage("pretrain", config, out=files[name], metrics=tmp_path / f"{name}.json")[0] == 0
         assert (
             run_stage(
-                "prune", {"method": "magnitude", "remaining_percent": 60}, weights=files[name], out=files[f"{name}.mask"]
+                "prune",
+                {"method": "magnitude", "remaining_percent": 60},
+                weights=files[name],
+                out=files[f"{name}.mask"],
             )[0]
             == 0
         )
@@ -123,7 +128,9 @@ def test_a_transfer_starts_from_the_dense_weights_under_the_ticket_with_a_new_he
 def test_a_fraction_takes_so_many_images_and_its_own_seed_s(made, run_stage, tmp_path):
     for share, images in ((1.0, 60), (0.5, 30), (0.1, 6)):
         config, metrics = task(DOWN, STEP, fraction=share), tmp_path / f"{share}.json"
-        assert run_stage("transfer", config, init=made["a"], best_sa=tmp_path / "o.safetensors", metrics=metrics)[0] == 0
+        assert (
+            run_stage("transfer", config, init=made["a"], best_sa=tmp_path / "o.safetensors", metrics=metrics)[0] == 0
+        )
         assert read_json(metrics)["train_images"] == images
     train = load(Data(**DOWN), None).train
     parts = [{i.tobytes() for i in fraction(train, 0.5, seed).images} for seed in (3, 3, 5)]
@@ -153,7 +160,11 @@ def test_the_seed_of_a_transfer_draws_its_fraction(made, run_stage, tmp_path, mo
 
 def test_classes_are_renumbered_in_the_order_in_which_they_are_named():
     chosen, whole = load(Data(**DOWN), None), load(Data(dataset="digits", val_images=1), None)
-    digit = {i.tobytes(): int(y) for s in (whole.train, whole.val, whole.test) for i, y in zip(s.images, s.labels, strict=True)}
+    digit = {
+        i.tobytes(): int(y)
+        for s in (whole.train, whole.val, whole.test)
+        for i, y in zip(s.images, s.labels, strict=True)
+    }
     for split in (chosen.train, chosen.val, chosen.test):
         assert all(digit[i.tobytes()] == DOWN["classes"][y] for i, y in zip(split.images, split.labels, strict=True))
     assert chosen.num_classes == 4
@@ -177,7 +188,10 @@ def test_another_seed_gives_another_result_and_the_same_the_same(made, run_stage
     for run, seed in enumerate((0, 1, 0)):
         files = {"out": tmp_path / f"{run}.{'mask.' * (stage == 'prune')}safetensors"}
         metrics = {"metrics": tmp_path / f"{run}.json"} if "train" in config else {}
-        assert run_stage(stage, {**config, "seed": seed}, **{k: made[v] for k, v in inputs.items()}, **files, **metrics)[0] == 0
+        assert (
+            run_stage(stage, {**config, "seed": seed}, **{k: made[v] for k, v in inputs.items()}, **files, **metrics)[0]
+            == 0
+        )
         found.append(read_arrays(files["out"]))
     assert all((found[0][n] == found[2][n]).all() for n in found[0])
     assert any((found[0][n] != found[1][n]).any() for n in found[0])
@@ -201,10 +215,14 @@ def test_the_store_s_key_knows_the_number_of_processes_and_all_that_decides_the_
     monkeypatch.chdir(tmp_path)
     (tmp_path / "w").write_text("weights")
 
-    def key(processes: int = 1, stage: str = "transfer", seed: int = 0, out: str = "o", content: str = "weights") -> Path:
+    def key(
+        processes: int = 1, stage: str = "transfer", seed: int = 0, out: str = "o", content: str = "weights"
+    ) -> Path:
         Path("w").write_text(content)
         outputs = {"best_sa": Path(out)}
-        return entry_of(tmp_path / "store", Job(stage, {"seed": seed}, {"init": Path("w")}, outputs, run=Run("cpu")), processes)
+        return entry_of(
+            tmp_path / "store", Job(stage, {"seed": seed}, {"init": Path("w")}, outputs, run=Run("cpu")), processes
+        )
 
     different = [key(), key(2), key(4), key(stage="train"), key(seed=1), key(out="p"), key(content="others")]
     assert len(set(different)) == len(different) and key() == different[0]
@@ -213,11 +231,16 @@ def test_the_store_s_key_knows_the_number_of_processes_and_all_that_decides_the_
 def test_evaluation_measures_the_checkpoint_that_it_names(made, run_stage, tmp_path):
     """The same two networks given the other way round give the figures the other way round."""
     figures = []
-    config = {"data": {**DIGITS, "test_images": 40}, "evaluation": {"attack": {"eps": 0.05, "step_size": 0.05, "steps": 1}}}
+    config = {
+        "data": {**DIGITS, "test_images": 40},
+        "evaluation": {"attack": {"eps": 0.05, "step_size": 0.05, "steps": 1}},
+    }
     for sa, ra in (("a", "b"), ("b", "a")):
         metrics = tmp_path / "e.json"
         given = {**config, "compute": {}, "seed": 0}
         assert run_stage("evaluate", given, best_sa=made[sa], best_ra=made[ra], metrics=metrics)[0] == 0
         figures.append(json.loads(metrics.read_text()))
     one, other = figures
-    assert one["best_sa"] == other["best_ra"] and one["best_ra"] == other["best_sa"] and one["best_sa"] != one["best_ra"]
+    assert (
+        one["best_sa"] == other["best_ra"] and one["best_ra"] == other["best_sa"] and one["best_sa"] != one["best_ra"]
+    )

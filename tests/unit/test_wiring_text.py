@@ -58,9 +58,9 @@ def test_training_batches_hold_each_example_once_with_its_label_and_epochs_diffe
         assert sorted(numbers) == list(range(100))
         orders.append(numbers)
     assert orders[0] != orders[1] != list(range(100))
-    assert [n for b in TextBatches(examples(100), 8, 1, CPU).epoch(0) for n in (b["input_ids"][:, 1] - 10).tolist()] != orders[
-        0
-    ]
+    assert [
+        n for b in TextBatches(examples(100), 8, 1, CPU).epoch(0) for n in (b["input_ids"][:, 1] - 10).tolist()
+    ] != orders[0]
 
 
 def test_the_l0_weight_waits_rises_and_stays():
@@ -73,7 +73,13 @@ def test_the_l0_weight_waits_rises_and_stays():
 @pytest.fixture(scope="module")
 def bert():
     transformers = compat.transformers()
-    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 150}
+    size = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "vocab_size": 150,
+    }
     torch.manual_seed(0)
     model = transformers.BertForSequenceClassification(transformers.BertConfig(**size))
     state = {k: v.clone() for k, v in model.state_dict().items()}
@@ -114,7 +120,8 @@ def searched(bert, seed=0, data=None, **masks):
     adversary = FreeLB(steps=2, step_size=0.1, init_magnitude=0.05)
     train = Train(epochs=2, batch_size=16, optimizer="adamw", lr=0.1)
     return search(
-        model, prunable(model), data or DATA, run=Run("cpu"), train=train, masks=HardConcrete(**masks), adversary=adversary,
+        model, prunable(model), data or DATA, run=Run("cpu"), train=train, masks=HardConcrete(**masks),
+        adversary=adversary,
         keep_epochs=[1, 2], compute=Compute(), seed=seed,
     )  # fmt: skip
 

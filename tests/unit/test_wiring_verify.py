@@ -1,4 +1,6 @@
-"""verify --same-as --tensors: two versions of the code are compared by what they computed, not by what they say of themselves."""
+"""verify --same-as --tensors: two versions of the code are compared by what they computed, not by what they say of
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ MODEL = Path("results/model")
 
 def make(config: dict[str, int], figure: float = 50.0, scale: float = 1.0, code: int = 1) -> None:
     """Weights, their metrics, a ticket, a model folder and rows, written in the current folder as stages write them."""
-    job = Job("pretrain", config, {}, {"out": DENSE, "rows": DENSE.with_suffix(".csv"), "metrics": DENSE.with_suffix(".json")})
+    job = Job(
+        "pretrain", config, {}, {"out": DENSE, "rows": DENSE.with_suffix(".csv"), "metrics": DENSE.with_suffix(".json")}
+    )
     values = np.random.default_rng(0).normal(size=(8, 9)).astype(np.float32) * scale
     about = {"kind": "weights", "prunable": ["w"], **job.provenance(job["out"]), "source": f"version {code}"}
     write_tensors(job["out"], {"w": values}, about)
@@ -31,7 +35,11 @@ def make(config: dict[str, int], figure: float = 50.0, scale: float = 1.0, code:
     assert prune.stage.run([*arguments, "--weights", str(DENSE), "--out", str(TICKET)]) == 0
     write_bytes(MODEL / "config.json", b'{"layers": 2}')
     write_tensors(MODEL / "model.safetensors", {"w": values}, {})
-    sidecar = {"kind": "text_model", "files": {"config.json": sha256_file(MODEL / "config.json")}, "source": f"version {code}"}
+    sidecar = {
+        "kind": "text_model",
+        "files": {"config.json": sha256_file(MODEL / "config.json")},
+        "source": f"version {code}",
+    }
     write_record(MODEL / "winnow.json", sidecar)
 
 

@@ -25,7 +25,9 @@ TABLE = "results/tables/double_win.csv"
 
 
 def put(config: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """A copy of the configuration with the value at a dotted path replaced; YAML's aliases are separate values in it."""
+    """A copy of the configuration with the value at a dotted path replaced; YAML's aliases are separate values in
+    it.
+    """
     new = json.loads(json.dumps(config))
     *way, last = path.split(".")
     inner = new
@@ -68,7 +70,9 @@ class Workflow:
         return list(csv.DictReader(io.StringIO(listed.stdout), delimiter="\t"))
 
     def mark_finished(self, config: dict[str, Any] | None = None) -> None:
-        """Make this folder that of a (larger) finished configuration: what it lacks stands empty and is marked as done."""
+        """Make this folder that of a (larger) finished configuration: what it lacks stands empty and is marked as
+        done.
+        """
         for row in self.outputs(config=config):
             path = self.folder / row["output_file"]
             if path.suffix == ".levels":
@@ -115,7 +119,9 @@ def once_for_all(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterato
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_config: dict[str, Any]) -> Workflow:
-    """The tiny workflow of the three pipelines, run once for all test processes. Nobody changes it: `copy` is for that."""
+    """The tiny workflow of the three pipelines, run once for all test processes. Nobody changes it: `copy` is for
+    that.
+    """
     with once_for_all(tmp_path_factory, "finished") as (folder, first):
         project = folder.parent / "project"
         workflow = Workflow(folder, tiny_config, project / "Snakefile")
@@ -127,7 +133,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_config: dict[str, An
 
 @pytest.fixture(scope="session")
 def wired(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The working folder of wiring.yaml after every job that its three tables need, run in one process. Nobody changes it."""
+    """The working folder of wiring.yaml after every job that its three tables need, run in one process. Nobody changes
+    it.
+    """
     with once_for_all(tmp_path_factory, "wired") as (folder, first):
         if first:
             config = yaml.safe_load((ROOT / "tests/workflow/wiring.yaml").read_text())
@@ -135,7 +143,9 @@ def wired(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tables = [f"results/tables/{name}.csv" for name in ("double_win", "robust_bert", "rare_gems")]
             planned = workflow.snakemake("-n", "-p", *tables)
             assert planned.returncode == 0, planned.stderr[-3000:]
-            lines = [line for line in (planned.stdout + planned.stderr).splitlines() if "python -m winnow.stages" in line]
+            lines = [
+                line for line in (planned.stdout + planned.stderr).splitlines() if "python -m winnow.stages" in line
+            ]
             words = [shlex.split(line[line.index("python -m") :]) for line in lines]
             commands = json.dumps([w[2 : w.index("2>")] for w in words])
             (folder / "commands.json").write_text(commands)

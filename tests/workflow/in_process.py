@@ -1,4 +1,5 @@
-"""Run planned jobs in one process, one after the other: commands as JSON on stdin, [[stage module, argument, ...], ...].
+"""Run planned jobs in one process, one after the other: commands as JSON on stdin, [[stage module, argument, ...],
+...].
 
 Importing torch and transformers anew takes a job two seconds, and its work on a tiny network a tenth of one.
 """

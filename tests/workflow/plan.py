@@ -1,6 +1,8 @@
-"""What Snakemake would run now, asked many times in one process: `python plan.py < requests.json` (each 1 s less than a dry run).
+"""What Snakemake would run now, asked many times in one process: `python plan.py < requests.json` (each 1 s less than a
+dry run).
 
-A request is {snakefile, directory, configfile}; the answer is every [rule, log file, output], and whether it would be written.
+A request is {snakefile, directory, configfile}; the answer is every [rule, log file, output], and whether it would be
+written.
 """
 
 from __future__ import annotations

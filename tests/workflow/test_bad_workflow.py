@@ -10,7 +10,10 @@ from .conftest import Workflow, put
 
 def test_mistakes_in_the_configuration_end_before_any_job(tmp_path, tiny_config):
     done = Workflow(tmp_path, put(tiny_config, "double_win.seds", [1])).snakemake("--cores", "1")
-    assert done.returncode == 1 and "config.double_win.seds: unknown key; did you mean 'seeds'?" in done.stdout + done.stderr
+    assert (
+        done.returncode == 1
+        and "config.double_win.seds: unknown key; did you mean 'seeds'?" in done.stdout + done.stderr
+    )
     assert "Traceback" not in done.stdout + done.stderr and not (tmp_path / "results").exists()
 
 

@@ -26,7 +26,9 @@ def test_table_and_figures_are_there_and_add_up(finished):
     assert set(rows["pretraining"]) == {"std", "fast_adv", "imported"}
     for column in ("std_sa_mean", "adv_sa_mean", "adv_ra_mean", "adv_aa_mean"):
         assert rows[column].between(0, 100).all()
-    assert (rows["adv_aa_mean"] <= 100).all() and (rows["removed_percent"].isin([0.0]) == (rows["method"] == "dense")).all()
+    assert (rows["adv_aa_mean"] <= 100).all() and (
+        rows["removed_percent"].isin([0.0]) == (rows["method"] == "dense")
+    ).all()
     # exported and brought back in, weights and ticket give the numbers of the originals
     metrics = ["std_sa_mean", "adv_sa_mean", "adv_ra_mean", "adv_aa_mean"]
     std = rows[rows["pretraining"] == "std"].set_index("method")
@@ -46,7 +48,9 @@ def test_each_stage_runs_by_hand_as_snakemake_prints_it(finished, tmp_path):
     assert [shlex.split(c)[2].rpartition(".")[2] for c in commands] == ["pretrain", "prune", "train"]
     for command in commands:
         words = shlex.split(command)
-        for path in [words[i + 1] for i, w in enumerate(words) if w in ("--out", "--metrics")] + [words[words.index("2>") + 1]]:
+        for path in [words[i + 1] for i, w in enumerate(words) if w in ("--out", "--metrics")] + [
+            words[words.index("2>") + 1]
+        ]:
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # as in an activated environment
         done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=os.environ | {"PATH": path})
@@ -54,7 +58,9 @@ def test_each_stage_runs_by_hand_as_snakemake_prints_it(finished, tmp_path):
     chain = "results/double_win/tiny/std/s0"
     for name in ("dense.safetensors", "tickets/imp-std-1.mask.safetensors"):
         assert sha256_file(tmp_path / chain / name) == sha256_file(finished.folder / chain / name)
-    assert Ticket.load(tmp_path / chain / "tickets/imp-std-1.mask.safetensors").removed_percent == pytest.approx(20, abs=0.05)
+    assert Ticket.load(tmp_path / chain / "tickets/imp-std-1.mask.safetensors").removed_percent == pytest.approx(
+        20, abs=0.05
+    )
 
 
 def test_snakemake_s_own_report_has_the_captions(finished, tmp_path):

@@ -1,4 +1,6 @@
-"""An environment for each rule: what `--sdm conda` does and does not change. conda itself is a stand-in that answers as it would."""
+"""An environment for each rule: what `--sdm conda` does and does not change. conda itself is a stand-in that answers as
+it would.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ PYTHON = '#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{packages}" exec {base} -S "$@"\n'
 
 
 class Copy(Workflow):
-    """A copy of the repository that is its own working folder, with conda on its PATH; its environment files may be edited."""
+    """A copy of the repository that is its own working folder, with conda on its PATH; its environment files may be
+    edited.
+    """
 
     def __init__(self, folder: Path, config: dict[str, Any]):
         super().__init__(folder, config, copy_of_project(folder))
@@ -100,7 +104,9 @@ def test_every_rule_names_its_environment():
     text = "".join(p.read_text() for p in (ROOT / "workflow/rules").glob("*.smk"))
     rules = re.split(r"\n(?=(?:use )?rule )", text)[1:]
     own = {r.split()[1].rstrip(":"): r for r in rules if r.startswith("rule ")}
-    taken = {r.split()[2] for r in rules if r.startswith("use ")}  # these take the environment of the rule that they name
+    taken = {
+        r.split()[2] for r in rules if r.startswith("use ")
+    }  # these take the environment of the rule that they name
     assert len(rules) > 30 and taken <= set(own) and not [n for n, r in own.items() if "    conda:\n" not in r]
 
 

@@ -11,7 +11,9 @@ import pytest
 from .conftest import Workflow
 
 pytestmark = pytest.mark.slow
-FOREIGN = "import pathlib; pathlib.Path(__file__).with_name('code was run').write_text(__name__)\nraise SystemExit(99)\n"
+FOREIGN = (
+    "import pathlib; pathlib.Path(__file__).with_name('code was run').write_text(__name__)\nraise SystemExit(99)\n"
+)
 
 
 def test_jobs_import_nothing_from_the_working_folder(tmp_path, tiny_config):

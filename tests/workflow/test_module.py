@@ -1,4 +1,6 @@
-"""winnow as a module of another workflow: its sources are found beside its own Snakefile, its configuration is what it is given."""
+"""winnow as a module of another workflow: its sources are found beside its own Snakefile, its configuration is what it
+is given.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ rule sparsest:
 
 def snakemake(folder, *arguments):
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
 
 
 def test_another_workflow_takes_winnow_and_goes_on_from_its_table(tmp_path):
@@ -84,6 +88,15 @@ def test_a_container_is_that_of_every_rule(tmp_path, monkeypatch):
         (tmp_path / "bin" / name).write_text("#!/bin/sh\necho apptainer version 1.3.4\n")
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
-    words = ["-n", "--forceall", "--sdm", "apptainer", "--snakefile", str(ROOT / "Snakefile"), "--configfile", "my.yaml"]
+    words = [
+        "-n",
+        "--forceall",
+        "--sdm",
+        "apptainer",
+        "--snakefile",
+        str(ROOT / "Snakefile"),
+        "--configfile",
+        "my.yaml",
+    ]
     done = snakemake(tmp_path, "results/tables/double_win.csv", *words)
     assert done.returncode == 0 and "Singularity image docker://winnow will be pulled" in done.stdout + done.stderr

@@ -1,8 +1,10 @@
-"""Several processes train what one process trains: same tickets and losses, restarts, and one report of what goes wrong.
+"""Several processes train what one process trains: same tickets and losses, restarts, and one report of what goes
+wrong.
 
-On the CPU with gloo. Batches of 17 do not split evenly, and the last of an epoch is smaller. Equality needs what is equal in
-mathematics: batch normalisation over the global batch (`sync_batchnorm`) or none at all. With each process's own statistics,
-as in the papers, the networks differ as networks of another batch size do, and no test could say by how much.
+On the CPU with gloo. Batches of 17 do not split evenly, and the last of an epoch is smaller. Equality needs what is
+equal in mathematics: batch normalisation over the global batch (`sync_batchnorm`) or none at all. With each process's
+own statistics, as in the papers, the networks differ as networks of another batch size do, and no test could say by how
+much.
 """
 
 from __future__ import annotations
@@ -32,7 +34,16 @@ TEXT = {"dataset": "embedded", "max_length": 24, "train_examples": 96, "val_frac
 
 
 def command(stage, config, *extra, **files):
-    arguments = [sys.executable, "-m", f"winnow.stages.{stage}", "--config", json.dumps(config), "--device", "cpu", *extra]
+    arguments = [
+        sys.executable,
+        "-m",
+        f"winnow.stages.{stage}",
+        "--config",
+        json.dumps(config),
+        "--device",
+        "cpu",
+        *extra,
+    ]
     for key, value in files.items():
         arguments += [f"--{key.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
     return arguments
@@ -77,7 +88,13 @@ def tickets_agree(tmp_path, name):
 
 def test_an_imp_chain_gives_the_same_ticket(both, run_stage, tmp_path):
     outputs = {"out": "dense.safetensors", "metrics": "dense.json"}
-    pretrain = {**SHARED, "method": "adv", "model": MODEL, "train": TRAIN, "attack": {**ATTACK, "norm": "l2", "eps": 0.5}}
+    pretrain = {
+        **SHARED,
+        "method": "adv",
+        "model": MODEL,
+        "train": TRAIN,
+        "attack": {**ATTACK, "norm": "l2", "eps": 0.5},
+    }
     losses_agree(both("pretrain", pretrain, {}, outputs))
     for n in ("1", "2"):
         files = {"weights": tmp_path / n / "dense.safetensors", "out": tmp_path / n / "1.mask"}
@@ -106,7 +123,9 @@ def test_a_gem_search_gives_the_same_ticket(both, dense, tmp_path):
         "round": "prob",
     }
     config = {**SHARED, "search": search, "train": TRAIN, "attack": ATTACK}
-    losses_agree(both("gem_search", config, {"init": dense}, {"out": "gem.mask", "order": "order", "metrics": "m.json"}))
+    losses_agree(
+        both("gem_search", config, {"init": dense}, {"out": "gem.mask", "order": "order", "metrics": "m.json"})
+    )
     tickets_agree(tmp_path, "gem.mask")
 
 
@@ -116,7 +135,8 @@ def test_a_robust_ticket_search_gives_the_same_scores(both, run_stage, tmp_path)
     assert run_stage("import_text_model", {"data": TEXT, "model": tiny, "seed": 0}, out=model)[0] == 0
     train = {"epochs": 2, "batch_size": 17, "optimizer": "adamw", "lr": 0.1, "clip_norm": 1.0}
     config = {
-        "data": TEXT, "train": train, "masks": {}, "adversary": {"steps": 2, "norm": "l2"}, "keep_epochs": [2], "compute": {},
+        "data": TEXT, "train": train, "masks": {}, "adversary": {"steps": 2, "norm": "l2"}, "keep_epochs": [2],
+        "compute": {},
         "seed": 0,
     }  # fmt: skip
     losses_agree(both("search_robust_ticket", config, {"model": model}, {"scores": "scores", "metrics": "m.json"}))
@@ -169,10 +189,21 @@ def test_what_one_process_runs_into_ends_all_with_one_line(tmp_path):
     broken = tmp_path / "data/set/train/c0/8.png"
     broken.write_bytes(broken.read_bytes()[:60])
     data = {"dataset": "imagefolder", "path": "set", "image_size": 8, "val_images": 4}
-    config = {"method": "std", "data": data, "model": MODEL, "train": TRAIN | {"batch_size": 8}, "compute": {}, "seed": 0}
+    config = {
+        "method": "std",
+        "data": data,
+        "model": MODEL,
+        "train": TRAIN | {"batch_size": 8},
+        "compute": {},
+        "seed": 0,
+    }
     done = launch("pretrain", config, "--data-root", str(tmp_path / "data"), out=tmp_path / "o", metrics=tmp_path / "m")
     lines = done.stderr.splitlines()
-    assert done.returncode == 2 and lines[-1].startswith("winnow pretrain: error: ") and "8.png: cannot be decoded" in lines[-1]
+    assert (
+        done.returncode == 2
+        and lines[-1].startswith("winnow pretrain: error: ")
+        and "8.png: cannot be decoded" in lines[-1]
+    )
     assert sum("error" in line.lower() for line in lines) == 1 and "Traceback" not in done.stderr
     assert not (tmp_path / "o").exists()
 
@@ -188,10 +219,17 @@ def test_gpus_of_a_rule_become_processes_and_count(finished):
     assert not any(f"winnow.stages.{name} " in line for line in trained for name in ("evaluate", "prune"))
 
 
-def test_what_cannot_run_as_several_processes_is_refused_in_one_line(dense, run_stage, pretrain_config, tmp_path, monkeypatch):
+def test_what_cannot_run_as_several_processes_is_refused_in_one_line(
+    dense, run_stage, pretrain_config, tmp_path, monkeypatch
+):
     files = {"out": tmp_path / "o", "metrics": tmp_path / "m"}
     code, err = run_stage(
-        "prune", {"method": "magnitude", "remaining_percent": 80.0}, "--processes", "2", weights=dense, out=tmp_path / "o"
+        "prune",
+        {"method": "magnitude", "remaining_percent": 80.0},
+        "--processes",
+        "2",
+        weights=dense,
+        out=tmp_path / "o",
     )
     assert code == 2 and "prune does not train and runs as one process" in err
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")

@@ -61,13 +61,17 @@ def test_a_partition_may_have_any_name_or_be_an_expression(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", OVERLAYS, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_overlays_plan_and_every_job_says_what_it_asks_for(path, tmp_path):
-    """`make plan EACH=1` under the SLURM profile: one line a job with its requests, then one row a rule with its cost."""
+    """`make plan EACH=1` under the SLURM profile: one line a job with its requests, then one row a rule with its
+    cost.
+    """
     assets = yaml.safe_load(path.read_text()).get("robust_bert", {}).get("assets", {})
     named = [p for p in assets.values() if not p.startswith("data/attack_assets/")]
     for own in (tmp_path / p for p in named + re.findall(r"data/pretrained/[\w.]+", path.read_text())):
         own.parent.mkdir(parents=True, exist_ok=True)
         own.touch()
-    each, _, table = plan(tmp_path, "--profile", str(ROOT / "profiles/slurm"), "--configfile", str(path)).partition("rule  ")
+    each, _, table = plan(tmp_path, "--profile", str(ROOT / "profiles/slurm"), "--configfile", str(path)).partition(
+        "rule  "
+    )
     lines = itertools.takewhile(lambda line: not line.startswith("total"), table.splitlines()[1:])
     rows = {words[0]: words for words in map(str.split, lines)}
     jobs = [line.split() for line in each.splitlines()]
@@ -87,7 +91,12 @@ def test_generated_documents_are_up_to_date():
 
 @pytest.mark.parametrize(
     "command",
-    [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["snakefmt", "--check", "Snakefile", "workflow"], ["mypy"]],
+    [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["snakefmt", "--check", "Snakefile", "workflow"],
+        ["mypy"],
+    ],
     ids=lambda c: " ".join(c),
 )
 def test_style(command):
@@ -99,7 +108,8 @@ def test_style(command):
 
 def test_snakemake_lint(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "--lint"],
+        [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path),
+         "--lint"],
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -120,7 +130,9 @@ def lock() -> dict[str, str]:
 def requirements() -> list[Requirement]:
     """Everything that pyproject.toml asks for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [Requirement(r) for group in (project["dependencies"], *project["optional-dependencies"].values()) for r in group]
+    return [
+        Requirement(r) for group in (project["dependencies"], *project["optional-dependencies"].values()) for r in group
+    ]
 
 
 def test_ranges_begin_at_what_the_lock_holds_and_end_before_the_next_major_version():

@@ -64,8 +64,10 @@ def test_everything_else_is_there_and_folded(report, finished):
 def test_in_a_browser_verdicts_are_above_the_fold_and_nothing_scrolls_sideways(report, tmp_path, width, height):
     file = tmp_path / "report.html"
     file.write_text(report.replace("</body>", f"{MEASURE}</body>"), encoding="utf-8")
-    command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={tmp_path / 'b'}",
-               f"--window-size={width},{height}", "--virtual-time-budget=5000", "--dump-dom", file.as_uri()]  # fmt: skip
+    command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+     f"--user-data-dir={tmp_path / 'b'}",
+               f"--window-size={width},{height}", "--virtual-time-budget=5000", "--dump-dom",
+               file.as_uri()]  # fmt: skip
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     title = re.search(r"<title>(\{.*?\})</title>", shown)
     assert title, shown[:2000]

@@ -45,5 +45,14 @@ def test_training_does_not_see_the_test_split_nor_the_sparsity():
 @pytest.mark.slow
 def test_the_table_has_a_row_for_each_method(finished):
     rows = list(csv.DictReader((finished.folder / "results/tables/robust_bert.csv").open(newline="")))
-    assert list(rows[0])[:8] == ["task", "model", "method", "removed_percent", "search_epoch", "attacker", "attacked", "seeds"]
+    assert list(rows[0])[:8] == [
+        "task",
+        "model",
+        "method",
+        "removed_percent",
+        "search_epoch",
+        "attacker",
+        "attacked",
+        "seeds",
+    ]
     assert {r["method"] for r in rows} == {"dense", "freelb", "robust_ticket", "random_ticket", "magnitude_ticket"}

@@ -1,4 +1,6 @@
-"""The staleness matrix: for each edit of a finished project, exactly which jobs would run. The rows stand in staleness.py."""
+"""The staleness matrix: for each edit of a finished project, exactly which jobs would run. The rows stand in
+staleness.py.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +120,9 @@ def answers(finished, tmp_path_factory):
     each: dict[str, collections.Counter[str]] = {}  # rule -> log file -> outputs: each job has a log file of its own
     for rule, log, _, _ in found["finished"]:
         each.setdefault(rule, collections.Counter())[log] += 1
-    return {name: answer(rows, {rule: max(logs.values()) for rule, logs in each.items()}) for name, rows in found.items()}
+    return {
+        name: answer(rows, {rule: max(logs.values()) for rule, logs in each.items()}) for name, rows in found.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""What is installed is what was locked: hashes for every package, a bill of materials, an image by digest without root."""
+"""What is installed is what was locked: hashes for every package, a bill of materials, an image by digest without
+root.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The three finished pipelines can be trusted: two runs are the same, everything verifies, traces back, and is reported."""
+"""The three finished pipelines can be trusted: two runs are the same, everything verifies, traces back, and is
+reported.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ def test_what_verify_says_to_delete_is_made_again(finished, tmp_path, monkeypatc
     for file in remove.split():
         Path(file).unlink()
     pending = copy.snakemake("--summary", *again.split()).stdout
-    assert re.search(r"gem_search\t.*update pending", pending) and re.search(r"finetune_text\t.*update pending", pending)
+    assert re.search(r"gem_search\t.*update pending", pending) and re.search(
+        r"finetune_text\t.*update pending", pending
+    )
 
 
 def test_a_second_checkout_takes_finished_work_from_the_store(finished, tmp_path):
@@ -113,7 +117,9 @@ def test_the_report_needs_nothing_but_itself_and_holds_everything(page):
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium here (Debian: apt-get install chromium)")
 def test_the_report_works_in_a_browser(page, tmp_path):
-    """No error on the console, every figure drawn, a click sorts the table by that column, a second click the other way."""
+    """No error on the console, every figure drawn, a click sorts the table by that column, a second click the other
+    way.
+    """
     checks = """<script>addEventListener("load", () => {
       const place = (t) => [...t.rows[0].cells].findIndex((c) => c.textContent === "adv_sa_mean");
       const table = [...document.querySelectorAll("table")].find((t) => place(t) >= 0), head = place(table);
@@ -124,18 +130,32 @@ def test_the_report_works_in_a_browser(page, tmp_path):
     });</script>"""
     tried = tmp_path / "tried.html"
     tried.write_text(page.read_text(encoding="utf-8").replace("</body>", checks + "</body>"), encoding="utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={tmp_path}/profile"]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path}/profile",
+    ]
     done = subprocess.run(
-        [str(BROWSER), *options, "--virtual-time-budget=5000", "--dump-dom", tried.as_uri()], capture_output=True, text=True
+        [str(BROWSER), *options, "--virtual-time-budget=5000", "--dump-dom", tried.as_uri()],
+        capture_output=True,
+        text=True,
     )
     assert "CONSOLE" not in done.stderr, done.stderr
     title = re.search(r"<title>(\{.*?\})</title>", done.stdout)
     assert title, done.stdout[:2000] + done.stderr[-2000:]
     seen = json.loads(title[1])
     assert seen["drawn"] == seen["images"] == 3
-    assert len(set(seen["up"])) > 1 and seen["up"] == sorted(seen["up"]) and seen["down"] == sorted(seen["down"], reverse=True)
+    assert (
+        len(set(seen["up"])) > 1
+        and seen["up"] == sorted(seen["up"])
+        and seen["down"] == sorted(seen["down"], reverse=True)
+    )
 
 
 def test_commands_run_from_the_command_line(finished):
-    done = subprocess.run([sys.executable, "-m", "winnow.stages.verify"], capture_output=True, text=True, cwd=finished.folder)
+    done = subprocess.run(
+        [sys.executable, "-m", "winnow.stages.verify"], capture_output=True, text=True, cwd=finished.folder
+    )
     assert done.returncode == 0 and done.stdout.endswith(" artifacts, 0 bad\n"), done.stdout + done.stderr

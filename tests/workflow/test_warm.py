@@ -45,7 +45,9 @@ def quoted(config: dict) -> str:
 def test_the_bytes_the_line_and_the_code_are_those_of_a_process_of_its_own(tmp_path):
     (tmp_path / "own").mkdir()
     (tmp_path / "warm").mkdir()
-    done = subprocess.run([*STAGE, json.dumps(CONFIG)], cwd=tmp_path / "own", env=ENVIRONMENT, capture_output=True, text=True)
+    done = subprocess.run(
+        [*STAGE, json.dumps(CONFIG)], cwd=tmp_path / "own", env=ENVIRONMENT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     wrong = quoted(CONFIG | {"seed": -1})
     other = warm(tmp_path / "warm", f"{quoted(CONFIG)} && {{ {wrong}; echo code $?; }}")
@@ -55,7 +57,8 @@ def test_the_bytes_the_line_and_the_code_are_those_of_a_process_of_its_own(tmp_p
 
 def test_a_signal_to_the_command_reaches_its_fork(tmp_path):
     long = CONFIG | {"train": CONFIG["train"] | {"epochs": 4000}}
-    script = f"{quoted(long)} & pid=$!; for i in $(seq 300); do grep -q 'epoch 1/' err && break; sleep 0.2; done; kill -TERM $pid; wait $pid; echo code $?"
+    script = f"{quoted(long)} & pid=$!; for i in $(seq 300); do grep -q 'epoch 1/' err && break; sleep 0.2; done; "
+    script += "kill -TERM $pid; wait $pid; echo code $?"
     done = warm(tmp_path, f"exec 2>err; {script}")
     assert done.stdout.strip() == "code 143", (tmp_path / "err").read_text()
     assert "goes on from the checkpoint" in (tmp_path / "err").read_text()

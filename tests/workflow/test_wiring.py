@@ -1,7 +1,7 @@
 """Every artifact is made from what it must be made from: a workflow in which no two stages are told the same, run once.
 
-The meaning of the grid is written down in wiring_meaning.py, apart from the code. A stage's record says what it read; that it used
-what it read is checked on the tensors here, and stage by stage in tests/unit/test_wiring_stages.py.
+The meaning of the grid is written down in wiring_meaning.py, apart from the code. A stage's record says what it read;
+that it used what it read is checked on the tensors here, and stage by stage in tests/unit/test_wiring_stages.py.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def test_the_tables_are_made_of_every_run_and_of_nothing_else(records):
         if t != "checkpoint_seconds"
     }
     evaluations = {f"{transfer_folder(*run)}/evaluation.json" for run in transfers()}
-    evaluations |= {f"{transfer_folder(*run)}/autoattack.json" for run in transfers() if run[2] == "many" and run[5] == "adv"}
+    evaluations |= {
+        f"{transfer_folder(*run)}/autoattack.json" for run in transfers() if run[2] == "many" and run[5] == "adv"
+    }
     masks = {
         f"results/double_win/src/{p}/s{s}/tickets/{t}.mask.safetensors"
         for p, tickets in TICKETS.items()
@@ -81,7 +83,8 @@ def test_the_tables_are_made_of_every_run_and_of_nothing_else(records):
     one = {f"results/rare_gems/one/{b}/s{s}/tuned/{t}.json" for b, s, t in product(DRAWN, SEEDS, (40, 15))}
     one |= {f"results/rare_gems/one/{b}/s{s}/sanity/{t}.json" for b, s, t in product(("gem", "popup"), SEEDS, (40, 15))}
     one |= {
-        f"results/rare_gems/one/{b}/s{s}/imp/round{k}.json" for b, s, k in product(("warm", "cold", "renda"), SEEDS, (1, 2))
+        f"results/rare_gems/one/{b}/s{s}/imp/round{k}.json"
+        for b, s, k in product(("warm", "cold", "renda"), SEEDS, (1, 2))
     }
     one |= {f"results/rare_gems/one/dense/s{s}/imp/round0.json" for s in SEEDS}
     assert read["rare_gems"] == one | {f"results/rare_gems/two/random/s{s}/tuned/25.json" for s in SEEDS}
@@ -121,7 +124,9 @@ def test_drawn_text_tickets_keep_the_highest_scores_of_their_epoch(wired, record
             scores, ticket = read_arrays(wired / about["parents"]["scores"]["path"]), Ticket.load(wired / path)
             lowest = min(float(scores[n][m].min()) for n, m in ticket.arrays.items() if m.any())
             highest = max(float(scores[n][~m].max()) for n, m in ticket.arrays.items() if not m.all())
-            assert lowest >= highest and ticket.kept == ticket.total - round(about["config"]["removed_fraction"] * ticket.total)
+            assert lowest >= highest and ticket.kept == ticket.total - round(
+                about["config"]["removed_fraction"] * ticket.total
+            )
             epoch, seed = int(path.rpartition("robust-")[2][0]), int(path.split("/")[4].removeprefix("s"))
             assert (ticket.metadata["search_epoch"], ticket.metadata["search_seed"]) == (epoch, seed)
             checked += 1
@@ -151,7 +156,9 @@ def test_trained_weights_are_zero_where_the_ticket_that_they_name_removes(wired,
 
 
 def test_figures_are_of_the_split_they_say(wired):
-    """43 of 43 held-out images are no 31 of 31 test images: the sizes of the splits are told apart by the figures themselves."""
+    """43 of 43 held-out images are no 31 of 31 test images: the sizes of the splits are told apart by the figures
+    themselves.
+    """
 
     def is_of(size: int, values: list[float]) -> bool:
         return all(abs(v * size / 100 - round(v * size / 100)) < 1e-6 for v in values)
@@ -164,7 +171,11 @@ def test_figures_are_of_the_split_they_say(wired):
         assert transfer["train_images"] == round(data["train_images"] * f / 100)
         epochs = [e[k] for e in transfer["epochs"] for k in ("val_sa", *(["val_ra"] if mode == "adv" else []))]
         measured = [
-            v for k in ("best_sa", "best_ra") if k in evaluation for n, v in evaluation[k].items() if n in ("sa", "ra", "l2_ra")
+            v
+            for k in ("best_sa", "best_ra")
+            if k in evaluation
+            for n, v in evaluation[k].items()
+            if n in ("sa", "ra", "l2_ra")
         ]
         assert evaluation["test_images"] == data["test_images"]
         assert is_of(data["val_images"], epochs) and is_of(data["test_images"], measured)
@@ -175,7 +186,9 @@ def test_figures_are_of_the_split_they_say(wired):
     assert np.mean([is_of(*(n, [v])) for n, v in held]) < 0.5 and np.mean([is_of(n, [v]) for n, v in test]) < 0.5
     for file in (wired / "results/rare_gems/one").rglob("tuned/*.json"):
         found = json.loads(file.read_text())
-        assert is_of(31, [v for k, v in found.items() if "acc_" in k]) and is_of(43, [e["val_sa"] for e in found["epochs"]])
+        assert is_of(31, [v for k, v in found.items() if "acc_" in k]) and is_of(
+            43, [e["val_sa"] for e in found["epochs"]]
+        )
         watch = "val_ra" if "robust_acc_after" in found else "val_sa"
         assert found["val_best"] == max(e[watch] for e in found["epochs"]) and found["num_classes"] == 4
     for s, p in product(SEEDS, ("plain", "fast", "pgd")):

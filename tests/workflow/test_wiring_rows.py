@@ -37,7 +37,9 @@ def test_double_win_rows_are_the_means_of_their_own_runs(wired):
             "adv_best_sa": [e["best_sa"]["sa"] for e in adv],
             "adv_best_sa_ra": [e["best_sa"]["ra"] for e in adv],
             "adv_aa": [
-                figures(wired, f"{transfer_folder(p, s, d, f, t, 'adv')}/autoattack.json")["aa"] if d == "many" else np.nan
+                figures(wired, f"{transfer_folder(p, s, d, f, t, 'adv')}/autoattack.json")["aa"]
+                if d == "many"
+                else np.nan
                 for s in SEEDS
             ],
             "adv_l2_ra": [e["best_ra"].get("l2_ra", np.nan) for e in adv],
@@ -66,7 +68,9 @@ def test_robust_bert_rows_are_the_means_of_their_own_attacks(wired):
     methods = {"robust": "robust_ticket", "random": "random_ticket", "magnitude": "magnitude_ticket"}
     for task, attacker, network in product(("short", "long"), ("fooler", "pwws"), NETWORKS):
         kind, *rest = network.split("-")
-        own = rows[(rows["task"] == task) & (rows["attacker"] == attacker) & (rows["method"] == methods.get(kind, kind))]
+        own = rows[
+            (rows["task"] == task) & (rows["attacker"] == attacker) & (rows["method"] == methods.get(kind, kind))
+        ]
         own = own[(own["removed_percent"].round() == (int(rest[-1]) if rest else 0))]
         own = own[own["search_epoch"] == (int(rest[0]) if kind == "robust" else 0)]
         assert len(own) == 1, network
@@ -90,7 +94,9 @@ def test_robust_bert_rows_are_the_means_of_their_own_attacks(wired):
 
 
 def test_rare_gems_rows_are_the_means_of_their_own_tickets(wired):
-    rows = pd.read_csv(wired / "results/tables/rare_gems.csv").set_index(["experiment", "branch", "target_remaining_percent"])
+    rows = pd.read_csv(wired / "results/tables/rare_gems.csv").set_index(
+        ["experiment", "branch", "target_remaining_percent"]
+    )
     assert len(rows) == 2 * len(DRAWN) + 2 * 3 + 1 + 1 and (rows["seeds"] == 2).all()
     for (e, b, target), row in rows.iterrows():
         name = f"imp/round{ {100: 0, 40: 1, 15: 2}[target] }" if row["algo"] in ("imp", "wt") else f"tuned/{target:g}"

@@ -1,7 +1,9 @@
-"""The tables on made-up figures: every row worked out by hand. The commands are the workflow's own, the figures are written anew.
+"""The tables on made-up figures: every row worked out by hand. The commands are the workflow's own, the figures are
+written anew.
 
-Figures are chosen so that each likely mistake changes a row: seeds lie apart (mean, not the best or worst of them), fractions lie
-further apart than any match allows (a join without the fraction shows), and networks that must not be read hold other numbers.
+Figures are chosen so that each likely mistake changes a row: seeds lie apart (mean, not the best or worst of them),
+fractions lie further apart than any match allows (a join without the fraction shows), and networks that must not be
+read hold other numbers.
 """
 
 from __future__ import annotations
@@ -57,7 +59,11 @@ def evaluation(path: Path) -> dict[str, Any]:
 
 def tuned(path: Path) -> dict[str, Any]:
     before, after, _ = CHECKS.get((path.parts[-4], path.stem), (20.0, 45.0, {}))
-    found = {"acc_before": before + SPREAD[seed_of(path)] / 2, "acc_after": after + SPREAD[seed_of(path)], "acc_last": 99.0}
+    found = {
+        "acc_before": before + SPREAD[seed_of(path)] / 2,
+        "acc_after": after + SPREAD[seed_of(path)],
+        "acc_last": 99.0,
+    }
     if "robust_acc_after" in json.loads(path.read_text()):
         found |= {"robust_acc_before": 7.0, "robust_acc_after": 17.0 + SPREAD[seed_of(path)], "robust_acc_last": 97.0}
     return found
@@ -66,7 +72,9 @@ def tuned(path: Path) -> dict[str, Any]:
 def sanity(path: Path) -> dict[str, Any]:
     _, _, checks = CHECKS[path.parts[-4], path.stem]
     return {
-        "checks": {n: {"acc_before": 96.0, "acc_after": c - SPREAD[seed_of(path)], "acc_last": 95.0} for n, c in checks.items()}
+        "checks": {
+            n: {"acc_before": 96.0, "acc_after": c - SPREAD[seed_of(path)], "acc_last": 95.0} for n, c in checks.items()
+        }
     }
 
 
@@ -76,8 +84,10 @@ def attacked(path: Path) -> dict[str, Any]:
     under = 40.0 if path.parent.name == "pwws" else 30.0
     missing = path.stem == "freelb" and seed_of(path) == 5  # no success, nothing to average
     return {
-        "examples": 5, "attacked": 4, "clean_percent": 80.0 + shift, "aua_percent": under + shift, "suc_percent": 50.0 + shift,
-        "mean_queries": 20.0 + shift, "perturbed_percent": None if missing else 10.0 + shift, "test_accuracy_percent": 55.0 + shift,
+        "examples": 5, "attacked": 4, "clean_percent": 80.0 + shift, "aua_percent": under + shift,
+        "suc_percent": 50.0 + shift,
+        "mean_queries": 20.0 + shift, "perturbed_percent": None if missing else 10.0 + shift,
+        "test_accuracy_percent": 55.0 + shift,
     }  # fmt: skip
 
 
@@ -98,7 +108,11 @@ def made_up(wired, tmp_path_factory) -> Path:
             shutil.copyfile(path, folder / name)
     for path in folder.rglob("*.json"):
         kind = (
-            path.parent.name if path.parent.name in ("tuned", "sanity", "imp") else "attacks" if "attacks" in path.parts else ""
+            path.parent.name
+            if path.parent.name in ("tuned", "sanity", "imp")
+            else "attacks"
+            if "attacks" in path.parts
+            else ""
         )
         figures = {"tuned": tuned, "imp": tuned, "sanity": sanity, "attacks": attacked, "": evaluation}[kind](path)
         record = json.loads(path.read_text())
@@ -108,7 +122,9 @@ def made_up(wired, tmp_path_factory) -> Path:
     (folder / "results/tables").mkdir()
     script = [sys.executable, str(Path(__file__).with_name("in_process.py"))]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(script, input=json.dumps(commands), capture_output=True, text=True, cwd=folder, env=environment)
+    done = subprocess.run(
+        script, input=json.dumps(commands), capture_output=True, text=True, cwd=folder, env=environment
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return folder / "results/tables"
 
@@ -129,7 +145,12 @@ def test_a_double_win_needs_all_three_and_is_compared_with_the_dense_model_of_it
             assert row["adv_aa_mean"] == base - 25 if dataset == "many" else np.isnan(row["adv_aa_mean"])
             assert list(row[["adv_best_sa_mean", "adv_best_sa_ra_mean", "std_ra_mean"]]) == [99, 98, 1]
         flags = ["std_sa_match", "adv_sa_match", "adv_ra_match", "double_win"]
-        assert list(rows.loc[("imp", dataset, fraction), flags]) == [1, 0, 1, 0]  # SA is lost after adversarial transfer alone
+        assert list(rows.loc[("imp", dataset, fraction), flags]) == [
+            1,
+            0,
+            1,
+            0,
+        ]  # SA is lost after adversarial transfer alone
         assert list(rows.loc[("omp", dataset, fraction), flags]) == [1, 1, 1, 1]  # exactly the tolerance below
         assert list(rows.loc[("random", dataset, fraction), flags]) == [0, 1, 1, 0]
         assert rows.loc[("dense", dataset, fraction), flags].isna().all()
@@ -147,8 +168,15 @@ def test_robust_bert_rows_are_means_over_seeds_of_the_attacked_examples(made_up)
     assert len(rows) == 40
     for _, row in rows.iterrows():
         under = 40.0 if row["attacker"] == "pwws" else 30.0
-        assert (row["clean_percent"], row["aua_percent"], row["suc_percent"], row["mean_queries"]) == (80, under, 50, 20)
-        assert row["test_accuracy_percent"] == 55 and row["perturbed_percent"] == (4 if row["method"] == "freelb" else 10)
+        assert (row["clean_percent"], row["aua_percent"], row["suc_percent"], row["mean_queries"]) == (
+            80,
+            under,
+            50,
+            20,
+        )
+        assert row["test_accuracy_percent"] == 55 and row["perturbed_percent"] == (
+            4 if row["method"] == "freelb" else 10
+        )
         assert (row["attacked"], row["examples"], row["seeds"]) == (8, 10, 2)
         assert row["clean_std"] == pytest.approx(72**0.5) and row["aua_std"] == pytest.approx(72**0.5)
 
@@ -215,6 +243,8 @@ def test_the_report_says_what_remains(wired, monkeypatch):
     tickets = re.findall(r"results/double_win/src/plain/s3/tickets/(\S+)-2\.mask\.safetensors: ([\d.]+) % remain", html)
     assert {kind for kind, _ in tickets} == {"imp-std", "omp", "random-std"}
     ticket = Ticket.load("results/double_win/src/plain/s3/tickets/imp-std-2.mask.safetensors")
-    assert {share for _, share in tickets} == {f"{ticket.remaining_percent:.2f}"} and 35.9 < ticket.remaining_percent < 36.1
+    assert {share for _, share in tickets} == {
+        f"{ticket.remaining_percent:.2f}"
+    } and 35.9 < ticket.remaining_percent < 36.1
     name, mask = next(iter(ticket.arrays.items()))
     assert f"<td>{name}</td>" in html and f"<td>{mask.size}</td><td>{int(mask.sum())}</td>" in html

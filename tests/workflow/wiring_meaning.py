@@ -1,7 +1,8 @@
-"""What wiring.yaml means, written down apart from the code: for each artifact its stage, its parents and the settings it stands for.
+"""What wiring.yaml means, written down apart from the code: for each artifact its stage, its parents and the settings
+it stands for.
 
-Parents are {role: path}. Settings are the YAML's own values, of which the recorded configuration must hold every one; NONE says
-that a section must be absent or null. Text models are named by the record of their folder, winnow.json.
+Parents are {role: path}. Settings are the YAML's own values, of which the recorded configuration must hold every one;
+NONE says that a section must be absent or null. Text models are named by the record of their folder, winnow.json.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ def double_win(section: Config) -> list[Rule]:
         attack = imp["attack"] if regime == "adv" else NONE
         parents = {"init": f"{c}/dense.safetensors", "mask": f"{c}/tickets/imp-{regime}-{k}.mask.safetensors"}
         own = {"keep": "last", "measure": False, "rewind_iteration": 0}
-        return Meaning("train", parents, {**source_task, "train": imp["train"], "attack": attack, "seed": int(s), **own})
+        return Meaning(
+            "train", parents, {**source_task, "train": imp["train"], "attack": attack, "seed": int(s), **own}
+        )
 
     def omp(p: str, s: str, k: str) -> Meaning:
         own = {"method": "magnitude", "label": "omp"}
@@ -76,7 +79,9 @@ def double_win(section: Config) -> list[Rule]:
 
     def exported(p: str, s: str, t: str) -> Meaning:
         c = chain(p, s)
-        return Meaning("export_ticket", {"mask": f"{c}/tickets/{t}.mask.safetensors", "weights": f"{c}/dense.safetensors"})
+        return Meaning(
+            "export_ticket", {"mask": f"{c}/tickets/{t}.mask.safetensors", "weights": f"{c}/dense.safetensors"}
+        )
 
     def released(p: str, s: str) -> Meaning:
         file = f"{chain('plain', s)}/exported/imp-std-2.pth.tar"
@@ -88,7 +93,9 @@ def double_win(section: Config) -> list[Rule]:
         if t != "dense":
             parents["mask"] = f"{chain(p, s)}/tickets/{t}.mask.safetensors"
         own = {"train": task[mode], "attack": task["attack"] if mode == "adv" else NONE}
-        return Meaning("transfer", parents, {"data": task["data"], "fraction": int(percent) / 100, **own, "seed": int(run)})
+        return Meaning(
+            "transfer", parents, {"data": task["data"], "fraction": int(percent) / 100, **own, "seed": int(run)}
+        )
 
     def evaluated(folder: str, d: str, mode: str, run: str) -> Meaning:
         task, names = by_name(section["downstreams"], d), ["best_sa"] + ["best_ra"] * (mode == "adv")
@@ -145,7 +152,12 @@ def robust_bert(section: Config) -> list[Rule]:
 
     def scores(task: str, s: str) -> Meaning:
         t = by_name(section["tasks"], task)
-        config = {"data": data(task, "test_examples"), "train": t["search"], "adversary": t["adversary"], "seed": int(s)}
+        config = {
+            "data": data(task, "test_examples"),
+            "train": t["search"],
+            "adversary": t["adversary"],
+            "seed": int(s),
+        }
         config |= {"keep_epochs": t["search_epochs"], "masks": t.get("masks", {})}
         return Meaning("search_robust_ticket", {"model": model(task, s, "dense")}, config)
 
@@ -220,7 +232,9 @@ def rare_gems(section: Config) -> list[Rule]:
 
     def drawn(e: str, b: str, s: str, target: str) -> Meaning:
         assert target == "40", "the lowest target is what the search itself gives"
-        return Meaning("gem_ticket", {"order": f"{folder(e, b, s)}/search/15.order.safetensors"}, {"target_sparsity": 40})
+        return Meaning(
+            "gem_ticket", {"order": f"{folder(e, b, s)}/search/15.order.safetensors"}, {"target_sparsity": 40}
+        )
 
     def tuned(e: str, b: str, s: str, target: str) -> Meaning:
         experiment, branch = find(e, b)
@@ -267,7 +281,9 @@ def rare_gems(section: Config) -> list[Rule]:
         if last:
             parents["mask"] = f"{own}/round{last}.mask.safetensors"
         left = branch["imp"]["remaining_percents"][last]
-        return Meaning("prune", parents, {"method": "magnitude", "label": "imp", "round": int(k), "remaining_percent": left})
+        return Meaning(
+            "prune", parents, {"method": "magnitude", "label": "imp", "round": int(k), "remaining_percent": left}
+        )
 
     base = r"results/rare_gems/(\w+)/(\w+)/s(\d+)"
     file = r"(?:\.mask\.safetensors|\.order\.safetensors|\.json|\.levels/[\w.]+)"

@@ -20,7 +20,9 @@ SCORE = asked("score", DW, dw.prune, "seed", "ticket", stage="prune", gpus=1, lo
 IMP_TRAIN = asked("imp_train", DW, dw.imp_train, "regime", "seed", stage="train", gpus=CONFIG.gpus, loads=True)
 EXPORT = asked("export_ticket", DW, dw.export)
 TICKET = asked("import_ticket", DW, dw.imported_ticket, "name")
-MOVE = asked("transfer", DW, dw.transfer, *starts.MOVED, gpus=CONFIG.gpus, loads=True, best_ra=signed(starts.best_ra_option))
+MOVE = asked(
+    "transfer", DW, dw.transfer, *starts.MOVED, gpus=CONFIG.gpus, loads=True, best_ra=signed(starts.best_ra_option)
+)
 EVALUATE = asked("evaluate", DW, dw.evaluate, "dataset", "run_seed", gpus=1, loads=True)
 AUTOATTACK = asked("autoattack", DW, dw.autoattack, "dataset", "run_seed", gpus=1, loads=True)
 KEPT = temp if DW.transfer.keep_models == "table" else str

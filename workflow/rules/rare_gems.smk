@@ -15,14 +15,27 @@ RG_LOG, RG_BENCHMARK = f"{OF_BRANCH}/logs", f"{OF_BRANCH}/benchmarks"
 CELL = ("experiment", "branch", "target", "seed")
 INIT = asked("gem_init", RG, rg.init, "experiment", "init", "seed")
 GEM_IMPORT = asked("gem_import", RG, rg.imported, "experiment", "branch", stage="import_weights")
-GEM_SEARCH = asked("gem_search", RG, rg.search, "experiment", "branch", "target", "kind", "seed", gpus=CONFIG.gpus, loads=True)
+GEM_SEARCH = asked(
+    "gem_search", RG, rg.search, "experiment", "branch", "target", "kind", "seed", gpus=CONFIG.gpus, loads=True
+)
 GEM_TICKET = asked("gem_ticket", RG, rg.draw, "target")
 GEM_PRUNE = asked("prune", RG, rg.prune, *CELL)
 GEM_SCORE = asked("score", RG, rg.prune, *CELL, stage="prune", gpus=1, loads=True)
-FINETUNE = asked("gem_finetune", RG, rg.finetune, "experiment", "branch", "seed", stage="train", gpus=CONFIG.gpus, loads=True)
+FINETUNE = asked(
+    "gem_finetune", RG, rg.finetune, "experiment", "branch", "seed", stage="train", gpus=CONFIG.gpus, loads=True
+)
 SANITY = asked("gem_sanity", RG, rg.sanity, *CELL, gpus=1, loads=True)
 IMP_ROUND = asked(
-    "weight_training", RG, rg.imp_train, "experiment", "branch", "round", "seed", stage="train", gpus=CONFIG.gpus, loads=True
+    "weight_training",
+    RG,
+    rg.imp_train,
+    "experiment",
+    "branch",
+    "round",
+    "seed",
+    stage="train",
+    gpus=CONFIG.gpus,
+    loads=True,
 )
 
 

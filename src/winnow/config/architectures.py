@@ -1,4 +1,6 @@
-"""Names of architectures, known without importing torch: configurations are checked where only the workflow is installed."""
+"""Names of architectures, known without importing torch: configurations are checked where only the workflow is
+installed.
+"""
 
 from __future__ import annotations
 

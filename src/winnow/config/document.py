@@ -24,13 +24,15 @@ HEADER = """# Configuration reference
 
 Written from the configuration classes by `make docs`; do not edit.
 
-`snakemake ... --configfile FILE` runs what FILE sets. `config/config.yaml`, the embedded default, is used only when FILE sets no
-pipeline's section. A section stands alone, or `base: FILE` at the top lays a file over another one (a path, or one that winnow ships:
-`config`, `paper/double_win`, `examples/cifar10`, ...): mappings are merged key by key, lists are replaced, and `data`, `model`,
-`train`, `attack` and `evaluation` replace as wholes. `make config CONFIG=FILE` prints what results, each key with its origin.
+`snakemake ... --configfile FILE` runs what FILE sets. `config/config.yaml`, the embedded default, is used only when
+FILE sets no pipeline's section. A section stands alone, or `base: FILE` at the top lays a file over another one (a path,
+or one that winnow ships: `config`, `paper/double_win`, `examples/cifar10`, ...): mappings are merged key by key, lists
+are replaced, and `data`, `model`, `train`, `attack` and `evaluation` replace as wholes. `make config CONFIG=FILE` prints
+what results, each key with its origin.
 
-Unknown keys, wrong types and impossible values end the run before any job starts, in one line with the key, its file and line, and
-the mend. Numbers may be written `1e-4` or `8/255`. `make docs` writes `build/config.schema.json` for completion and checks in an editor.
+Unknown keys, wrong types and impossible values end the run before any job starts, in one line with the key, its file and
+line, and the mend. Numbers may be written `1e-4` or `8/255`. `make docs` writes `build/config.schema.json` for completion
+and checks in an editor.
 """
 
 

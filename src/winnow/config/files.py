@@ -1,8 +1,10 @@
-"""Configuration files: read with the place of every key, laid over one another, and shown with where each value comes from.
+"""Configuration files: read with the place of every key, laid over one another, and shown with where each value comes
+from.
 
-A file stands alone: nothing of the embedded default is in it. `base: FILE` at its top lays it over another file (a path, or one
-that winnow ships: `config`, `paper/double_win`, `examples/cifar10`). Mappings are then merged key by key, lists are replaced, and
-`data`, `model`, `train`, `attack` and `evaluation` replace as wholes, so that no setting of one task stays in another.
+A file stands alone: nothing of the embedded default is in it. `base: FILE` at its top lays it over another file (a
+path, or one that winnow ships: `config`, `paper/double_win`, `examples/cifar10`). Mappings are then merged key by key,
+lists are replaced, and `data`, `model`, `train`, `attack` and `evaluation` replace as wholes, so that no setting of one
+task stays in another.
 """
 
 from __future__ import annotations
@@ -71,7 +73,9 @@ class Document:
 
 
 def read(path: Path) -> Document:
-    """One YAML file with its marks; WinnowError with the line for what is no mapping, too large, too deep or said twice."""
+    """One YAML file with its marks; WinnowError with the line for what is no mapping, too large, too deep or said
+    twice.
+    """
     import yaml
 
     try:
@@ -84,7 +88,9 @@ def read(path: Path) -> Document:
         node = yaml.compose(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise WinnowError(f"{path}:{mark.line + 1 if mark else '?'}: not YAML ({error.problem or error.context})") from None
+        raise WinnowError(
+            f"{path}:{mark.line + 1 if mark else '?'}: not YAML ({error.problem or error.context})"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise WinnowError(f"{path}: not a YAML text in UTF-8 ({error})") from None
     except OSError as error:
@@ -99,7 +105,9 @@ def read(path: Path) -> Document:
 
 
 def _refuse_depth(events: Iterable[Any], path: Path) -> None:
-    """WinnowError for a text that is nested too deeply, before its nodes are composed: libyaml's stack would overflow."""
+    """WinnowError for a text that is nested too deeply, before its nodes are composed: libyaml's stack would
+    overflow.
+    """
     import yaml
 
     depth = 0
@@ -219,7 +227,9 @@ def _show(value: Any, document: Document, path: tuple[int | str, ...], lines: li
     indent = "  " * len(path)
     for name, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
         here, lead = (*path, name), f"{indent}- " if isinstance(name, int) else f"{indent}{name}: "
-        nested = isinstance(inner, Mapping | list) and inner and any(isinstance(v, Mapping | list) for v in _items(inner))
+        nested = (
+            isinstance(inner, Mapping | list) and inner and any(isinstance(v, Mapping | list) for v in _items(inner))
+        )
         if (isinstance(inner, Mapping) and inner) or nested:
             lines.append((lead.rstrip(), ""))
             _show(inner, document, here, lines)

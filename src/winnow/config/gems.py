@@ -34,7 +34,8 @@ class WeightInit(Part):
     init: InitName = key("distribution of the weights", "signed_constant")
     scale_fan: bool = key("multiply the fans by target_sparsity / 100", False)
     target_sparsity: float = key(
-        "read when scale_fan is set: percentage of the weights that shall REMAIN (released files: 100 (1 - prune_rate))",
+        "read when scale_fan is set: percentage of the weights that shall REMAIN (released files: 100 (1 - "
+        "prune_rate))",
         100.0,
         gt=0,
     )
@@ -50,10 +51,13 @@ class SearchOptions(Part):
     round: Literal["naive", "prob"] = key(
         "hc forward mask: score above quantize_threshold, or drawn with it as probability", "naive"
     )
-    hc_quantized: bool = key("hc: round the scores in the forward pass; false multiplies the weights by the scores", True)
+    hc_quantized: bool = key(
+        "hc: round the scores in the forward pass; false multiplies the weights by the scores", True
+    )
     quantize_threshold: float = key("scores above it are rounded to 1", 0.5, ge=0, lt=1)
     score_init: ScoreInitName | None = key(
-        "distribution of the start scores; null: unif, and for edge-popup in all forms kaiming_uniform (a = sqrt 5)", None
+        "distribution of the start scores; null: unif, and for edge-popup in all forms kaiming_uniform (a = sqrt 5)",
+        None,
     )
     regularization: Regularizer | None = key("term of the scores in the loss; null: none", "L2")
     lmbda: float = key("factor of the regularisation", 1e-4, ge=0)
@@ -66,7 +70,9 @@ class SearchOptions(Part):
 class Search(SearchOptions):
     """A search for a gem."""
 
-    algo: Algo = key("hc_iter: Gem-Miner; hc: without hard prunes; ep: edge-popup; global_ep, global_ep_iter: its global forms")
+    algo: Algo = key(
+        "hc_iter: Gem-Miner; hc: without hard prunes; ep: edge-popup; global_ep, global_ep_iter: its global forms"
+    )
     target_sparsity: float = key("percentage of the weights that shall REMAIN", gt=0, lt=100)
     invert: bool = key("sanity check: the largest scores are removed", False)
 

@@ -34,8 +34,10 @@ class ExportTicket(Part):
     """A ticket in a released layout (stage export_ticket)."""
 
     layout: Literal["double_win", "gem_miner", "imp_mask", "imp_model", "robust_bert"] = key(
-        "double_win: .pth.tar with weight_mask and weight_orig; gem_miner: weight, flag and scores; imp_mask, imp_model: the "
-        "round_<k>_mask.npy and round_<k>_model.pth of the rare-gems IMP program; robust_bert: pytorch_model.bin with scores of "
+        "double_win: .pth.tar with weight_mask and weight_orig; gem_miner: weight, flag and scores; imp_mask, "
+        "imp_model: the "
+        "round_<k>_mask.npy and round_<k>_model.pth of the rare-gems IMP program; robust_bert: pytorch_model.bin with "
+        "scores of "
         "20 and -20", "double_win",
     )  # fmt: skip
 
@@ -47,12 +49,15 @@ class ImportTicket(Part):
         "for files with scores: keep this percentage, as the program that wrote them would", None, gt=0, le=100
     )
     rule: Literal["auto", "flags", "flags_and_scores", "ep", "global_ep", "weights"] = key(
-        "masks of a Gem-Miner checkpoint: flags (what was not hard-pruned), flags_and_scores (of that, what rounds to 1), ep or "
-        "global_ep (the remaining_percent largest scores), weights (what is not zero: IMP rounds); auto: flags_and_scores, or "
+        "masks of a Gem-Miner checkpoint: flags (what was not hard-pruned), flags_and_scores (of that, what rounds to "
+        "1), ep or "
+        "global_ep (the remaining_percent largest scores), weights (what is not zero: IMP rounds); auto: "
+        "flags_and_scores, or "
         "weights where all flags are 1 and weights are zero", "auto",
     )  # fmt: skip
     head: Literal["auto", "keep", "drop"] = key(
-        "masks of the classification head, which a transfer replaces; auto: kept in the rare-gems layouts, which prune it, else "
+        "masks of the classification head, which a transfer replaces; auto: kept in the rare-gems layouts, which prune "
+        "it, else "
         "dropped", "auto",
     )  # fmt: skip
 
@@ -70,7 +75,9 @@ class Speed(Part):
     def check(self) -> None:
         """Images or texts."""
         if (self.image_size is None) == (self.length is None):
-            raise ValueError("image_size, length: give one of them (images of image_size pixels, or texts of length tokens)")
+            raise ValueError(
+                "image_size, length: give one of them (images of image_size pixels, or texts of length tokens)"
+            )
         if not self.batches or not self.threads:
             raise ValueError("batches, threads: at least one each")
 
@@ -90,11 +97,13 @@ class CompareTickets(Part):
     seed: int = key("images that batch statistics are taken from, their augmentation; draws", 0, ge=0)
     points: int = key("networks on the path, both ends included", 11, ge=3)
     interpolation: Literal["linear", "sampled"] = key(
-        "linear: the weights' weighted mean; sampled: each weight is that of the second network with the probability of its "
+        "linear: the weights' weighted mean; sampled: each weight is that of the second network with the probability "
+        "of its "
         "position (prob in the rare-gems code)", "linear",
     )  # fmt: skip
     flipped_percent: list[Positive] = key(
-        "sharpness: percentages of the mask's entries that are flipped at random (rare-gems code: up to 20); none: not measured",
+        "sharpness: percentages of the mask's entries that are flipped at random (rare-gems code: up to 20); none: not "
+        "measured",
         factory=lambda: [1.0, 5.0, 20.0],
     )  # fmt: skip
     draws: int = key("draws of a sampled path and of flipped masks", 5, ge=1)
@@ -102,4 +111,6 @@ class CompareTickets(Part):
     def check(self) -> None:
         """Percentages of a mask."""
         if any(p > 100 for p in self.flipped_percent):
-            raise ValueError(f"flipped_percent: {max(self.flipped_percent):g} is more than all of the mask; at most 100")
+            raise ValueError(
+                f"flipped_percent: {max(self.flipped_percent):g} is more than all of the mask; at most 100"
+            )

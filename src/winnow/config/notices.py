@@ -15,11 +15,15 @@ def notices(root: Any) -> Iterator[str]:
     double_win, gems, texts = root.double_win, root.rare_gems, root.robust_bert
     if double_win is not None and len(double_win.seeds) == 1 and double_win.tolerance is None:
         yield (
-            "double_win.tolerance: null compares with the spread of the dense runs, and there is 1 seed: the columns *_match and "
+            "double_win.tolerance: null compares with the spread of the dense runs, and there is 1 seed: the columns "
+            "*_match and "
             "double_win will be empty; give several seeds, or a tolerance in percentage points"
         )
     elif double_win is not None and len(double_win.seeds) == 1:
-        yield "double_win.seeds: 1 seed: double_win and *_match compare single runs, without a standard error; give several seeds"
+        yield (
+            "double_win.seeds: 1 seed: double_win and *_match compare single runs, without a standard error; "
+            "give several seeds"
+        )
     if (
         gems is not None
         and len(gems.seeds) == 1
@@ -33,7 +37,8 @@ def notices(root: Any) -> Iterator[str]:
 
 
 def few_pruned(model: Any) -> str | None:
-    """A line when the chosen layers hold under a fifth of the network; known networks of convolutions are not built for it.
+    """A line when the chosen layers hold under a fifth of the network; known networks of convolutions are not built for
+    it.
 
     None too where torch is not installed: the jobs warn as well.
     """

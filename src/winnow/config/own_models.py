@@ -1,4 +1,5 @@
-"""Architectures from outside winnow, known without importing torch: a class in a file, timm's and Hugging Face's classifiers.
+"""Architectures from outside winnow, known without importing torch: a class in a file, timm's and Hugging Face's
+classifiers.
 
     python:nets/small.py:SmallNet    a class or function of a file that takes the number of classes
     timm:vit_tiny_patch16_224        by timm's name
@@ -33,7 +34,9 @@ def is_own(arch: str) -> bool:
 
 
 def unknown(arch: str) -> str | None:
-    """Why this cannot be built, in one line that says how to mend it; None when it can, as far as can be told without building."""
+    """Why this cannot be built, in one line that says how to mend it; None when it can, as far as can be told without
+    building.
+    """
     kind, _, name = arch.partition(":")
     try:
         if kind == "python":
@@ -53,7 +56,8 @@ def python_parts(arch: str) -> tuple[Path, str]:
 
 
 def code_of(arch: str) -> str | None:
-    """16 hex digits over the code of a `python:` class or the config.json of an `hf:` folder; None where there is none at hand.
+    """16 hex digits over the code of a `python:` class or the config.json of an `hf:` folder; None where there is none
+    at hand.
 
     Of a class count its file and the modules beside it that it imports, without comments and docstrings.
     """
@@ -69,7 +73,9 @@ def code_of(arch: str) -> str | None:
 
 
 def modules(file: Path) -> dict[str, Path]:
-    """The files that count for a class in `file`, by name relative to its root: itself, and what it imports from beside it."""
+    """The files that count for a class in `file`, by name relative to its root: itself, and what it imports from beside
+    it.
+    """
     root, found, waiting = root_of(file), {}, [file.resolve()]
     while waiting:
         path = waiting.pop()
@@ -157,13 +163,18 @@ def _not_in_timm(name: str) -> str | None:
 
 @cache
 def transformers_types() -> frozenset[str]:
-    """Values of `model_type` that have an image classifier in transformers, read from its sources; empty without transformers."""
+    """Values of `model_type` that have an image classifier in transformers, read from its sources; empty without
+    transformers.
+    """
     spec = importlib.util.find_spec("transformers")
     if spec is None or spec.origin is None:
         return frozenset()
     tree = ast.parse(Path(spec.origin).parent.joinpath("models/auto/modeling_auto.py").read_text(encoding="utf-8"))
     for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES":
+        if (
+            isinstance(node, ast.Assign)
+            and ast.unparse(node.targets[0]) == "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES"
+        ):
             pairs = next((n for n in ast.walk(node.value) if isinstance(n, ast.List)), ast.List([]))
             return frozenset(str(ast.literal_eval(p.elts[0])) for p in pairs.elts if isinstance(p, ast.Tuple))
     return frozenset()

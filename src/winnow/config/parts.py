@@ -33,14 +33,18 @@ class Compute(Part):
 
     threads: int = key("CPU threads of torch; part of what fixes the bytes", 1, ge=1)
     precision: Literal["float32", "tf32", "bf16"] = key(
-        "bf16: autocast to bfloat16 in forward and backward passes; tf32: matrix products of a GPU with 10-bit mantissas",
+        "bf16: autocast to bfloat16 in forward and backward passes; tf32: matrix products of a GPU with 10-bit "
+        "mantissas",
         "float32",
     )
     compile: bool = key(
-        "compile the model with torch.compile, in the stages that train; scores, searches and evaluations run as they are",
+        "compile the model with torch.compile, in the stages that train; scores, searches and evaluations run as they "
+        "are",
         False,
     )
-    sync_batchnorm: bool = key("batch statistics over the batches of all GPUs together (papers: of each by itself)", False)
+    sync_batchnorm: bool = key(
+        "batch statistics over the batches of all GPUs together (papers: of each by itself)", False
+    )
     deterministic: bool = key("refuse nondeterministic kernels (same bytes from run to run, on a GPU too)", True)
 
 
@@ -56,8 +60,10 @@ class Train(Part):
     epochs: int = key("passes over the training split", ge=0)
     batch_size: int = key("global batch size, whatever the number of GPUs", ge=1)
     micro_batch: int | None = key(
-        "examples that pass through the network at once on each GPU, for batches that do not fit into its memory: the gradient is the "
-        "mean over the whole batch all the same, but batch normalisation sees, and averages, the micro-batches; null: no limit",
+        "examples that pass through the network at once on each GPU, for batches that do not fit into its memory: the "
+        "gradient is the "
+        "mean over the whole batch all the same, but batch normalisation sees, and averages, the micro-batches; null: "
+        "no limit",
         None, ge=2,
     )  # fmt: skip
     optimizer: Literal["sgd", "adam", "adamw"] = key("optimiser", "sgd")
@@ -84,7 +90,8 @@ class Attack(Part):
     random_start: bool = key("start at a uniform point of the ball", True)
     restarts: int = key("independent starts; an example counts as robust when it withstands all", 1, ge=1)
     batch_statistics: bool = key(
-        "in training, attack the network as it trains: statistics of the batch, and running statistics that every step of the "
+        "in training, attack the network as it trains: statistics of the batch, and running statistics that every step "
+        "of the "
         "attack moves (Double-win's code); false: the network in evaluation mode, as it is measured", False,
     )  # fmt: skip
     backend: Literal["winnow", "advertorch"] = key("winnow's batched PGD, or advertorch as the reference", "winnow")
@@ -92,13 +99,17 @@ class Attack(Part):
     def check(self) -> None:
         """Keys that go together."""
         if self.norm == "linf" and self.eps > 1:
-            raise ValueError(f"eps {self.eps:g} exceeds 1, the whole pixel range; attacks are in [0,1] (8/255 = 0.0314)")
+            raise ValueError(
+                f"eps {self.eps:g} exceeds 1, the whole pixel range; attacks are in [0,1] (8/255 = 0.0314)"
+            )
 
 
 class Data(Part):
     """One image classification task."""
 
-    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "npz", "packed"] = key("which loader")
+    dataset: Literal["digits", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "npz", "packed"] = key(
+        "which loader"
+    )
     path: FilePath | None = key("imagefolder, packed, npz: folder or file below data_root", None)
     classes: list[Count] | None = key("keep these labels only, renumbered 0.. in this order", None)
     image_size: int | None = key("side of the square images that the model sees; null: as stored", None, ge=4)
@@ -129,19 +140,24 @@ class Model(Part):
     """A classifier with the input normalisation inside."""
 
     arch: str = key(
-        "resnet8/14/20/32/44/56, vgg16_cifar, mobilenet_v2_cifar, wideresnet-28-2, conv4 (CIFAR); a released rare-gems network: "
-        "Conv4, cResNet18, MobileNetV2, ResNet50, ResNet101, resnet32_double, TinyResNet18, tinyvgg16, WideResNet28; or a "
-        "torchvision classifier. One of your own: python:path/file.py:Class (called with num_classes), timm:NAME, hf:FOLDER or hf:OWNER/NAME"
+        "resnet8/14/20/32/44/56, vgg16_cifar, mobilenet_v2_cifar, wideresnet-28-2, conv4 (CIFAR); a released rare-gems "
+        "network: "
+        "Conv4, cResNet18, MobileNetV2, ResNet50, ResNet101, resnet32_double, TinyResNet18, tinyvgg16, WideResNet28; "
+        "or a "
+        "torchvision classifier. One of your own: python:path/file.py:Class (called with num_classes), timm:NAME, "
+        "hf:FOLDER or hf:OWNER/NAME"
     )
     options: dict[str, Option] = key(
-        "keyword arguments of a torchvision classifier or one of your own ({image_size: 64}); hf: keys of its configuration",
+        "keyword arguments of a torchvision classifier or one of your own ({image_size: 64}); hf: keys of its "
+        "configuration",
         factory=dict,
     )
     layers: PrunedLayers = key(
         "what double_win's tickets may remove (rare_gems: every convolution and linear layer)", factory=PrunedLayers
     )
     code: str | None = key(
-        "stamp of the code of python:, or of the config.json of an hf: folder; read from there, so that an edit counts", None
+        "stamp of the code of python:, or of the config.json of an hf: folder; read from there, so that an edit counts",
+        None,
     )
     width: int | None = key("channels of the first stage of a CIFAR ResNet (16) or Conv4 (64)", None, ge=1)
     mean: list[float] = key("per-channel mean of the normalisation", factory=lambda: [0.5, 0.5, 0.5])
@@ -173,7 +189,9 @@ class Model(Part):
         if own and (self.width is not None or not self.imagenet_stem):
             raise ValueError(f"{'imagenet_stem' if self.width is None else 'width'}: {self.arch} has none; use options")
         if self.options and not own and architectures.is_winnows(self.arch):
-            raise ValueError(f"options: {self.arch} takes none; they are for torchvision's classifiers, python:, timm: and hf:")
+            raise ValueError(
+                f"options: {self.arch} takes none; they are for torchvision's classifiers, python:, timm: and hf:"
+            )
 
 
 def check_names(kind: str, names: list[str]) -> None:

@@ -22,7 +22,9 @@ def entry(name: str) -> Method:
 
 
 def settings(name: str, seed: int, images: int | None, **task: Any) -> dict[str, Any]:
-    """The keys of `Prune` that a method reads: its seed where it draws, the task and its examples where it looks at them."""
+    """The keys of `Prune` that a method reads: its seed where it draws, the task and its examples where it looks at
+    them.
+    """
     method = entry(name)
     looks = method.takes == "model"
     found: dict[str, Any] = {"seed": seed} if method.draws or (looks and method.examples) else {}
@@ -67,7 +69,9 @@ def loader_of(config: Prune) -> str | None:
 
 
 def modules_of(config: Prune) -> list[str]:
-    """What a job imports by name, beyond what the stage itself imports: a cut by magnitude does not depend on training code."""
+    """What a job imports by name, beyond what the stage itself imports: a cut by magnitude does not depend on training
+    code.
+    """
     return [f"winnow.prune.{module_of(config)}", *([loader] if (loader := loader_of(config)) else [])]
 
 
@@ -78,14 +82,17 @@ class ImpSchedule(Part):
     prune_percent: float = key("percentage of the remaining weights removed each round", 20.0, gt=0, lt=100)
     remaining_percents: list[Percent] | None = key("percentage that remains after each round, instead of both", None)
     rewind: Literal["dense", "cold", "warm", "renda"] = key(
-        "what a round trains from. dense: the weights that round 1 pruned; cold: those at initialisation; warm: those of "
+        "what a round trains from. dense: the weights that round 1 pruned; cold: those at initialisation; warm: those "
+        "of "
         "rewind_iteration; renda: what the last round trained, only the learning rate starts over"
     )
     rewind_iteration: int = key("optimisation step that warm rewinds to", 1000, ge=0)
     ranked: Literal["last", "best"] = key("rank the weights of the last epoch, or of the best held-out accuracy")
 
     def remaining(self, number: int) -> float:
-        """Percentage that remains after round `number`, from 1. ValueError for a round that remaining_percents does not have."""
+        """Percentage that remains after round `number`, from 1. ValueError for a round that remaining_percents does not
+        have.
+        """
         if self.remaining_percents is None:
             return 100.0 * (1.0 - self.prune_percent / 100.0) ** number
         if number > len(self.remaining_percents):

@@ -1,4 +1,6 @@
-"""What no job could do, told before any job starts: data and weights that are at hand and do not fit, names that nobody knows."""
+"""What no job could do, told before any job starts: data and weights that are at hand and do not fit, names that nobody
+knows.
+"""
 
 from __future__ import annotations
 
@@ -99,13 +101,18 @@ def _data(data: Data, root: Any) -> Iterator[tuple[tuple[str, ...], str]]:
             return
     known = _classes(data.having(classes=None), root)
     if data.classes and known is not None and max(data.classes) >= known:
-        yield ("classes",), f"{max(data.classes)} is no label: {data.path or data.dataset} has the labels 0 to {known - 1}"
+        yield (
+            ("classes",),
+            f"{max(data.classes)} is no label: {data.path or data.dataset} has the labels 0 to {known - 1}",
+        )
     wanted = data.val_images + (data.train_images or 1)
     images = IMAGES.get(data.dataset)
     if data.dataset == "imagefolder" and root.check_data:
         images = sum(1 for _ in islice(_files(folder / "train"), wanted))  # no further: sets are large
     if images is not None and data.classes is None and wanted > images:
-        asked = f"val_images {data.val_images}" + (f" and train_images {data.train_images}" if data.train_images else "")
+        asked = f"val_images {data.val_images}" + (
+            f" and train_images {data.train_images}" if data.train_images else ""
+        )
         where = data.path or data.dataset
         yield (("val_images",), f"{asked} are more than the {images} training images of {where} allow; lower it")
 

@@ -23,7 +23,8 @@ class Root(Part):
     check_data: bool = key("refuse a run whose local data is not there; false: plan it all the same", True)
     device: str = key("auto, cpu, cuda or cuda:N", "auto")
     gpus: int = key(
-        "GPUs of a training job on a cluster, all of one node; they share its batches, and sum in another order than one: another number "
+        "GPUs of a training job on a cluster, all of one node; they share its batches, and sum in another order than "
+        "one: another number "
         "is another result, and a job with more asks for as many times the memory and cores", 1, ge=1,
     )  # fmt: skip
     gpu_model: str | None = key("kind of GPU to ask a cluster for, as it spells them (a100); null: any", None)
@@ -31,12 +32,14 @@ class Root(Part):
     scratch: FilePath = key("folder for checkpoints; on a cluster, one that all nodes see", ".winnow/scratch")
     store: FilePath | None = key("folder of finished artifacts that several working folders share; null: none", None)
     container: str | None = key(
-        "image in which jobs run under --sdm apptainer, besides the environments of --sdm conda: a .sif file or docker://... "
+        "image in which jobs run under --sdm apptainer, besides the environments of --sdm conda: a .sif file or "
+        "docker://... "
         "(requirements/Dockerfile builds one); null: none", None,
     )  # fmt: skip
     checkpoint_seconds: float = key("time between checkpoints, in seconds", 60.0, gt=0)
     silent_minutes: float | None = key(
-        "a stage that has finished no step, batch or example for so many minutes saves its state and ends, to be tried again; above the "
+        "a stage that has finished no step, batch or example for so many minutes saves its state and ends, to be tried "
+        "again; above the "
         "time of the longest batch (AutoAttack's); null: it may hang until the job's time is over", None, gt=0,
     )  # fmt: skip
     tensorboard: FilePath | None = key("folder for TensorBoard's event files of every training; null: none", None)
@@ -91,4 +94,6 @@ def run_arguments(root: Root) -> str:
     if root.silent_minutes is not None:
         values["--silent-minutes"] = f"{root.silent_minutes:g}"
     values |= {f"--{name}": path for name in ("store", "tensorboard") if (path := getattr(root, name)) is not None}
-    return " ".join([f"{k} {shlex.quote(str(v))}" for k, v in values.items()] + (["--download"] if root.download else []))
+    return " ".join(
+        [f"{k} {shlex.quote(str(v))}" for k, v in values.items()] + (["--download"] if root.download else [])
+    )

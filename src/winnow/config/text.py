@@ -19,21 +19,28 @@ class TextData(Part):
     test_path: FilePath | None = key("file: table with the examples to report on", None)
     text_column: str = key("file: column with the (first) text", "sentence")
     pair_column: str | None = key("file: column with the second text of a pair", None)
-    label_column: str = key("file: column with the label, 0, 1, ... or class names; one numbering for both tables", "label")
+    label_column: str = key(
+        "file: column with the label, 0, 1, ... or class names; one numbering for both tables", "label"
+    )
     quoting: Literal["none", "minimal"] | None = key(
-        "file: minimal: cells of .tsv and .csv may be in double quotes; none: quotes are text; null: none for .tsv, as GLUE's, "
+        "file: minimal: cells of .tsv and .csv may be in double quotes; none: quotes are text; null: none for .tsv, as "
+        "GLUE's, "
         "minimal for .csv",
         None,
     )
     fixed_text: Literal["none", "first", "second"] | None = key(
-        "text of a pair that attacks leave alone; null: the premise where the task is natural language inference (glue: mnli, qnli, "
+        "text of a pair that attacks leave alone; null: the premise where the task is natural language inference "
+        "(glue: mnli, qnli, "
         "rte, wnli; columns named premise and hypothesis), otherwise none",
         None,
     )
     classes: int = key("number of classes", 2, ge=2)
-    max_length: int = key("tokens of a text or pair, special tokens included; the same in training and under attack", 128, ge=4)
+    max_length: int = key(
+        "tokens of a text or pair, special tokens included; the same in training and under attack", 128, ge=4
+    )
     val_fraction: float = key(
-        "part of the training split held out for the accuracy curves (stratified); 0: train on all, curves on the test split (nothing "
+        "part of the training split held out for the accuracy curves (stratified); 0: train on all, curves on the test "
+        "split (nothing "
         "is selected by them)", 0.1, ge=0, lt=1,
     )  # fmt: skip
     train_examples: int | None = key("use only this many training examples (stratified); null: all", None, ge=1)
@@ -60,7 +67,9 @@ class LanguageModel(Part):
     def check(self) -> None:
         """Its mean is over masked words, which micro-batches share out unevenly."""
         if self.train.micro_batch is not None:
-            raise ValueError("train.micro_batch: masked words are averaged over the whole batch; lower batch_size instead")
+            raise ValueError(
+                "train.micro_batch: masked words are averaged over the whole batch; lower batch_size instead"
+            )
 
 
 class TextModel(Part):
@@ -68,10 +77,13 @@ class TextModel(Part):
 
     source: Literal["tiny", "pretrained"] = key("tiny: built from the keys below; pretrained: folder or hub name")
     path: FilePath | None = key(
-        "pretrained: a folder (absolute, or below data_root), or a hub name such as bert-base-uncased, or name@revision", None
+        "pretrained: a folder (absolute, or below data_root), or a hub name such as bert-base-uncased, or "
+        "name@revision",
+        None,
     )
     prefix: str | None = key(
-        "pretrained: what stands before the encoder's names in the weights, when a wrapper saved them (`module.bert.`); null: nothing",
+        "pretrained: what stands before the encoder's names in the weights, when a wrapper saved them "
+        "(`module.bert.`); null: nothing",
         None,
     )
     layers: int = key("tiny: encoder layers", 2, ge=1)
@@ -105,7 +117,9 @@ class FreeLB(Part):
 class HardConcrete(Part):
     """The mask distribution (robust tickets, section 3.1; Louizos et al. 2018)."""
 
-    granularity: Literal["weight", "row", "matrix"] = key("one score per weight, per output neuron or per matrix", "weight")
+    granularity: Literal["weight", "row", "matrix"] = key(
+        "one score per weight, per output neuron or per matrix", "weight"
+    )
     low: float = key("lower end of the stretched interval", -0.1, lt=0)
     high: float = key("upper end of the stretched interval", 1.1, gt=1)
     beta: float = key("temperature", 2 / 3, gt=0)
@@ -123,15 +137,23 @@ class TextAttack(Part):
         "where replacement words come from; none: character edits only"
     )
     max_candidates: int = key("replacement words tried per position", 50, ge=1)
-    min_word_cosine: float | None = key("counter_fitted: smallest cosine similarity of word and replacement", None, ge=-1, le=1)
+    min_word_cosine: float | None = key(
+        "counter_fitted: smallest cosine similarity of word and replacement", None, ge=-1, le=1
+    )
     encoder: Literal["none", "huggingface", "use"] = key("sentence encoder of the similarity bound", "none")
     min_similarity: float = key("smallest similarity of the changed sentence", 0.0, ge=-1, le=1)
     metric: Literal["cosine", "angular"] = key("similarity measure", "cosine")
-    window: int | None = key("words around the change that are compared; shorter texts pass; null: whole text", None, ge=2)
-    same_part_of_speech: bool = key("replacements keep the part of speech (NLTK tagger; nouns and verbs may swap)", False)
+    window: int | None = key(
+        "words around the change that are compared; shorter texts pass; null: whole text", None, ge=2
+    )
+    same_part_of_speech: bool = key(
+        "replacements keep the part of speech (NLTK tagger; nouns and verbs may swap)", False
+    )
     max_modified_fraction: float | None = key("largest fraction of the words changed", None, gt=0, le=1)
     max_edit_distance: int | None = key("largest Levenshtein distance to the original text", None, ge=1)
-    skip_short_texts: bool = key("texts shorter than window pass the similarity bound; false: they are compared whole", True)
+    skip_short_texts: bool = key(
+        "texts shorter than window pass the similarity bound; false: they are compared whole", True
+    )
     stopwords: Literal["builtin", "nltk", "recipe"] = key(
         "words never changed: winnow's list, NLTK's, or that of TextAttack's TextFooler recipe", "builtin"
     )

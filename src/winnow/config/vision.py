@@ -23,7 +23,8 @@ class ChosenAutoAttack(AutoAttack):
     """AutoAttack, and which tickets' networks it attacks: it costs more than all other measurements together."""
 
     tickets: list[str] | None = key(
-        "tickets whose adversarial transfers are attacked, by kind and round as in file names without the regime: dense, imp-10, or a "
+        "tickets whose adversarial transfers are attacked, by kind and round as in file names without the regime: "
+        "dense, imp-10, or a "
         "kind alone for all its rounds (imp, omp, a further ticket's name); null: all", None,
     )  # fmt: skip
 
@@ -32,7 +33,9 @@ class Evaluation(Part):
     """What is measured on the test split of a downstream task."""
 
     attack: Attack = key("PGD for robust accuracy (RA)")
-    l2_attack: Attack | None = key("an unseen attack: PGD in l2 on the adversarially trained models; null: not run", None)
+    l2_attack: Attack | None = key(
+        "an unseen attack: PGD in l2 on the adversarially trained models; null: not run", None
+    )
     corruptions: FilePath | None = key("CIFAR-10-C folder below data_root for corruption accuracy; null: not run", None)
     batch_size: int = key("images per evaluation batch", 256, ge=1)
 
@@ -59,7 +62,8 @@ class WeightsSource(Part):
         "Hugging Face hub id and file, as owner/name:file.safetensors, or owner/name@revision:file.safetensors", None
     )
     entry: str | None = key(
-        "key of the file under which the state dict lies (Double-win's IMP files: init, the weights before pruning); null: the "
+        "key of the file under which the state dict lies (Double-win's IMP files: init, the weights before pruning); "
+        "null: the "
         "usual ones", None,
     )  # fmt: skip
     sha256: str | None = key("expected sha256 of the file; a mismatch is an error", None)

@@ -1,7 +1,8 @@
 """What a ticket is worth: its accuracy with the weights it was found for, and after training them under its mask.
 
-Normalisation statistics before training are those of the training images under the mask: no weight moves for them, and the
-same is done for gems, random tickets and sanity checks. Selection is on the held-out split; both figures are of the test split.
+Normalisation statistics before training are those of the training images under the mask: no weight moves for them, and
+the same is done for gems, random tickets and sanity checks. Selection is on the held-out split; both figures are of the
+test split.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Task:
         model, spec = models.load_pretrained(weights)
         if spec["num_classes"] != self.sets.num_classes:
             raise WinnowError(
-                f"{weights}: has {spec['num_classes']} classes, the task {self.sets.num_classes}; pass it through gem_init first"
+                f"{weights}: has {spec['num_classes']} classes, the task {self.sets.num_classes}; pass it through "
+                f"gem_init first"
             )
         return place(model, self.compute, self.device), spec
 
@@ -68,7 +70,9 @@ class Task:
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, loader: Loader) -> None:
-    """Set the running statistics of batch normalisation to their mean over one pass of the training split; weights stay."""
+    """Set the running statistics of batch normalisation to their mean over one pass of the training split; weights
+    stay.
+    """
     layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     momenta = [m.momentum for m in layers]
     for layer in layers:
@@ -77,7 +81,9 @@ def recalibrate(model: nn.Module, loader: Loader) -> None:
     with eager(model), explained("set train.batch_size lower"):
         for number, (x, _) in enumerate(loader.epoch(0), 1):
             for layer in layers:
-                layer.momentum = 1.0 / number  # the cumulative mean; None would have each layer ask the device for its count
+                layer.momentum = (
+                    1.0 / number
+                )  # the cumulative mean; None would have each layer ask the device for its count
             model(x)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
@@ -88,9 +94,9 @@ def finetune(
 ) -> dict[str, Any]:
     """Train `model` under `ticket`; it ends with the weights of the last epoch, or of the best held-out accuracy.
 
-    With `measure` batch statistics are first set under the mask, and the result holds acc_before, acc_after (test accuracy of the
-    kept weights) and acc_last, and the same with `robust_` in front under an attack. The epochs are in it always.
-    Raises WinnowError when the ticket does not fit or training diverges.
+    With `measure` batch statistics are first set under the mask, and the result holds acc_before, acc_after (test
+    accuracy of the kept weights) and acc_last, and the same with `robust_` in front under an attack. The epochs are in
+    it always. Raises WinnowError when the ticket does not fit or training diverges.
     """
     if ticket is not None:
         ticket.apply(model)

@@ -1,6 +1,7 @@
 """Published initialisations of frozen weights and of scores, by their names in the papers' configurations.
 
-Weights: Ramanujan et al. (CVPR 2020) and Rare Gems; gain is that of ReLU. Scores: Rare Gems, appendix on initialisation.
+Weights: Ramanujan et al. (CVPR 2020) and Rare Gems; gain is that of ReLU. Scores: Rare Gems, appendix on
+initialisation.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def fans(shape: torch.Size | tuple[int, ...]) -> tuple[int, int]:
 
 
 def draw_weight(shape: tuple[int, ...], init: str, fan_scale: float, rng: torch.Generator) -> Tensor:
-    """A weight tensor of `shape`; `fan_scale` (the remaining fraction when scale_fan is set, else 1) multiplies the fans.
+    """A weight tensor of `shape`; `fan_scale` (the remaining fraction when scale_fan is set, else 1) multiplies the
+    fans.
 
     signed_constant: sign * gain / sqrt(fan_in); unsigned_constant: all positive; xavier_constant: sign * gain *
     sqrt(2 / (fan_in + fan_out)); standard: uniform as torch's layers; the others are He's and Glorot's.
@@ -67,9 +69,9 @@ def initialise(model: nn.Module, names: list[str], init: str, fan_scale: float, 
 def draw_scores(shape: tuple[int, ...], score_init: str, rng: torch.Generator) -> Tensor:
     """Start scores of one layer: in [0,1], or around 0 for kaiming_uniform.
 
-    unif: U[0,1); half: 0.5; bern: 0 or 1; bimodal: Beta(0.1, 0.1); skew: Beta(1, 5); kaiming_uniform: with a = sqrt(5), which is
-    U(-b, b) with b = 1 / sqrt(fan_in) (Ramanujan et al., CVPR 2020, and edge-popup in Rare Gems). Raises ValueError for another
-    name.
+    unif: U[0,1); half: 0.5; bern: 0 or 1; bimodal: Beta(0.1, 0.1); skew: Beta(1, 5); kaiming_uniform: with a = sqrt(5),
+    which is U(-b, b) with b = 1 / sqrt(fan_in) (Ramanujan et al., CVPR 2020, and edge-popup in Rare Gems). Raises
+    ValueError for another name.
     """
     uniform = torch.rand(shape, generator=rng)
     if score_init == "kaiming_uniform":

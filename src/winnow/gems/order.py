@@ -33,7 +33,8 @@ def level_masks(levels: Mapping[str, np.ndarray], level: int) -> dict[str, np.nd
 
 
 def draw(levels: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray], remaining: float) -> dict[str, np.ndarray]:
-    """Masks that keep `remaining` (a fraction) of all weights: ceil(removed) go, in the order in which the search gave them up.
+    """Masks that keep `remaining` (a fraction) of all weights: ceil(removed) go, in the order in which the search gave
+    them up.
 
     Raises WinnowError below what the search pruned down to: its survivors are not ranked by any prune.
     """
@@ -43,7 +44,8 @@ def draw(levels: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray], rem
     fixed = sum(int((v == last).sum()) for v in levels.values())
     if count < fixed:
         raise WinnowError(
-            f"cannot draw {100 * remaining:g} % from a search that stopped at {100 * fixed / total:.3f} %; search with a lower target"
+            f"cannot draw {100 * remaining:g} % from a search that stopped at {100 * fixed / total:.3f} %; search with "
+            f"a lower target"
         )
     # the level whose members are only partly kept: everything pruned later stays, everything pruned earlier goes
     alive = {k: sum(int((v >= k).sum()) for v in levels.values()) for k in range(1, last + 1)}

@@ -18,7 +18,9 @@ def prune_fraction(target_percent: float, epochs: int, iter_period: int) -> floa
     """
     prunes = prune_count(epochs, iter_period)
     if prunes < 1:
-        raise ValueError(f"a search of {epochs} epochs never prunes with iter_period {iter_period}; it takes iter_period + 1")
+        raise ValueError(
+            f"a search of {epochs} epochs never prunes with iter_period {iter_period}; it takes iter_period + 1"
+        )
     return 1.0 - (target_percent / 100.0) ** (1.0 / prunes)
 
 
@@ -42,7 +44,9 @@ def local_bottom_k(scores: Tensor, alive: Tensor, fraction: float, sizes: Sequen
 
 
 def keep_top(scores: Tensor, count: int, among: Tensor | None = None) -> Tensor:
-    """Bool mask of exactly the `count` largest of a flat tensor (within `among` if given); ties go to earlier positions."""
+    """Bool mask of exactly the `count` largest of a flat tensor (within `among` if given); ties go to earlier
+    positions.
+    """
     values = scores if among is None else scores.masked_fill(~among, float("-inf"))
     if count <= 0:
         return torch.zeros_like(values, dtype=torch.bool)
@@ -60,7 +64,8 @@ def keep_top(scores: Tensor, count: int, among: Tensor | None = None) -> Tensor:
 
 
 def above_smallest(values: Tensor, removed: float) -> tuple[Tensor, Tensor]:
-    """What global edge-popup keeps of a flat tensor: all strictly above its ceil(removed * n)-th smallest value, and that value.
+    """What global edge-popup keeps of a flat tensor: all strictly above its ceil(removed * n)-th smallest value, and
+    that value.
 
     The value stays on the device: a search asks at every step.
     `removed` is a fraction of the n values; those that tie with the threshold go too (as in the code of Rare Gems).
@@ -73,5 +78,7 @@ def above_smallest(values: Tensor, removed: float) -> tuple[Tensor, Tensor]:
 
 
 def edge_popup_count(size: int, remaining: float) -> int:
-    """Weights of `size` that edge-popup keeps at density `remaining`: the lowest int((1 - k) * size) go (Ramanujan et al., 2020)."""
+    """Weights of `size` that edge-popup keeps at density `remaining`: the lowest int((1 - k) * size) go (Ramanujan et
+    al., 2020).
+    """
     return size - int((1.0 - remaining) * size)

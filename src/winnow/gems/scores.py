@@ -1,8 +1,8 @@
 """Scores over the frozen weights of any model: a parametrization of its convolutions and linear layers, kept flat.
 
-The model keeps its own layers; their weights become views of one flat tensor that is filled with weight * mask(score) once a
-step. The gradient of the scores is the dense gradient of the weights times the weights (straight through the rounding), so
-the model runs its ordinary kernels and nothing is done per layer.
+The model keeps its own layers; their weights become views of one flat tensor that is filled with weight * mask(score)
+once a step. The gradient of the scores is the dense gradient of the weights times the weights (straight through the
+rounding), so the model runs its ordinary kernels and nothing is done per layer.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def scorable(model: nn.Module) -> list[str]:
 def hard_prunable(model: nn.Module) -> list[str]:
     """Names of the scored weights that hard prunes may remove and densities count, in the order of the model's layers.
 
-    In the released TinyResNet18, ResNet50 and ResNet101 the projections of the shortcuts have scores, but are never pruned
-    for good and count nowhere: such a model names them in `never_hard_pruned`.
+    In the released TinyResNet18, ResNet50 and ResNet101 the projections of the shortcuts have scores, but are never
+    pruned for good and count nowhere: such a model names them in `never_hard_pruned`.
     """
     exempt: frozenset[str] = getattr(model, "never_hard_pruned", frozenset())  # type: ignore[assignment]
     return [name for name in scorable(model) if name not in exempt]
@@ -42,8 +42,8 @@ class ScoredWeights:
     """Flat tensors over the scored weights of `model`, stored in the model's own memory format.
 
     `weights`: frozen values; `scores`: the parameter that a search trains; `alive`: bool, False once hard-pruned;
-    `counted`: bool, what hard prunes may remove and densities count; `effective`: what the layers compute with. All of them have
-    the dtype of the model's first scored weight. All other parameters of the model are frozen.
+    `counted`: bool, what hard prunes may remove and densities count; `effective`: what the layers compute with. All of
+    them have the dtype of the model's first scored weight. All other parameters of the model are frozen.
     Raises WinnowError when the model has no weight to score.
     """
 

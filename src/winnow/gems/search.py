@@ -1,8 +1,9 @@
 """Search for a gem: train scores over frozen weights, round them in the forward pass, prune the smallest for good.
 
-Gem-Miner (`hc_iter`; Rare Gems, NeurIPS 2022, section 4), its form without hard prunes (`hc`), and edge-popup per layer and
-globally (`ep`, `global_ep`, `global_ep_iter`; Ramanujan et al., CVPR 2020). Edge-popup removes nothing for good: its mask is taken
-anew from |score| at every forward pass, so every score has a gradient; `global_ep_iter` removes a fraction that grows.
+Gem-Miner (`hc_iter`; Rare Gems, NeurIPS 2022, section 4), its form without hard prunes (`hc`), and edge-popup per layer
+and globally (`ep`, `global_ep`, `global_ep_iter`; Ramanujan et al., CVPR 2020). Edge-popup removes nothing for good:
+its mask is taken anew from |score| at every forward pass, so every score has a gradient; `global_ep_iter` removes a
+fraction that grows.
 """
 
 from __future__ import annotations
@@ -35,14 +36,16 @@ FIXED_THRESHOLD = 0.5  # of prune_type FixThresholding, whatever the rounding th
 def start_scores(model: nn.Module, score_init: str, *seed: object) -> dict[str, Tensor]:
     """Start scores by weight name, each layer from its own generator; `score_init` as in `gems.inits.draw_scores`."""
     parameters = dict(model.named_parameters())
-    return {n: draw_scores(tuple(parameters[n].shape), score_init, generator(*seed, "scores", n)) for n in scorable(model)}
+    return {
+        n: draw_scores(tuple(parameters[n].shape), score_init, generator(*seed, "scores", n)) for n in scorable(model)
+    }
 
 
 class GemSearch:
     """The state of one search, and the hooks that the training loop calls. Lives in the checkpoint beside the model.
 
-    Weights that have scores but are not `hard_prunable` (projections of some released networks) stay in every hard prune and
-    count in no percentage; they are part of the ticket only when its last rounding takes some of them.
+    Weights that have scores but are not `hard_prunable` (projections of some released networks) stay in every hard
+    prune and count in no percentage; they are part of the ticket only when its last rounding takes some of them.
     """
 
     def __init__(self, model: nn.Module, scores: Mapping[str, Tensor], config: Search, epochs: int):
@@ -87,7 +90,9 @@ class GemSearch:
 
     @torch.no_grad()
     def fold(self, training: bool = False) -> None:
-        """Put weight * mask(score) into the layers; in training with `round: prob` the mask is drawn, else it is rounded."""
+        """Put weight * mask(score) into the layers; in training with `round: prob` the mask is drawn, else it is
+        rounded.
+        """
         scores = self.scored.scores.detach()
         if self.popup:
             self.scored.mask_weights(self.rounded())
@@ -109,7 +114,9 @@ class GemSearch:
     def step(
         self, x: Tensor, y: Tensor, compute: Compute, attack: Attack | None = None, label_smoothing: float = 0.0
     ) -> Tensor:
-        """Forward and backward of images x (B,C,H,W) in [0,1], labels y (B,); the loss without the regulariser, detached."""
+        """Forward and backward of images x (B,C,H,W) in [0,1], labels y (B,); the loss without the regulariser,
+        detached.
+        """
         x = x.contiguous(memory_format=self.scored.layout)
         self.fold(training=True)
         with autocast(compute, x.device):
@@ -125,7 +132,11 @@ class GemSearch:
             gradient = self.scored.scores.grad
             assert gradient is not None
             add_gradient(
-                self.config.regularization, self.scored.scores.detach(), self.scored.weights, self.config.lmbda, gradient
+                self.config.regularization,
+                self.scored.scores.detach(),
+                self.scored.weights,
+                self.config.lmbda,
+                gradient,
             )
 
     def after_update(self) -> None:
@@ -148,7 +159,9 @@ class GemSearch:
             sum_ = penalty(self.config.regularization, self.scored.scores.detach(), self.scored.weights)
             record["reg_loss"] = self.config.lmbda * float(sum_)
         if due and not self.hard:  # acts from the next epoch on; after the last one, in the ticket
-            prunes = min((epoch + 1) // self.config.iter_period, pruning.prune_count(self.epochs, self.config.iter_period))
+            prunes = min(
+                (epoch + 1) // self.config.iter_period, pruning.prune_count(self.epochs, self.config.iter_period)
+            )
             self.removed = 1.0 - (1.0 - self.fraction) ** prunes
         return record
 
@@ -178,7 +191,8 @@ class GemSearch:
 
     @torch.no_grad()
     def close(self) -> None:
-        """End the search: what does not round to 1 goes in a last prune, unless hard prunes alone decide (unflag_before_finetune).
+        """End the search: what does not round to 1 goes in a last prune, unless hard prunes alone decide
+        (unflag_before_finetune).
 
         Raises WinnowError when not one weight is left.
         """
@@ -261,8 +275,9 @@ def search(
 ) -> tuple[GemSearch, list[dict[str, Any]]]:
     """Search `model` (on its device); returns the final state and one record an epoch.
 
-    `scores`: start scores by weight name (default: drawn from the seed); `attack`: search for a robust gem on adversarial
-    images; `evaluate()` adds metrics of the rounded network to each epoch. The search is closed: its ticket is final.
+    `scores`: start scores by weight name (default: drawn from the seed); `attack`: search for a robust gem on
+    adversarial images; `evaluate()` adds metrics of the rounded network to each epoch. The search is closed: its ticket
+    is final.
     """
     gem = GemSearch(model, scores or start_scores(model, config.start, seed), config, train.epochs)
 

@@ -1,4 +1,6 @@
-"""Weights and masks in other people's files: reading them without running their code, and writing the released layouts."""
+"""Weights and masks in other people's files: reading them without running their code, and writing the released
+layouts.
+"""
 
 from winnow.interchange.heads import head_of
 from winnow.interchange.masks import Found, Rule, tickets_from_file

@@ -1,7 +1,7 @@
 """Tickets in other people's files: which tensors are masks, or scores, and by whose rule scores become masks.
 
-Layouts: `X_mask` (torch.nn.utils.prune; Double-win), `X.flag` with `X.scores` (Gem-Miner and the search programs of the same
-code), a mapping of 0/1 tensors (the IMP program's .npy), `X.mask.mask_scores` (Robust tickets).
+Layouts: `X_mask` (torch.nn.utils.prune; Double-win), `X.flag` with `X.scores` (Gem-Miner and the search programs of the
+same code), a mapping of 0/1 tensors (the IMP program's .npy), `X.mask.mask_scores` (Robust tickets).
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ class Found:
 def tickets_from_file(
     state: Mapping[str, Tensor], what: str, shapes: Shapes, remaining_percent: float | None = None, rule: Rule = "auto"
 ) -> Found:
-    """The ticket in a released checkpoint, under the names and in the shapes of the model (`shapes`: parameter -> shape).
+    """The ticket in a released checkpoint, under the names and in the shapes of the model (`shapes`: parameter ->
+    shape).
 
-    `remaining_percent` draws a ticket from scores that are no masks yet; `rule`: see `_gem_miner`. Raises WinnowError when
-    `state` (of the file `what`) holds no ticket, or not one that these settings decide.
+    `remaining_percent` draws a ticket from scores that are no masks yet; `rule`: see `_gem_miner`. Raises WinnowError
+    when `state` (of the file `what`) holds no ticket, or not one that these settings decide.
     """
     scores = {_SCORES.sub(".weight", k): v for k, v in state.items() if _SCORES.search(k)}
     if scores:
@@ -57,7 +58,8 @@ def tickets_from_file(
     if all(((v == 0) | (v == 1)).all() for v in state.values()) and any((v == 0).any() for v in state.values()):
         return Found(Ticket(_binary(_fitted(state, shapes), what)), "masks")
     raise WinnowError(
-        f"{what}: no masks found; looked for names ending in weight_mask, .flag and .mask.mask_scores, and for tensors of 0 and 1"
+        f"{what}: no masks found; looked for names ending in weight_mask, .flag and .mask.mask_scores, and for tensors "
+        f"of 0 and 1"
     )
 
 
@@ -79,12 +81,14 @@ def _binary(masks: Mapping[str, Tensor], what: str) -> dict[str, np.ndarray]:
     return {name: (values != 0).numpy() for name, values in masks.items()}
 
 
-def _robust(scores: Mapping[str, Tensor], shapes: Shapes, what: str, remaining_percent: float | None) -> dict[str, np.ndarray]:
+def _robust(
+    scores: Mapping[str, Tensor], shapes: Shapes, what: str, remaining_percent: float | None
+) -> dict[str, np.ndarray]:
     """Masks from `mask_scores` (1, out/a, 1, in/b): a score covers weight [i, j] with i mod (out/a) and j mod (in/b);
     or of the shape of the weights.
 
-    A searched file: the round(f n) smallest of its n scores go, over all matrices together, for the removed fraction f. A
-    drawn one (+20 and -20): what is positive stays.
+    A searched file: the round(f n) smallest of its n scores go, over all matrices together, for the removed fraction f.
+    A drawn one (+20 and -20): what is positive stays.
     """
     small = {}
     for name, values in scores.items():
@@ -104,14 +108,17 @@ def _robust(scores: Mapping[str, Tensor], shapes: Shapes, what: str, remaining_p
         stays = sum(int(k.sum()) for k in kept.values())
         if remaining_percent is not None and stays != total - round((100 - remaining_percent) / 100 * total):
             raise WinnowError(
-                f"{what}: its ticket is drawn already, at {100 * stays / total:.4g} % remaining; leave remaining_percent out"
+                f"{what}: its ticket is drawn already, at {100 * stays / total:.4g} % remaining; leave "
+                f"remaining_percent out"
             )
     elif remaining_percent is None:
         raise WinnowError(f"{what}: holds scores, not masks; say remaining_percent to draw a ticket from them")
     else:
         arrays = {name: values.float().numpy() for name, values in small.items()}
         kept = keep_largest(arrays, total - round((100 - remaining_percent) / 100 * total))
-    return {n: np.tile(k, [whole // part for whole, part in zip(shapes[n], k.shape, strict=True)]) for n, k in kept.items()}
+    return {
+        n: np.tile(k, [whole // part for whole, part in zip(shapes[n], k.shape, strict=True)]) for n, k in kept.items()
+    }
 
 
 def _gem_miner(
@@ -122,13 +129,14 @@ def _gem_miner(
     remaining_percent: float | None,
     rule: Rule,
 ) -> dict[str, np.ndarray]:
-    """Masks from a state dict with `weight`, `flag` and `scores` in each layer; the file does not say which program wrote it.
+    """Masks from a state dict with `weight`, `flag` and `scores` in each layer; the file does not say which program
+    wrote it.
 
-    flags: what no hard prune removed (the ticket that is fine-tuned with unflag_before_finetune); flags_and_scores: of that,
-    what the scores round to 1 (the network that the search itself computes with); ep: the `remaining_percent` largest |score|
-    of each layer; global_ep: of all layers together; weights: what is not exactly zero (IMP rounds, whose flags and scores
-    mean nothing). auto: flags_and_scores, unless all flags are 1 and weights are zero (weights), or scores lie outside [0,1],
-    as only those of edge-popup do, and then ep or global_ep has to be said.
+    flags: what no hard prune removed (the ticket that is fine-tuned with unflag_before_finetune); flags_and_scores: of
+    that, what the scores round to 1 (the network that the search itself computes with); ep: the `remaining_percent`
+    largest |score| of each layer; global_ep: of all layers together; weights: what is not exactly zero (IMP rounds,
+    whose flags and scores mean nothing). auto: flags_and_scores, unless all flags are 1 and weights are zero (weights),
+    or scores lie outside [0,1], as only those of edge-popup do, and then ep or global_ep has to be said.
     """
     layers = [name.removesuffix(".weight") for name in flags]
     scores = {f"{n}.weight": state[f"{n}.scores"] for n in layers if f"{n}.scores" in state}
@@ -137,15 +145,21 @@ def _gem_miner(
         rule = _guess(flags, state, layers, weights, what)
     needed = {"flags": flags, "weights": weights}.get(rule, scores)
     if lacking := [n for n in flags if n not in needed]:
-        raise WinnowError(f"{what}: {lacking[0].removesuffix('.weight')} has no {'weight' if rule == 'weights' else 'scores'}")
+        raise WinnowError(
+            f"{what}: {lacking[0].removesuffix('.weight')} has no {'weight' if rule == 'weights' else 'scores'}"
+        )
     for name, values in needed.items():
         if values.shape != flags[name].shape:
-            raise WinnowError(f"{what}: {name}: flag {tuple(flags[name].shape)} and {tuple(values.shape)} are of two shapes")
+            raise WinnowError(
+                f"{what}: {name}: flag {tuple(flags[name].shape)} and {tuple(values.shape)} are of two shapes"
+            )
         if values.isnan().any():
             raise WinnowError(f"{what}: {name} holds NaN; the run that wrote it diverged")
     if rule in ("ep", "global_ep"):
         if remaining_percent is None:
-            raise WinnowError(f"{what}: holds scores, not masks; say remaining_percent, the percentage that {rule} keeps")
+            raise WinnowError(
+                f"{what}: holds scores, not masks; say remaining_percent, the percentage that {rule} keeps"
+            )
         return _popup(_fitted(scores, shapes), remaining_percent / 100, every_layer=rule == "ep")
     if remaining_percent is not None:
         raise WinnowError(f"{what}: holds masks (rule: {rule}); leave remaining_percent out")
@@ -162,7 +176,11 @@ def _gem_miner(
 
 
 def _guess(
-    flags: Mapping[str, Tensor], state: Mapping[str, Tensor], layers: list[str], weights: Mapping[str, Tensor], what: str
+    flags: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    layers: list[str],
+    weights: Mapping[str, Tensor],
+    what: str,
 ) -> Rule:
     scores = [state[f"{n}.scores"] for n in layers if f"{n}.scores" in state]
     if not scores:
@@ -172,7 +190,8 @@ def _guess(
             return "weights"
         if any(((v < 0) | (v > 1)).any() for v in scores):
             raise WinnowError(
-                f"{what}: holds the scores of an edge-popup search, not masks; say rule (ep or global_ep) and remaining_percent"
+                f"{what}: holds the scores of an edge-popup search, not masks; say rule (ep or global_ep) and "
+                f"remaining_percent"
             )
     return "flags_and_scores"
 

@@ -31,7 +31,8 @@ def stands_beside(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Fitted:
-    """`tensors` under the model's names and in its shapes as far as they are its, `left_out`: names of what is no part of it.
+    """`tensors` under the model's names and in its shapes as far as they are its, `left_out`: names of what is no part
+    of it.
 
     `normalisation`: mean and std that the file's network applies to its input, where it holds them.
     """
@@ -42,10 +43,11 @@ class Fitted:
 
 
 def fit(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], extra: tuple[str, ...] = ()) -> Fitted:
-    """Name and shape `state` as a model with parameters and buffers of `shapes` has it; what fits nowhere keeps its name.
+    """Name and shape `state` as a model with parameters and buffers of `shapes` has it; what fits nowhere keeps its
+    name.
 
-    The wrapper (module., model., 1., ...) is the prefix under which most names of the model are found. `extra`: prefixes of
-    parts that the file has and the model leaves out on purpose (auxiliary classifiers).
+    The wrapper (module., model., 1., ...) is the prefix under which most names of the model are found. `extra`:
+    prefixes of parts that the file has and the model leaves out on purpose (auxiliary classifiers).
     """
     prefix = _wrapper(state, shapes)
     tensors, left_out, normalisation = {}, [], {}
@@ -65,7 +67,9 @@ def fit(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], extr
 
 
 def fit_names(names: Iterable[str], known: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
-    """Each of `names` with the name of `known` that it stands for (its own, less the wrapper, where it stands for none)."""
+    """Each of `names` with the name of `known` that it stands for (its own, less the wrapper, where it stands for
+    none).
+    """
     names = list(names)
     prefix = _wrapper(names, known)
     return {n: _renamed(n.removeprefix(prefix), known) for n in names}

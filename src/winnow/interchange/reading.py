@@ -1,4 +1,6 @@
-"""Reading .safetensors, torch checkpoints and the pickled masks of the released IMP program; nothing in a file is executed."""
+"""Reading .safetensors, torch checkpoints and the pickled masks of the released IMP program; nothing in a file is
+executed.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ _NUMPY = np._core.multiarray  # type: ignore[attr-defined]
 
 
 def _harmless() -> list[Any]:
-    """Types beside tensors that hold values alone: namespaces, paths, NumPy scalars and arrays (under their old names too)."""
+    """Types beside tensors that hold values alone: namespaces, paths, NumPy scalars and arrays (under their old names
+    too).
+    """
     dtypes = {type(np.dtype(code)) for code in "?bhilqBHILQefdgFDGSUOMm"}
     found: list[Any] = [argparse.Namespace, types.SimpleNamespace, pathlib.PosixPath, np.ndarray, np.dtype, *dtypes]
     for name in ("scalar", "_reconstruct"):
@@ -76,7 +80,9 @@ def read_checkpoint(path: Path, entry: str | None = None) -> dict[str, Tensor]:
 
 
 def _check_values(path: Path, name: str, tensor: Tensor) -> None:
-    """Raise WinnowError for a tensor that no network computes with: complex, not on the CPU, or larger than what is stored of it."""
+    """Raise WinnowError for a tensor that no network computes with: complex, not on the CPU, or larger than what is
+    stored of it.
+    """
     if tensor.is_complex():
         raise WinnowError(f"{path}: {name} is complex; save its real weights alone")
     if tensor.device.type != "cpu" or tensor.layout != torch.strided:
@@ -85,11 +91,15 @@ def _check_values(path: Path, name: str, tensor: Tensor) -> None:
         )
     size = tensor.numel() * tensor.element_size()
     if size > max(tensor.untyped_storage().nbytes(), _SMALL):
-        raise WinnowError(f"{path}: {name} is a view of {size:,} bytes on fewer that are stored; save a contiguous copy of it")
+        raise WinnowError(
+            f"{path}: {name} is a view of {size:,} bytes on fewer that are stored; save a contiguous copy of it"
+        )
 
 
 def _check_kind(path: Path) -> None:
-    """Raise WinnowError for what often lies under the name of a weights file: nothing, a Git LFS pointer, a web page."""
+    """Raise WinnowError for what often lies under the name of a weights file: nothing, a Git LFS pointer, a web
+    page.
+    """
     with outside.opened(path) as f:
         head = f.read(64)
     if not head:
@@ -97,7 +107,9 @@ def _check_kind(path: Path) -> None:
     if head.startswith(b"version https://git-lfs"):
         raise WinnowError(f"{path}: is a Git LFS pointer, not the weights; fetch them with `git lfs pull`")
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise WinnowError(f"{path}: is a web page, not weights; fetch the file itself (its download address, not its page)")
+        raise WinnowError(
+            f"{path}: is a web page, not weights; fetch the file itself (its download address, not its page)"
+        )
 
 
 def _load(path: Path) -> Any:
@@ -111,7 +123,8 @@ def _load(path: Path) -> Any:
             reason = re.sub(r"\s+", " ", str(error).partition("WeightsUnpickler error:")[2] or str(error)).strip()[:160]
             raise WinnowError(f"{path}: truncated or not a torch checkpoint ({reason})") from None
         raise WinnowError(
-            f"{path}: holds an object of type {next(filter(None, named.groups()))} beside tensors and is not loaded, since that "
+            f"{path}: holds an object of type {next(filter(None, named.groups()))} beside tensors and is not loaded, "
+            f"since that "
             "would run its code; where you trust it, load it with weights_only=False and re-save its state dict alone: "
             "torch.save(model.state_dict(), ...)"
         ) from None
@@ -182,10 +195,14 @@ def _read_imp_mask(path: Path) -> Any:
     with path.open("rb") as f:
         try:
             version = np.lib.format.read_magic(f)
-            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            read_header = (
+                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            )
             shape, _, dtype = read_header(f)
             if shape != () or dtype != np.dtype(object):
-                raise WinnowError(f"{path}: holds an array of {dtype}, expected the pickled masks of a released IMP run")
+                raise WinnowError(
+                    f"{path}: holds an array of {dtype}, expected the pickled masks of a released IMP run"
+                )
             (masks,) = _MaskReader(f).load().items
         except _UnknownName as error:
             raise WinnowError(
@@ -194,5 +211,7 @@ def _read_imp_mask(path: Path) -> Any:
         except WinnowError:
             raise
         except Exception as error:  # a broken pickle fails in as many ways as there are instructions
-            raise WinnowError(f"{path}: truncated or not a released IMP mask ({type(error).__name__}: {error})") from None
+            raise WinnowError(
+                f"{path}: truncated or not a released IMP mask ({type(error).__name__}: {error})"
+            ) from None
     return masks

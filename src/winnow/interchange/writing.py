@@ -21,13 +21,16 @@ from winnow.ticket import Ticket
 Layout = Literal["double_win", "gem_miner", "imp_mask", "imp_model", "robust_bert"]
 
 
-def write_layout(path: Path, layout: Layout, ticket: Ticket, weights: Mapping[str, Tensor] | None, arch: str = "") -> None:
+def write_layout(
+    path: Path, layout: Layout, ticket: Ticket, weights: Mapping[str, Tensor] | None, arch: str = ""
+) -> None:
     """Write `ticket` with `weights` (dense, by name) as the released programs do; atomic.
 
-    double_win: {"state_dict": {X_mask, X_orig, ...}} (.pth.tar); gem_miner: a state dict of weight, flag and scores in each
-    layer; imp_mask: the .npy of a pickled `imp_mask.Mask`, 0/1 by weight name; imp_model: {"model_state_dict": ...} whose
-    removed weights are zero; robust_bert: a state dict with scores of +-20 (pytorch_model.bin). `arch`: the network, whose
-    names may differ from the released ones. Raises WinnowError when the layout needs weights and has none.
+    double_win: {"state_dict": {X_mask, X_orig, ...}} (.pth.tar); gem_miner: a state dict of weight, flag and scores in
+    each layer; imp_mask: the .npy of a pickled `imp_mask.Mask`, 0/1 by weight name; imp_model: {"model_state_dict":
+    ...} whose removed weights are zero; robust_bert: a state dict with scores of +-20 (pytorch_model.bin). `arch`: the
+    network, whose names may differ from the released ones. Raises WinnowError when the layout needs weights and has
+    none.
     """
     if weights is None and layout not in ("double_win", "imp_mask"):
         raise WinnowError(f"--weights: required for the layout {layout}, which holds the masks beside the weights")
@@ -73,7 +76,9 @@ def _drawn_scores(mask: Tensor) -> Tensor:
 
 
 def _with_scores(state: Mapping[str, Tensor], flags: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict with what the rare-gems layers hold beside a weight; `flags` of 1 where none is given, scores of 1."""
+    """The state dict with what the rare-gems layers hold beside a weight; `flags` of 1 where none is given, scores of
+    1.
+    """
     found: dict[str, Tensor] = {}
     for name, value in state.items():
         found[name] = value

@@ -1,6 +1,7 @@
 """A folder a pipeline: configuration, jobs, paths, table and figure of one paper.
 
-`NAMES` is the one registration: the root of the configuration, the Snakefile, `make plan`, tables and the report ask it.
+`NAMES` is the one registration: the root of the configuration, the Snakefile, `make plan`, tables and the report ask
+it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a job costs, from its configuration alone: arithmetic, parameters and bytes, before anything has run.
 
-Work is counted in TMAC, 10^12 multiply-accumulates of convolutions and linear layers. A forward pass is 1, a backward pass to the
-weights 2 and one to the image alone 1, so a training step costs 3 and every attack step in it 2 more. The counts are right to
-within tens of percent: they scale requests and estimates, they are no measurement.
+Work is counted in TMAC, 10^12 multiply-accumulates of convolutions and linear layers. A forward pass is 1, a backward
+pass to the weights 2 and one to the image alone 1, so a training step costs 3 and every attack step in it 2 more. The
+counts are right to within tens of percent: they scale requests and estimates, they are no measurement.
 """
 
 from __future__ import annotations
@@ -18,14 +18,19 @@ from winnow.pipelines import named
 # (10^6 MAC of one image, side it is counted at, 10^6 parameters), from the papers and torchvision's tables
 NETWORKS = {
     "resnet8": (12.5, 32, 0.08), "resnet14": (27, 32, 0.17), "resnet20": (41, 32, 0.27), "resnet32": (69, 32, 0.46),
-    "resnet44": (98, 32, 0.66), "resnet56": (126, 32, 0.85), "vgg16_cifar": (313, 32, 14.7), "mobilenet_v2_cifar": (94, 32, 2.3),
-    "wideresnet-28-2": (213, 32, 1.5), "conv4": (98, 32, 2.4), "resnet18": (1820, 224, 11.7), "resnet34": (3670, 224, 21.8),
+    "resnet44": (98, 32, 0.66), "resnet56": (126, 32, 0.85), "vgg16_cifar": (313, 32, 14.7),
+    "mobilenet_v2_cifar": (94, 32, 2.3),
+    "wideresnet-28-2": (213, 32, 1.5), "conv4": (98, 32, 2.4), "resnet18": (1820, 224, 11.7),
+    "resnet34": (3670, 224, 21.8),
     "resnet50": (4110, 224, 25.6), "resnet101": (7800, 224, 44.5), "resnet152": (11500, 224, 60.2),
     "vgg16": (15470, 224, 138.4), "mobilenet_v2": (300, 224, 3.5),
 }  # fmt: skip
 OTHER_NETWORK = (4110, 224, 25.6)  # any other torchvision classifier counts as a ResNet-50
 SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "svhn": 32, "imagenet": 224}
-BERT_BASE = (85.0, 110.0)  # 10^6 weights that a token passes through, 10^6 parameters; what `source: pretrained` counts as
+BERT_BASE = (
+    85.0,
+    110.0,
+)  # 10^6 weights that a token passes through, 10^6 parameters; what `source: pretrained` counts as
 # training and test examples; data sets of the user's own count as CIFAR-10
 EXAMPLES = {
     "digits": (1437, 360), "cifar10": (50000, 10000), "cifar100": (50000, 10000), "svhn": (73257, 26032),
@@ -33,7 +38,12 @@ EXAMPLES = {
     "sst2": (67349, 872), "qnli": (104743, 5463), "qqp": (363846, 40430), "mnli": (392702, 9815),
 }  # fmt: skip
 OTHER_EXAMPLES = (50000, 10000)
-AUTOATTACK = {"apgd-ce": 200, "apgd-t": 1800, "fab-t": 1800, "square": 5000}  # forward passes on an image that withstands them
+AUTOATTACK = {
+    "apgd-ce": 200,
+    "apgd-t": 1800,
+    "fab-t": 1800,
+    "square": 5000,
+}  # forward passes on an image that withstands them
 WITHSTANDS = 0.4  # of the images; the others leave AutoAttack early
 QUERIES = 200  # model calls of a text attack on one example, in the papers' order of magnitude
 
@@ -74,7 +84,9 @@ def _examples(data: dict[str, Any]) -> tuple[float, float, float]:
 
 
 def work(text: str, model: Model | TextModel | None, wildcards: Any = None) -> float:
-    """TMAC of the job with this configuration (the JSON that its stage gets) and wildcards; 0 for jobs that neither train nor attack."""
+    """TMAC of the job with this configuration (the JSON that its stage gets) and wildcards; 0 for jobs that neither
+    train nor attack.
+    """
     config = json.loads(text)
     pretraining = (config.get("model") or {}).get("pretraining")
     data = config.get("data")
@@ -109,7 +121,9 @@ def _evaluation_passes(evaluation: dict[str, Any], adversarial: bool) -> float:
 
 
 def output_bytes(paths: list[str], model: Model | TextModel | None) -> float:
-    """Bytes of these artifacts: a bit a weight for tickets, four bytes for weights and scores, small change for the rest."""
+    """Bytes of these artifacts: a bit a weight for tickets, four bytes for weights and scores, small change for the
+    rest.
+    """
     weights = parameters(model) if model else 0.0
     total = 0.0
     for path in paths:

@@ -1,7 +1,8 @@
 """Which jobs of a cluster run share a SLURM job: those of one ticket, as many as fit into a request.
 
-A site grants a few submissions a minute, and a job of seconds costs a scheduler as much as one of hours. Members of a pack wait for
-nothing but one ticket, so none waits for another's inputs; they run one after the other on what one of them asks for.
+A site grants a few submissions a minute, and a job of seconds costs a scheduler as much as one of hours. Members of a
+pack wait for nothing but one ticket, so none waits for another's inputs; they run one after the other on what one of
+them asks for.
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ def coverage_warning(names: Collection[str], shapes: Mapping[str, tuple[int, ...
         return None
     return (
         f"layers: the {len(names)} weights to prune hold only {percent:.2g} % of all parameters, so even the emptiest "
-        f"ticket leaves {100 - percent:.3g} % of the model; choose more kinds of layers (conv, linear) or wider patterns"
+        f"ticket leaves {100 - percent:.3g} % of the model; choose more kinds of layers (conv, linear) or wider "
+        f"patterns"
     )
 
 

@@ -20,7 +20,8 @@ class Method:
     arguments with `labels`.
     training: a class (model, optimizer, ticket, *, steps) with before_update(), ticket(), state_dict() and
     load_state_dict().
-    tasks: where the pipelines offer it. whole: the count is rounded to a whole number of weights first. examples: what takes a model looks at examples, not at their shape alone.
+    tasks: where the pipelines offer it. whole: the count is rounded to a whole number of weights first. examples: what
+    takes a model looks at examples, not at their shape alone.
     """
 
     takes: Literal["weights", "ticket", "model", "training"] = "weights"

@@ -47,7 +47,9 @@ def prune(
     if entry.takes == "training":
         raise WinnowError(f"method: {method} moves its masks in training; use the class in {module.__name__}")
     if (like is None) == (entry.takes == "ticket"):
-        raise WinnowError(f"like: {method} {'needs the ticket that gives the counts' if like is None else 'takes none'}")
+        raise WinnowError(
+            f"like: {method} {'needs the ticket that gives the counts' if like is None else 'takes none'}"
+        )
     if (batches is None) == (entry.takes == "model"):
         raise WinnowError(f"batches: {method} {'needs a few batches to look at' if batches is None else 'takes none'}")
     if like is not None:

@@ -19,9 +19,9 @@ class RigL:
     Every layer keeps its count. An update at step t drops the smallest weights of a layer, the fraction
     fraction/2 * (1 + cos(pi * t / end)) of them with end = stop * steps, and grows as many where the dense gradient is
     largest; what was just dropped may grow back, as it was. New weights and their optimiser state start at zero. The
-    step of an update moves nothing else, as in the paper. Call `before_update` between the backward pass and the optimiser's
-    step (`train.loop.Fit.before_update`), with gradients that are averaged over all processes, and let the checkpoint
-    hold its state (`Fit.extras`).
+    step of an update moves nothing else, as in the paper. Call `before_update` between the backward pass and the
+    optimiser's step (`train.loop.Fit.before_update`), with gradients that are averaged over all processes, and let the
+    checkpoint hold its state (`Fit.extras`).
     """
 
     def __init__(

@@ -17,8 +17,8 @@ def layer_counts(sizes: Sequence[int], count: float, divide_by_square: bool = Fa
 
     Layer l of L keeps in proportion to its size times (L-l+1)^2 + (L-l+1), over l^2 for VGG (`divide_by_square`); the
     last layer keeps 30 %. What would exceed a layer's size goes to the next. What overflows and what room there is for
-    it are truncated layer by layer, as published. Raises WinnowError when the last layer's share alone exceeds the target,
-    or the target does not fit into the layers.
+    it are truncated layer by layer, as published. Raises WinnowError when the last layer's share alone exceeds the
+    target, or the target does not fit into the layers.
     """
     layers = len(sizes)
     if layers < 2:

@@ -20,9 +20,9 @@ def masks(model: nn.Module, names: list[str], count: int, batches: Sequence[Batc
     """Masks that keep `count` weights, every row of every (out, in) weight the same share of its own, within one.
 
     Blocks of layers (those whose names are the same up to the first number, as `encoder.layer.3`) are pruned in the
-    order in which they run, each on the inputs that it gets from the pruned blocks before it. Labels are not read; positions
-    that an attention mask hides do not count. Weights are left as they were. Raises WinnowError for what is no linear
-    layer that runs.
+    order in which they run, each on the inputs that it gets from the pruned blocks before it. Labels are not read;
+    positions that an attention mask hides do not count. Weights are left as they were. Raises WinnowError for what is
+    no linear layer that runs.
     """
     layers = {name: model.get_submodule(name.rpartition(".")[0]) for name in names}
     if wrong := [n for n in names if not n.endswith(".weight") or not isinstance(layers[n], nn.Linear)]:

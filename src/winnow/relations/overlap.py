@@ -12,11 +12,12 @@ from winnow.ticket import Ticket
 
 
 def overlap(one: Ticket, other: Ticket) -> list[dict[str, Any]]:
-    """A row for each layer and a last row `total`: weights kept by both, Jaccard index, what random masks have, standard deviations.
+    """A row for each layer and a last row `total`: weights kept by both, Jaccard index, what random masks have,
+    standard deviations.
 
     Random: masks of the same counts in each layer, drawn independently; the number kept by both is then hypergeometric.
-    jaccard_by_chance is the index at its mean, deviations how many of its standard deviations lie between (NaN where it has
-    none). Raises WinnowError when the tickets are not of the same layers.
+    jaccard_by_chance is the index at its mean, deviations how many of its standard deviations lie between (NaN where it
+    has none). Raises WinnowError when the tickets are not of the same layers.
     """
     if {k: m.shape for k, m in one.arrays.items()} != {k: m.shape for k, m in other.arrays.items()}:
         odd = sorted(set(one.arrays) ^ set(other.arrays)) or [

@@ -1,7 +1,8 @@
 """Between two trained networks: loss and accuracy on the path, the barrier, and how sharp the minimum of each is.
 
-Linear mode connectivity (Frankle et al., ICML 2020): two networks lie in one basin when no network on the straight line between
-them is worse than they are. Batch statistics belong to the weights, so they are taken anew at every point, the ends included.
+Linear mode connectivity (Frankle et al., ICML 2020): two networks lie in one basin when no network on the straight line
+between them is worse than they are. Batch statistics belong to the weights, so they are taken anew at every point, the
+ends included.
 """
 
 from __future__ import annotations
@@ -39,12 +40,20 @@ def loss_and_accuracy(model: nn.Module, loader: Loader, compute: Compute) -> tup
 
 
 def path(
-    one: nn.Module, other: nn.Module, points: int, measure: Measure, *, sampled: bool = False, draws: int = 1, seed: int = 0
+    one: nn.Module,
+    other: nn.Module,
+    points: int,
+    measure: Measure,
+    *,
+    sampled: bool = False,
+    draws: int = 1,
+    seed: int = 0,
 ) -> list[dict[str, float]]:
     """What `measure(network)` says at `points` equally spaced positions from `one` (at 0) to `other` (at 1).
 
-    sampled: each weight is the other network's with the probability of the position, mean over `draws`; else the weighted mean.
-    `measure` may change the network that it gets (batch statistics). Raises WinnowError when the networks do not match.
+    sampled: each weight is the other network's with the probability of the position, mean over `draws`; else the
+    weighted mean. `measure` may change the network that it gets (batch statistics). Raises WinnowError when the
+    networks do not match.
     """
     ends = [dict(m.named_parameters()) for m in (one, other)]
     if [(k, p.shape) for k, p in ends[0].items()] != [(k, p.shape) for k, p in ends[1].items()]:
@@ -73,7 +82,9 @@ def barrier(rows: Sequence[Mapping[str, float]], name: str, *, higher_is_worse: 
 
 
 def instability(rows: Sequence[Mapping[str, float]], name: str) -> float:
-    """Frankle et al., section 2: the largest error on the path less the mean error of its ends, in percentage points."""
+    """Frankle et al., section 2: the largest error on the path less the mean error of its ends, in percentage
+    points.
+    """
     errors = [100.0 - row[name] for row in rows]
     return max(errors) - (errors[0] + errors[-1]) / 2
 
@@ -87,10 +98,11 @@ def sharpness(
     seed: int,
     initial: nn.Module | None = None,
 ) -> list[dict[str, float]]:
-    """What `measure` says when a percentage of the mask's entries, drawn at random, are flipped; mean and std over `draws`.
+    """What `measure` says when a percentage of the mask's entries, drawn at random, are flipped; mean and std over
+    `draws`.
 
-    As connect_mask of the rare-gems code goes in a random direction: removed weights that come back have the values of `initial`
-    (zero without it), kept ones go. The first row is the network itself.
+    As connect_mask of the rare-gems code goes in a random direction: removed weights that come back have the values of
+    `initial` (zero without it), kept ones go. The first row is the network itself.
     """
     parameters = dict(model.named_parameters())
     before = dict(initial.named_parameters()) if initial is not None else {}

@@ -1,4 +1,6 @@
-"""The card of a shared ticket, from its record alone: what it is, how it was made, how to load it, what was measured."""
+"""The card of a shared ticket, from its record alone: what it is, how it was made, how to load it, what was
+measured.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,13 @@ def card(
     lines = [
         "---", f"library_name: {library}", "tags: [winnow, lottery-ticket, pruning, sparse]", "---", "",
         f"# {_model(weights)}: {ticket.remaining_percent:.2f} % of the weights", "",
-        f"A lottery ticket: of {ticket.total:,} prunable weights in {len(ticket.arrays)} layers {ticket.kept:,} remain; the others are "
-        f"zero. Found by `{about.get('method', 'unknown')}`, seed {_seed(about)}; the weights are of seed {_seed(weights)}.", "",
+        f"A lottery ticket: of {ticket.total:,} prunable weights in {len(ticket.arrays)} layers {ticket.kept:,} "
+        f"remain; the others are "
+        f"zero. Found by `{about.get('method', 'unknown')}`, seed {_seed(about)}; the weights are of seed "
+        f"{_seed(weights)}.", "",
         "## Load", "", "```python", *(_load_text() if texts else _load_image(weights["model"])), "```", "",
-        "Plain training gives removed weights values again. `ticket.mask.safetensors` holds the mask (one bit a weight); "
+        "Plain training gives removed weights values again. `ticket.mask.safetensors` holds the mask (one bit a "
+        "weight); "
         "`winnow.Ticket.load` reads it.", "",
         "## Measured", "", *(_measured(measured) or ["Nothing was recorded for these weights."]), "",
         "## Made", "",
@@ -37,9 +42,11 @@ def card(
         *([f"- command: `{command}`"] if command else []),
         f"- code: {about.get('source', 'unknown')} (ticket), {weights.get('source', 'unknown')} (weights); "
         + ", ".join(f"{k} {v}" for k, v in weights.get("versions", {}).items()),
-        *(f"- made from {role} `{p['path']}`, sha256 `{p['sha256']}`" for role, p in {**about.get("parents", {})}.items()),
+        *(f"- made from {role} `{p['path']}`, sha256 `{p['sha256']}`" for role,
+         p in {**about.get("parents", {})}.items()),
         "", "## Data", "", *_data(weights, licence), "",
-        "## Check", "", "```sh", "winnow verify FOLDER                        # every file against statement.intoto.json",
+        "## Check", "", "```sh",
+        "winnow verify FOLDER                        # every file against statement.intoto.json",
         "winnow verify FOLDER --public-key key.pub   # and the signature, where there is a model.sig", "```", "",
     ]  # fmt: skip
     return "\n".join(lines)

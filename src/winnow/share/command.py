@@ -1,7 +1,8 @@
-"""Write a ticket as a folder to share: mask, masked weights in the framework's own format, a card, a statement; or fetch one.
+"""Write a ticket as a folder to share: mask, masked weights in the framework's own format, a card, a statement; or
+fetch one.
 
-The weights load without winnow: a text model by `from_pretrained`, an image model of torchvision's by its state dict `model.pth`.
-`winnow verify FOLDER` checks such a folder.
+The weights load without winnow: a text model by `from_pretrained`, an image model of torchvision's by its state dict
+`model.pth`. `winnow verify FOLDER` checks such a folder.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument(
         "--weights", type=Path, help="weights under the ticket (the ones below --results that were trained under it)"
     )
-    p.add_argument("--results", type=Path, default=Path("results"), help="where weights and metrics are looked for (results)")
+    p.add_argument(
+        "--results", type=Path, default=Path("results"), help="where weights and metrics are looked for (results)"
+    )
     p.add_argument("--key", type=Path, help="sign with this private key (elliptic curve, PEM), by model_signing")
     p.add_argument("--data-licence", metavar="TEXT", help="licence of the data, for the card")
     p.add_argument("--push", metavar="OWNER/NAME", help="upload to the Hugging Face hub afterwards")

@@ -31,9 +31,16 @@ MASK, CARD, SPEC, STATE = "ticket.mask.safetensors", "README.md", "model.json", 
 
 
 def export(
-    ticket_path: Path, to: Path, weights: Path | None, results: Path, key: Path | None = None, licence: str | None = None
+    ticket_path: Path,
+    to: Path,
+    weights: Path | None,
+    results: Path,
+    key: Path | None = None,
+    licence: str | None = None,
 ) -> list[str]:
-    """Write the folder `to`, which must not be there or be empty; returns the names of its files. Raises WinnowError."""
+    """Write the folder `to`, which must not be there or be empty; returns the names of its files. Raises
+    WinnowError.
+    """
     if to.is_symlink() or (to.exists() and (not to.is_dir() or any(to.iterdir()))):
         raise WinnowError(f"{to}: is there already; give a folder that is new or empty")
     outside.regular(ticket_path, missing="give a ticket, for example one that `winnow tickets` lists")
@@ -55,7 +62,9 @@ def export(
         elif "model" in about:
             _image(weights, about["model"], ticket, folder)
         else:
-            raise WinnowError(f"{weights}: not weights that winnow wrote; bring them in with winnow.stages.import_weights")
+            raise WinnowError(
+                f"{weights}: not weights that winnow wrote; bring them in with winnow.stages.import_weights"
+            )
         found = _measured(weights, results)
         command = next((d["run"]["command"] for _, d in found if "command" in d.get("run", {})), "")
         write_bytes(folder / CARD, card(ticket, about, metrics_of(found), command, licence).encode())
@@ -105,14 +114,16 @@ def _trained_under(ticket: Path, results: Path) -> Path:
             is_model = file.name == SIDECAR or (file.suffix == ".safetensors" and file.name != MODEL_FILE)
             if is_model and file != ticket and records.intact(file):
                 parents = records.record(file).about.get("parents", {})
-                if any(role == "mask" and p["sha256"] == digest for role, p in parents.items()) and not file.name.endswith(
-                    MASK[6:]
-                ):
+                if any(
+                    role == "mask" and p["sha256"] == digest for role, p in parents.items()
+                ) and not file.name.endswith(MASK[6:]):
                     found.append(file.parent if file.name == SIDECAR else file)
     if len(found) == 1:
         return found[0]
     listed = f": {', '.join(map(str, found[:4]))}{', ...' if len(found) > 4 else ''}" if found else ""
-    raise WinnowError(f"{ticket}: {len(found)} weights below {results} were trained under it{listed}; name them with --weights")
+    raise WinnowError(
+        f"{ticket}: {len(found)} weights below {results} were trained under it{listed}; name them with --weights"
+    )
 
 
 def _measured(weights: Path, results: Path) -> list[tuple[Path, dict[str, Any]]]:

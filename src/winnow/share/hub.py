@@ -1,4 +1,6 @@
-"""Shared folders to and from the Hugging Face hub, where there is a network; refused in one line where there is none."""
+"""Shared folders to and from the Hugging Face hub, where there is a network; refused in one line where there is
+none.
+"""
 
 from __future__ import annotations
 

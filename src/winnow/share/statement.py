@@ -1,8 +1,9 @@
 """What a shared folder states of itself, and checks of it.
 
-`statement.intoto.json` is an in-toto statement (v1) with the sha256 of every file and the provenance of the ticket as a SLSA predicate
-(slsa.dev/provenance/v1). Hashes show damage, not who wrote them. With a private key (elliptic curve, PEM) the folder is also signed as
-the OpenSSF specifies for models: `model.sig`, a sigstore bundle that `model_signing` of any origin verifies, without a network.
+`statement.intoto.json` is an in-toto statement (v1) with the sha256 of every file and the provenance of the ticket as a
+SLSA predicate (slsa.dev/provenance/v1). Hashes show damage, not who wrote them. With a private key (elliptic curve,
+PEM) the folder is also signed as the OpenSSF specifies for models: `model.sig`, a sigstore bundle that `model_signing`
+of any origin verifies, without a network.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def write(folder: Path, about: Mapping[str, Any]) -> None:
     """State the files of `folder`; `about` is the ticket's record (stage, config, parents, source, versions)."""
     subject = [{"name": p.relative_to(folder).as_posix(), "digest": {"sha256": sha256_file(p)}} for p in files(folder)]
     parents = [
-        {"name": f"{role}: {p['path']}", "digest": {"sha256": p["sha256"]}} for role, p in about.get("parents", {}).items()
+        {"name": f"{role}: {p['path']}", "digest": {"sha256": p["sha256"]}}
+        for role, p in about.get("parents", {}).items()
     ]
     build = {
         "buildType": f"urn:winnow:stage:{about.get('stage', 'none')}",
@@ -42,11 +44,15 @@ def write(folder: Path, about: Mapping[str, Any]) -> None:
     version = about.get("versions", {}).get("winnow", "unknown")
     run = {"builder": {"id": f"urn:winnow:{version}"}, "metadata": {"invocationId": about.get("path", "")}}
     predicate = {"buildDefinition": build, "runDetails": run}
-    write_json(folder / STATEMENT, {"_type": TYPE, "subject": subject, "predicateType": PREDICATE, "predicate": predicate})
+    write_json(
+        folder / STATEMENT, {"_type": TYPE, "subject": subject, "predicateType": PREDICATE, "predicate": predicate}
+    )
 
 
 def check(folder: Path, public_key: Path | None = None) -> int:
-    """Compare every file with the statement, and with a key the signature too; returns the number of files. WinnowError otherwise."""
+    """Compare every file with the statement, and with a key the signature too; returns the number of files. WinnowError
+    otherwise.
+    """
     if not (folder / STATEMENT).is_file():
         raise WinnowError(f"{folder}: holds no {STATEMENT}; give a folder that winnow export wrote")
     stated = _subjects(folder)
@@ -58,7 +64,9 @@ def check(folder: Path, public_key: Path | None = None) -> int:
         raise WinnowError(f"{folder / name}: {what}; fetch the folder again from whom you trust")
     for name, digest in stated.items():
         if sha256_file(folder / name) != digest:
-            raise WinnowError(f"{folder / name}: is not the file that was stated (its sha256 differs); fetch the folder again")
+            raise WinnowError(
+                f"{folder / name}: is not the file that was stated (its sha256 differs); fetch the folder again"
+            )
     return len(stated)
 
 
@@ -108,7 +116,9 @@ def _verify_signature(folder: Path, public_key: Path) -> None:
         )
     hashing = library.hashing.Config().set_ignored_paths(paths=[folder / SIGNATURE], ignore_git_paths=False)
     try:
-        verifier = library.verifying.Config().use_elliptic_key_verifier(public_key=public_key).set_hashing_config(hashing)
+        verifier = (
+            library.verifying.Config().use_elliptic_key_verifier(public_key=public_key).set_hashing_config(hashing)
+        )
         verifier.verify(folder, folder / SIGNATURE)
     except Exception as error:  # the library and those below it each raise their own
         words = " ".join(str(error).split()) or type(error).__name__
@@ -119,4 +129,6 @@ def _verify_signature(folder: Path, public_key: Path) -> None:
 
 def _key(path: Path) -> None:
     if not path.is_file():
-        raise WinnowError(f"{path}: no such key; make one with `openssl ecparam -name prime256v1 -genkey -noout -out key.pem`")
+        raise WinnowError(
+            f"{path}: no such key; make one with `openssl ecparam -name prime256v1 -genkey -noout -out key.pem`"
+        )

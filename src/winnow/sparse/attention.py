@@ -1,9 +1,10 @@
 """Attention heads and hidden units that a ticket has emptied, removed from encoders of the BERT family.
 
-Their forward pass is not traced: the places are known by the names that Hugging Face gives them. A head goes when nothing reads its
-context (its columns of the output layer are empty) or nothing writes it (its rows of the value layer are empty: every position
-then has the same context, the value's bias, whatever the attention, and it goes into the bias of the output layer). A hidden unit
-of the feed-forward part goes for the same reasons. The hidden state itself passes through layer normalisations, which mix all of it.
+Their forward pass is not traced: the places are known by the names that Hugging Face gives them. A head goes when
+nothing reads its context (its columns of the output layer are empty) or nothing writes it (its rows of the value layer
+are empty: every position then has the same context, the value's bias, whatever the attention, and it goes into the bias
+of the output layer). A hidden unit of the feed-forward part goes for the same reasons. The hidden state itself passes
+through layer normalisations, which mix all of it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from winnow.sparse.channels import plain_layer
 
 
 def remove(model: nn.Module) -> dict[str, int] | None:
-    """Remove what is empty in place; how many heads and units went, by the name of their part. None: not of this family."""
+    """Remove what is empty in place; how many heads and units went, by the name of their part. None: not of this
+    family.
+    """
     found, known = {}, False
     for name, part in model.named_modules():
         if _is_attention(part):

@@ -1,9 +1,10 @@
 """Which channels of a network's maps and vectors no surviving weight writes or reads.
 
-A channel is constant where its filter is empty: the value is its bias, and goes on through normalisations, activations, pooling and
-sums as a number. It is needed where a surviving weight of a needed channel reads it while it is not constant. Channels that an
-operation carries along (elementwise operations, sums of branches, depthwise kernels) stand or fall together: they share a label.
-What is not needed can be removed exactly; what is constant goes into the bias of its readers.
+A channel is constant where its filter is empty: the value is its bias, and goes on through normalisations, activations,
+pooling and sums as a number. It is needed where a surviving weight of a needed channel reads it while it is not
+constant. Channels that an operation carries along (elementwise operations, sums of branches, depthwise kernels) stand
+or fall together: they share a label. What is not needed can be removed exactly; what is constant goes into the bias of
+its readers.
 
 Operations that are not known here keep all channels of what they read: nothing about them is assumed.
 """
@@ -20,11 +21,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Sigmoid,
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh,
+ nn.Sigmoid,
                nn.Tanh, nn.Softplus, nn.Mish)  # fmt: skip
 CARRYING = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-ACTIVATION_CALLS = {F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.hardswish, F.hardsigmoid, F.hardtanh, torch.relu,
-                    torch.sigmoid, F.sigmoid, torch.tanh, F.tanh, F.mish, "relu", "relu_", "sigmoid", "tanh"}  # fmt: skip
+ACTIVATION_CALLS = {F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.hardswish, F.hardsigmoid, F.hardtanh,
+ torch.relu,
+                    torch.sigmoid, F.sigmoid, torch.tanh, F.tanh, F.mish, "relu", "relu_", "sigmoid",
+                    "tanh"}  # fmt: skip
 CARRYING_CALLS = {F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.max_pool2d, torch.max_pool2d, "contiguous"}
 SUMS: dict[Any, Callable[[Tensor, Tensor], Tensor]] = {
     operator.add: torch.add, operator.iadd: torch.add, torch.add: torch.add, "add": torch.add, "add_": torch.add,
@@ -61,7 +65,9 @@ class Channels:
     module: nn.Module
     states: dict[fx.Node, State | None] = field(default_factory=dict)
     readers: list[Reader] = field(default_factory=list)
-    layers: dict[fx.Node, tuple[State | None, State | None]] = field(default_factory=dict)  # convolutions and linear layers
+    layers: dict[fx.Node, tuple[State | None, State | None]] = field(
+        default_factory=dict
+    )  # convolutions and linear layers
     _parents: list[int] = field(default_factory=list)
     _forced: set[int] = field(default_factory=set)
     _needed: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
@@ -185,7 +191,9 @@ class Channels:
         state = State(self._new(outputs), constant, flat=isinstance(layer, nn.Linear))
         self.readers.append(Reader(inputs, state, taps.cpu().numpy()))
         self.layers[node] = (inputs, state)
-        if isinstance(layer, nn.Linear) and inputs is None:  # (B,outputs) or (B,...,outputs): not known, so followed no further
+        if (
+            isinstance(layer, nn.Linear) and inputs is None
+        ):  # (B,outputs) or (B,...,outputs): not known, so followed no further
             self._force(state)
             return None
         return state
@@ -216,7 +224,9 @@ class Channels:
 
     def _sum(self, function: Callable[[Tensor, Tensor], Tensor], first: State, other: Any) -> State | None:
         if isinstance(other, int | float):
-            return State(first.labels, function(first.constant, torch.tensor(float(other), dtype=torch.float64)), first.flat)
+            return State(
+                first.labels, function(first.constant, torch.tensor(float(other), dtype=torch.float64)), first.flat
+            )
         second = self.states.get(other)
         if second is None or len(second.labels) != len(first.labels) or second.flat != first.flat:
             return None
@@ -226,7 +236,12 @@ class Channels:
     def _pad(self, first: State, rest: tuple[Any, ...], kwargs: dict[str, Any]) -> State | None:
         """Zeros around the map, and as new channels."""
         widths = list(rest[0]) if rest else []
-        if len(rest) != 1 or kwargs or not all(isinstance(n, int) and n >= 0 for n in widths) or len(widths) not in (4, 6):
+        if (
+            len(rest) != 1
+            or kwargs
+            or not all(isinstance(n, int) and n >= 0 for n in widths)
+            or len(widths) not in (4, 6)
+        ):
             return None
         constant = torch.where(first.constant == 0, 0.0, torch.nan) if any(widths[:4]) else first.constant
         low, high = widths[4:] or (0, 0)

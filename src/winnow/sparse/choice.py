@@ -1,8 +1,9 @@
 """Which way each layer of a network takes: measured once for a shape of input on this machine, and kept.
 
-Every layer is timed in every way that it has, on inputs of the shape that it gets. From the times a few plans for the whole network
-are made (all dense; the fastest way of each layer; the same with dense kernels where the gain is small, since a change of storage
-between layers costs too), their outputs are compared, and the plan that is fastest as a whole is taken.
+Every layer is timed in every way that it has, on inputs of the shape that it gets. From the times a few plans for the
+whole network are made (all dense; the fastest way of each layer; the same with dense kernels where the gain is small,
+since a change of storage between layers costs too), their outputs are compared, and the plan that is fastest as a whole
+is taken.
 """
 
 from __future__ import annotations
@@ -73,7 +74,10 @@ def stored(value: Any, plan: Plan) -> Any:
 def signature(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
     """What of a call decides its plan: shapes, types and device of its tensors, and the number of threads."""
     given = (*args, *kwargs.values())
-    return (*((tuple(v.shape), v.dtype, v.device.type) for v in given if isinstance(v, Tensor)), torch.get_num_threads())
+    return (
+        *((tuple(v.shape), v.dtype, v.device.type) for v in given if isinstance(v, Tensor)),
+        torch.get_num_threads(),
+    )
 
 
 def plan_for(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], cache: Path | None) -> Plan:
@@ -204,7 +208,9 @@ def machine() -> dict[str, Any]:
 
 
 def _key(network: nn.Module, call: tuple[Any, ...]) -> str:
-    built = [(n, list(x.weight.shape), int(x.weight.count_nonzero()), x.contiguous) for n, x in layers_of(network).items()]
+    built = [
+        (n, list(x.weight.shape), int(x.weight.count_nonzero()), x.contiguous) for n, x in layers_of(network).items()
+    ]
     about = canonical_json([VERSION, machine(), [str(c) for c in call], built])
     return hashlib.sha256(about.encode()).hexdigest()[:32]
 

@@ -65,15 +65,17 @@ class Whole(nn.Module):
 def compact(model: nn.Module) -> tuple[nn.Module, list[Compaction]]:
     """`model` (in evaluation mode, removed weights zero) traced and made smaller; it stays as it is.
 
-    Normalisations are folded into the convolutions before them. Raises what tracing raises for a forward pass that depends on
-    its data.
+    Normalisations are folded into the convolutions before them. Raises what tracing raises for a forward pass that
+    depends on its data.
     """
     model = copy.deepcopy(model).eval()
     for module in model.modules():
         if module is not model and (module._forward_hooks or module._forward_pre_hooks) and any(module.children()):
             raise TypeError(f"{type(module).__name__} has hooks that tracing would pass by")
     traced = fx.GraphModule(model, fx.Tracer().trace(model), type(model).__name__)
-    held = [n.target for n in traced.graph.nodes if n.op == "call_module" and [*traced.get_submodule(n.target).parameters()]]
+    held = [
+        n.target for n in traced.graph.nodes if n.op == "call_module" and [*traced.get_submodule(n.target).parameters()]
+    ]
     if repeated := {name for name in held if held.count(name) > 1}:
         raise TypeError(f"{min(repeated)} is called more than once")
     _fold_normalisations(traced)
@@ -99,8 +101,8 @@ def compact(model: nn.Module) -> tuple[nn.Module, list[Compaction]]:
 def in_layers(model: nn.Module) -> tuple[nn.Module, list[Compaction]]:
     """`model` with its plain layers computing in other ways, one by one: for what cannot be traced.
 
-    Only attention heads and hidden units of the BERT family are removed. In other networks each layer stores what it returns as
-    the dense one does: their code may rely on it.
+    Only attention heads and hidden units of the BERT family are removed. In other networks each layer stores what it
+    returns as the dense one does: their code may rely on it.
     """
     model = copy.deepcopy(model).eval()
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
@@ -122,7 +124,12 @@ def in_layers(model: nn.Module) -> tuple[nn.Module, list[Compaction]]:
 def _fold_normalisations(traced: fx.GraphModule) -> None:
     for node in list(traced.graph.nodes):
         before = node.args[0] if node.args else None
-        if node.op != "call_module" or not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
+        if (
+            node.op != "call_module"
+            or not isinstance(before, fx.Node)
+            or before.op != "call_module"
+            or len(before.users) > 1
+        ):
             continue
         norm: Any
         layer: Any
@@ -156,7 +163,9 @@ def _made(layer: Any, weight: Tensor, bias: Tensor | None, border: Tensor | None
 
 
 def _smaller_layer(traced: fx.GraphModule, node: fx.Node, channels: Channels) -> Compaction:
-    """Replace a layer by one on the channels that stay; what the removed constant ones gave goes into bias or border."""
+    """Replace a layer by one on the channels that stay; what the removed constant ones gave goes into bias or
+    border.
+    """
     layer: Any = traced.get_submodule(str(node.target))
     inputs, outputs = channels.layers[node]
     whole: Tensor = layer.weight.detach()

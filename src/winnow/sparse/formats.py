@@ -1,7 +1,7 @@
 """Sparse networks as files that need no winnow to be read: CSR parts in safetensors, and ONNX.
 
-A CSR file holds, for every weight of a ticket, three tensors: its rows are output channels, its columns the flattened rest of its
-shape. All other tensors are as in the state dict. Read back:
+A CSR file holds, for every weight of a ticket, three tensors: its rows are output channels, its columns the flattened
+rest of its shape. All other tensors are as in the state dict. Read back:
 
     import json, math, torch
     from safetensors import safe_open
@@ -35,7 +35,8 @@ from winnow.ticket import Ticket
 
 
 def write_csr(path: str | Path, state: dict[str, Tensor], ticket: Ticket, /, **metadata: Any) -> None:
-    """Write a state dict with the ticket's weights in CSR parts: `<name>.starts` (int32), `.columns` (int16 where they fit), `.values`.
+    """Write a state dict with the ticket's weights in CSR parts: `<name>.starts` (int32), `.columns` (int16 where they
+    fit), `.values`.
 
     What the ticket removes is left out, and so are kept weights that are zero. Raises WinnowError when it does not fit.
     """
@@ -82,13 +83,19 @@ def in_torch_modules(model: SparseModel) -> nn.Module:
 
 
 def write_onnx(path: str | Path, model: SparseModel, example: Tensor) -> None:
-    """Write the smaller network, dense, as ONNX; the batch may have any size. Raises WinnowError without the packages for it."""
+    """Write the smaller network, dense, as ONNX; the batch may have any size. Raises WinnowError without the packages
+    for it.
+    """
     missing = [p for p in ("onnx", "onnxscript") if importlib.util.find_spec(p) is None]
     if missing:
-        raise WinnowError(f"{path}: ONNX needs the package{'s' * (len(missing) > 1)} {' and '.join(missing)}; pip install them")
+        raise WinnowError(
+            f"{path}: ONNX needs the package{'s' * (len(missing) > 1)} {' and '.join(missing)}; pip install them"
+        )
     with atomic_path(path) as temporary:
         axes = ({0: torch.export.Dim("batch")},)
-        torch.onnx.export(in_torch_modules(model), (example,), temporary, dynamo=True, external_data=False, dynamic_shapes=axes)
+        torch.onnx.export(
+            in_torch_modules(model), (example,), temporary, dynamo=True, external_data=False, dynamic_shapes=axes
+        )
 
 
 def _linear(layer: SparseLinear) -> nn.Linear:

@@ -31,7 +31,9 @@ def example_inputs(model: Any, config: Speed, device: torch.device) -> Inputs:
         return (torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device),), {}
 
     def texts(batch: int) -> Call:
-        drawn = torch.randint(model.config.vocab_size, (batch, config.length or 0), generator=torch.Generator().manual_seed(0))
+        drawn = torch.randint(
+            model.config.vocab_size, (batch, config.length or 0), generator=torch.Generator().manual_seed(0)
+        )
         return (), {"input_ids": drawn.to(device), "attention_mask": torch.ones_like(drawn).to(device)}
 
     return images if config.length is None else texts

@@ -148,8 +148,8 @@ class SparseLinear(Layer):
 class SparseConv2d(Layer):
     """A convolution with zero padding. `border`: weight (O,1,kh,kw) on an input of ones, added to the output.
 
-    Removed input channels that are constant (and not zero) contribute the same map to every image: constant inside, less at
-    the padded edge. It is computed once for each size of image.
+    Removed input channels that are constant (and not zero) contribute the same map to every image: constant inside,
+    less at the padded edge. It is computed once for each size of image.
     """
 
     border: Tensor | None

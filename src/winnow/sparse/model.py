@@ -82,12 +82,13 @@ class SparseModel(nn.Module):
 
 
 def sparse(model: nn.Module, ticket: Ticket, *, cache: Path | None = None, keep_plans: bool = True) -> SparseModel:
-    """`model` under `ticket`, with the outputs of the dense network up to rounding (1e-5), as fast as this machine allows.
+    """`model` under `ticket`, with the outputs of the dense network up to rounding (1e-5), as fast as this machine
+    allows.
 
-    Channels, filters, hidden units and attention heads that no surviving weight reads or writes are removed exactly; each remaining
-    layer computes in the way that is fastest for its shape, density and input here (`winnow.sparse.ways`). That is measured at the
-    first input of a new shape, and kept in `cache` (by default the user's cache folder) unless `keep_plans` is false. `model`
-    stays as it is.
+    Channels, filters, hidden units and attention heads that no surviving weight reads or writes are removed exactly;
+    each remaining layer computes in the way that is fastest for its shape, density and input here
+    (`winnow.sparse.ways`). That is measured at the first input of a new shape, and kept in `cache` (by default the
+    user's cache folder) unless `keep_plans` is false. `model` stays as it is.
 
     Raises WinnowError when the ticket does not fit, or when a layer is parametrized.
 
@@ -96,7 +97,9 @@ def sparse(model: nn.Module, ticket: Ticket, *, cache: Path | None = None, keep_
     """
     for name, module in model.named_modules():
         if hasattr(module, "parametrizations"):
-            raise WinnowError(f"sparse: {name or 'the model'} is parametrized; remove its parametrizations first, then convert")
+            raise WinnowError(
+                f"sparse: {name or 'the model'} is parametrized; remove its parametrizations first, then convert"
+            )
     smaller = copy.deepcopy(model).eval()
     ticket.apply(smaller)
     folder = (cache or choice.cache_folder()) if keep_plans else None

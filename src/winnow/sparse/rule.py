@@ -3,8 +3,9 @@
     rates = calibrate()                                  # seconds; some hundred measurements of made-up layers
     rates.seconds(LayerShape(...), kept=1000)            # the fastest way's
 
-The time of a way is a sum of counts (calls, values copied, vectors of 16 values multiplied and added, indices read, values
-written) times rates. The rates are the non-negative ones with the smallest relative errors over the measured layers.
+The time of a way is a sum of counts (calls, values copied, vectors of 16 values multiplied and added, indices read,
+values written) times rates. The rates are the non-negative ones with the smallest relative errors over the measured
+layers.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ def counts(layer: LayerShape, kept: int) -> dict[str, list[float]]:
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds per count, by kind of layer and way; how far the calibration's own layers are off (median of relative errors)."""
+    """Seconds per count, by kind of layer and way; how far the calibration's own layers are off (median of relative
+    errors).
+    """
 
     values: Mapping[tuple[str, str], tuple[float, ...]]
     error: float
@@ -81,7 +84,11 @@ class Rates:
     def by_way(self, layer: LayerShape, kept: int) -> dict[str, float]:
         """Seconds of each way."""
         kind = "linear" if layer.how is None else "conv"
-        return {w: float(np.dot(c, self.values[kind, w])) for w, c in counts(layer, kept).items() if (kind, w) in self.values}
+        return {
+            w: float(np.dot(c, self.values[kind, w]))
+            for w, c in counts(layer, kept).items()
+            if (kind, w) in self.values
+        }
 
     def seconds(self, layer: LayerShape, kept: int) -> float:
         """Of the fastest way."""
@@ -115,7 +122,9 @@ def calibrate(examples: tuple[int, ...] = (1, 8, 64), images: bool = True, devic
 def measurements(
     examples: tuple[int, ...], images: bool, device: torch.device = CPU, seed: int = 0
 ) -> Iterator[tuple[LayerShape, int, dict[str, float]]]:
-    """Layer, kept weights, seconds by way: of shapes as CIFAR and ImageNet networks and small transformers have them."""
+    """Layer, kept weights, seconds by way: of shapes as CIFAR and ImageNet networks and small transformers have
+    them.
+    """
     matrices = ((10, 64), (512, 128)) if images else ((128, 128), (128, 512), (512, 128), (768, 768))
     shapes: list[tuple[tuple[int, ...], tuple[int, ...], int]] = [(m, (n, m[1]), 0) for m in matrices for n in examples]
     if images:

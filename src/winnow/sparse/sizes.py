@@ -1,7 +1,8 @@
 """How small a ticket can be stored: bits for the places of the kept weights, against the entropy bound.
 
-A layer that keeps k of n weights at random places needs n H(k/n) bits, whatever the code. What LZMA's adaptive range coder makes of
-the gaps between kept weights, or of the packed bits, comes close; a layer whose kept weights lie together needs less than the bound.
+A layer that keeps k of n weights at random places needs n H(k/n) bits, whatever the code. What LZMA's adaptive range
+coder makes of the gaps between kept weights, or of the packed bits, comes close; a layer whose kept weights lie
+together needs less than the bound.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def _coded(code: bytes) -> int:
 def report(ticket: Ticket) -> list[dict[str, Any]]:
     """The rows of `ticket.report()` with bits a kept weight: of the ticket's own file, compressed, and the bound.
 
-    bits_stored (one bit a weight of the layer), bits_compressed, bits_bound; None where nothing is kept. The last row is the whole:
-    layers coded one by one, the bound that of their own counts.
+    bits_stored (one bit a weight of the layer), bits_compressed, bits_bound; None where nothing is kept. The last row
+    is the whole: layers coded one by one, the bound that of their own counts.
     """
     whole = {"total": 0, "compressed": 0, "bound": 0.0}
     rows = []

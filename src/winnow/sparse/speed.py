@@ -1,7 +1,8 @@
 """Is a ticket worth it here? Dense against sparse in one run, and from which density on it would be.
 
-The dense side is the network under its mask in evaluation mode, its images stored as is faster for it (channels last or not). Both
-sides run in turn, round by round; a round gives one ratio, so that what else the machine does meanwhile hits both.
+The dense side is the network under its mask in evaluation mode, its images stored as is faster for it (channels last or
+not). Both sides run in turn, round by round; a round gives one ratio, so that what else the machine does meanwhile hits
+both.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ GRID = tuple(float(p) for p in (90, 80, 70, 60, 50, 40, 30, 25, 20, 15, 12, 10, 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the rule says of a network at one batch and number of threads: speed-up at the ticket, and over remaining percentages.
+    """What the rule says of a network at one batch and number of threads: speed-up at the ticket, and over remaining
+    percentages.
 
     folding: how many times as fast the dense network is with its normalisations folded in, which takes no ticket.
     """
@@ -44,7 +46,9 @@ class Prediction:
 
     @property
     def worth_from(self) -> float | None:
-        """The largest remaining percentage from which on all smaller ones are worth it, folding aside; None: none of the grid is."""
+        """The largest remaining percentage from which on all smaller ones are worth it, folding aside; None: none of
+        the grid is.
+        """
         found = None
         for percent in sorted(self.curve):
             if self.curve[percent] < WORTH * self.folding:
@@ -70,7 +74,8 @@ def compare(
                 row = _row(model, network, given, batch, count, repeats)
                 device = next(model.parameters()).device
                 rows.append(
-                    row | {"folded_dense_ms": 1e3 * choice.seconds_of(_stored_best(folded, given, device), device, 0.05)}
+                    row
+                    | {"folded_dense_ms": 1e3 * choice.seconds_of(_stored_best(folded, given, device), device, 0.05)}
                 )
     return rows
 
@@ -100,7 +105,8 @@ def _row(model: nn.Module, network: SparseModel, given: Call, batch: int, count:
     low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
     plain, sparse = (statistics.median(times) for times in zip(*pairs, strict=True))
     return {
-        "batch": batch, "threads": count, "dense_ms": 1e3 * plain, "sparse_ms": 1e3 * sparse, "speedup": middle, "low": low,
+        "batch": batch, "threads": count, "dense_ms": 1e3 * plain, "sparse_ms": 1e3 * sparse, "speedup": middle,
+        "low": low,
         "high": high, "examples_per_second": batch / sparse, "dense_examples_per_second": batch / plain,
         "smaller_dense_ms": 1e3 * plan.dense_seconds, **{f"layers_{k}": n for k, n in network.ways(plan).items()},
     }  # fmt: skip
@@ -116,7 +122,9 @@ def _stored(model: nn.Module, given: Call) -> list[tuple[nn.Module, Call]]:
     """Network and inputs in both orders of storage."""
     found: list[tuple[nn.Module, Call]] = []
     for order in (torch.contiguous_format, torch.channels_last):
-        args = tuple(v.contiguous(memory_format=order) if isinstance(v, Tensor) and v.dim() == 4 else v for v in given[0])
+        args = tuple(
+            v.contiguous(memory_format=order) if isinstance(v, Tensor) and v.dim() == 4 else v for v in given[0]
+        )
         found.append((copy.deepcopy(model).to(memory_format=order), (args, given[1])))  # type: ignore[call-overload]
     return found
 
@@ -173,9 +181,10 @@ def predict(
 ) -> Prediction:
     """By the rule, for the ticket's counts and for the same shares between layers at other densities.
 
-    What the folded network's time leaves beside its layers' is taken as the same in both: activations, sums, pooling. Layers take
-    longer within a network than alone (their inputs are not in the caches); the measured factor of the dense ones is taken for all.
-    dense_seconds, folded_seconds: of the whole dense network as it is, and with its normalisations folded in, measured.
+    What the folded network's time leaves beside its layers' is taken as the same in both: activations, sums, pooling.
+    Layers take longer within a network than alone (their inputs are not in the caches); the measured factor of the
+    dense ones is taken for all. dense_seconds, folded_seconds: of the whole dense network as it is, and with its
+    normalisations folded in, measured.
     """
     layers = _layers(model)
     shapes = _shapes(model, layers, given)
@@ -208,6 +217,7 @@ def verdict(rows: Sequence[Mapping[str, Any]], remaining_percent: float) -> str:
         worst = f"{min(found):g} % at worst" if len(found) == len(points) else "nowhere at worst"
         span = f"from {max(found):g} % remaining down" + (f" at best, {worst}" if len(points) > 1 else "")
     return (
-        f"{'Worth it here' if len(worth) == len(rows) else some}: {measured} times as fast as dense at {remaining_percent:.3g} % "
+        f"{'Worth it here' if len(worth) == len(rows) else some}: {measured} times as fast as dense at "
+        f"{remaining_percent:.3g} % "
         f"remaining; by the rule worth it {span if found else 'at no density'}."
     )

@@ -1,16 +1,16 @@
 """Ways to compute a linear layer or convolution with few weights, all with the same result up to rounding.
 
     dense    torch's own kernel on the dense weight
-    csr      a CSR product (oneMKL, cuSPARSE); of a k x k convolution on those columns of its unfolded input that a weight reads
-    rows     sums of rows of the input, a row being a line of the image (all images of the batch), copied once per column of the kernel
-    points   the same with single positions as rows: nothing is copied, and padding, stride and groups are mere indices
-    bag      the same for linear layers: a row is a feature of all examples
+    csr      a CSR product (oneMKL, cuSPARSE); of a k x k convolution on those columns of its unfolded input that a
+    weight reads rows     sums of rows of the input, a row being a line of the image (all images of the batch), copied
+    once per column of the kernel points   the same with single positions as rows: nothing is copied, and padding,
+    stride and groups are mere indices bag      the same for linear layers: a row is a feature of all examples
     n:m      torch's 2:4 layout, on a GPU that has it, where the mask is one
 
-Sums of rows are `torch.embedding_bag` with weights: on x86 FBGEMM compiles a vectorised kernel for the length of the row, and a
-zero costs nothing. It is faster than the CSR product from some 8 values a row on. A row is contiguous when the batch lies innermost,
-(C,H,W,B): the ways read and return tensors of the usual logical shape (B,C,H,W) stored like that, which elementwise operations
-keep, so that neighbouring layers of this kind copy nothing.
+Sums of rows are `torch.embedding_bag` with weights: on x86 FBGEMM compiles a vectorised kernel for the length of the
+row, and a zero costs nothing. It is faster than the CSR product from some 8 values a row on. A row is contiguous when
+the batch lies innermost, (C,H,W,B): the ways read and return tensors of the usual logical shape (B,C,H,W) stored like
+that, which elementwise operations keep, so that neighbouring layers of this kind copy nothing.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def entries(weight: Tensor, groups: int) -> tuple[np.ndarray, ...]:
 
 
 def sums_of_points(weight: Tensor, how: Geometry, size: tuple[int, int]) -> Sums | None:
-    """The sums that make a convolution of inputs of `size` a product with its (C*H*W,B) values; None: too many indices."""
+    """The sums that make a convolution of inputs of `size` a product with its (C*H*W,B) values; None: too many
+    indices.
+    """
     (high, wide), (h, w) = how.output(size, tuple(weight.shape[2:])), size  # type: ignore[arg-type]
     o, i, ky, kx, values = entries(weight, how.groups)
     if len(o) * high * wide > MOST_INDICES or weight.shape[0] * high * wide >= 2**31:
@@ -116,7 +118,9 @@ def sums_of_lines(weight: Tensor, how: Geometry, size: tuple[int, int]) -> Sums:
 
 
 def lines(x: Tensor, kernel: int, how: Geometry, wide: int) -> Tensor:
-    """(C,H,W,B) -> (kernel*C*H, wide*B): every line as each column of the kernel sees it; itself where that is no copy."""
+    """(C,H,W,B) -> (kernel*C*H, wide*B): every line as each column of the kernel sees it; itself where that is no
+    copy.
+    """
     channels, high, _, batch = x.shape
     step, pad, dilation = how.stride[1], how.padding[1], how.dilation[1]
     if kernel == step == 1 and not pad:
@@ -132,7 +136,9 @@ def lines(x: Tensor, kernel: int, how: Geometry, wide: int) -> Tensor:
 
 
 def columns(x: Tensor, which: tuple[Tensor, Tensor, Tensor], how: Geometry, out: tuple[int, int]) -> Tensor:
-    """(C,H,W,B) -> (len(which), out positions * B): the chosen (channel, kernel row, kernel column) of the unfolded input."""
+    """(C,H,W,B) -> (len(which), out positions * B): the chosen (channel, kernel row, kernel column) of the unfolded
+    input.
+    """
     x = F.pad(x, (0, 0, how.padding[1], how.padding[1], how.padding[0], how.padding[0]))
     c, h, w, _ = x.stride()
     across = (c, how.dilation[0] * h, how.dilation[1] * w, how.stride[0] * h, how.stride[1] * w, 1)
@@ -157,7 +163,9 @@ def held_bytes(matrix: Tensor) -> int:
 
 
 def two_of_four(weight: Tensor) -> bool:
-    """Whether `weight` (rows, columns) is one for torch's 2:4 layout here: on a GPU, in a 16-bit type, two of each four zero."""
+    """Whether `weight` (rows, columns) is one for torch's 2:4 layout here: on a GPU, in a 16-bit type, two of each four
+    zero.
+    """
     if weight.device.type != "cuda" or weight.dtype not in (torch.float16, torch.bfloat16) or weight.shape[1] % 4:
         return False
     fits = weight.shape[0] % 32 == 0 and weight.shape[1] % 64 == 0  # tiles of the kernels

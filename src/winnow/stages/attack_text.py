@@ -1,7 +1,7 @@
 """Attack a text classifier with a TextAttack recipe: one JSONL row an example, and the figures over all of them.
 
-Robust tickets (ACL 2022.acl-long.157, section 4.1). A killed run goes on after the last finished example and ends with the
-same rows. `--workers N` attacks with N processes (one GPU each, where there are several).
+Robust tickets (ACL 2022.acl-long.157, section 4.1). A killed run goes on after the last finished example and ends with
+the same rows. `--workers N` attacks with N processes (one GPU each, where there are several).
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def main(job: Job[AttackText]) -> None:
 
     cfg = job.config
     assets = {role: job[role] if job.inputs[role] else None for role in ASSETS}
-    setup = Setup(job["model"], cfg.data, cfg.attack, cfg.compute, assets, job.run.device, job.run.data_root, job.run.download)
+    setup = Setup(
+        job["model"], cfg.data, cfg.attack, cfg.compute, assets, job.run.device, job.run.data_root, job.run.download
+    )
     target, test = setup.victim()
     encoded = encode(target.tokenizer, test, cfg.data.max_length, target.types)
     whole = accuracy(target.model, encoded, cfg.compute, target.device)

@@ -1,8 +1,8 @@
 """How two tickets and the networks trained under them relate: overlap, the path between the networks, sharpness.
 
-With the same ticket and starting weights twice and networks trained from two seeds, the barrier says whether the ticket is stable to
-the noise of SGD (Frankle et al., ICML 2020); with two tickets, whether they lead into one basin. Batch statistics are taken anew at
-every point from the training images.
+With the same ticket and starting weights twice and networks trained from two seeds, the barrier says whether the ticket
+is stable to the noise of SGD (Frankle et al., ICML 2020); with two tickets, whether they lead into one basin. Batch
+statistics are taken anew at every point from the training images.
 """
 
 from __future__ import annotations

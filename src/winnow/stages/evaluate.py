@@ -1,7 +1,7 @@
 """Measure transferred models on the test split: SA, RA by PGD with restarts, l2 PGD, CIFAR-10-C.
 
-Models trained adversarially get every configured attack; others SA and RA. Accuracies are percentages of the test split. A killed
-run goes on after the last finished batch. AutoAttack is a stage of its own.
+Models trained adversarially get every configured attack; others SA and RA. Accuracies are percentages of the test
+split. A killed run goes on after the last finished batch. AutoAttack is a stage of its own.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def main(job: Job[Evaluate]) -> None:
                     model, folder, cfg.data, cfg.compute, device, wanted.batch_size, part
                 )
             if name == "best_ra" and wanted.l2_attack:
-                result["l2_ra"] = ev.robust_accuracy(model, loader, wanted.l2_attack, cfg.compute, cfg.seed, part("l2_ra"))
+                result["l2_ra"] = ev.robust_accuracy(
+                    model, loader, wanted.l2_attack, cfg.compute, cfg.seed, part("l2_ra")
+                )
             found[name] = result
     job.write_metrics("metrics", found)
 

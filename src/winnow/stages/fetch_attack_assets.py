@@ -1,7 +1,7 @@
 """Fetch what text attacks need into one folder, with checksums: on a machine with a network, `--download`.
 
-The manifest holds the sha256 of everything fetched. A second run checks what is there against it and fetches only what is
-missing; a file that changed since is an error. Without --download it only checks.
+The manifest holds the sha256 of everything fetched. A second run checks what is there against it and fetches only what
+is missing; a file that changed since is an error. Without --download it only checks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def main(job: Job[FetchAttackAssets]) -> None:
     packages = sorted({name for attack in cfg.attacks for name in nltk_packages(attack)})
     wanted = fetch.Wanted(Path(cfg.folder), packages, {"masked_lm": cfg.masked_lm, "encoder": cfg.encoder})
     known = read_json(manifest) if manifest.exists() else {}
-    write_json(manifest, known | {role: fetch.obtain(role, wanted, known.get(role), job.run.download) for role in roles})
+    write_json(
+        manifest, known | {role: fetch.obtain(role, wanted, known.get(role), job.run.download) for role in roles}
+    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,10 @@ stage = Stage(
         "model": "pre-trained model folder, named by its model.safetensors",
         "mask?": "ticket; none: the dense network",
     },
-    outputs={"out": "the fine-tuned model folder, named by its model.safetensors", "metrics": "accuracy of every epoch"},
+    outputs={
+        "out": "the fine-tuned model folder, named by its model.safetensors",
+        "metrics": "accuracy of every epoch",
+    },
     trains=True,
 )
 
@@ -37,12 +40,21 @@ def main(job: Job[FinetuneText]) -> None:
     models.reset_head(model, cfg.seed)
     ticket = Ticket.load(job["mask"]) if job.inputs["mask"] else None
     history = finetune(
-        model, data, train=cfg.train, compute=cfg.compute, seed=cfg.seed, adversary=cfg.adversary, ticket=ticket, run=job.run
+        model,
+        data,
+        train=cfg.train,
+        compute=cfg.compute,
+        seed=cfg.seed,
+        adversary=cfg.adversary,
+        ticket=ticket,
+        run=job.run,
     )
     if not job.writes:
         return
     models.save_classifier(job["out"], model, tokenizer, job.provenance(job["out"]))
-    job.write_metrics("metrics", {"epochs": history, "remaining_percent": ticket.remaining_percent if ticket else 100.0})
+    job.write_metrics(
+        "metrics", {"epochs": history, "remaining_percent": ticket.remaining_percent if ticket else 100.0}
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Initial weights for a gem search and its baselines: drawn by a published initialisation, or pre-trained ones brought to the task.
+"""Initial weights for a gem search and its baselines: drawn by a published initialisation, or pre-trained ones brought
+to the task.
 
-With --weights a head of another number of classes is replaced by a freshly drawn one, and everything else is kept: a search
-from there gives warm gems.
+With --weights a head of another number of classes is replaced by a freshly drawn one, and everything else is kept: a
+search from there gives warm gems.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import sys
 from winnow.pipelines.rare_gems.jobs import GemInit
 from winnow.stage import Job, Stage
 
-stage = Stage("gem_init", GemInit, inputs={"weights?": "pre-trained weights to start from"}, outputs={"out": "initial weights"})
+stage = Stage(
+    "gem_init", GemInit, inputs={"weights?": "pre-trained weights to start from"}, outputs={"out": "initial weights"}
+)
 
 
 @stage

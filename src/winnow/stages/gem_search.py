@@ -54,7 +54,12 @@ def main(job: Job[GemSearch]) -> None:
     write_tensors(job["order"], order, {"kind": KIND, **about, **job.provenance(job["order"])})
     ticket = Ticket(gem.ticket())
     job.write_ticket("out", ticket, level=gem.prunes, **about)
-    found = {"epochs": history, "remaining_percent": ticket.remaining_percent, "prunes": gem.prunes, "collapsed": gem.collapsed}
+    found = {
+        "epochs": history,
+        "remaining_percent": ticket.remaining_percent,
+        "prunes": gem.prunes,
+        "collapsed": gem.collapsed,
+    }
     job.write_metrics("metrics", found)
 
 

@@ -13,7 +13,9 @@ from winnow.pipelines.rare_gems.jobs import GemTicket
 from winnow.stage import Job, Stage
 from winnow.ticket import Ticket
 
-stage = Stage("gem_ticket", GemTicket, inputs={"order": "what gem_search wrote as --order"}, outputs={"out": "the ticket"})
+stage = Stage(
+    "gem_ticket", GemTicket, inputs={"order": "what gem_search wrote as --order"}, outputs={"out": "the ticket"}
+)
 
 
 @stage

@@ -1,4 +1,5 @@
-"""Bring in the pre-trained model of a text task: a Hugging Face encoder (folder or hub), or a tiny BERT pre-trained here.
+"""Bring in the pre-trained model of a text task: a Hugging Face encoder (folder or hub), or a tiny BERT pre-trained
+here.
 
 Every later stage starts from this folder, so the original pre-trained weights that tickets are retrained from (robust
 tickets, ACL 2022.acl-long.157, section 3.3) are the same bytes for all of them.
@@ -36,7 +37,9 @@ def main(job: Job[ImportTextModel]) -> None:
             from winnow.train.device import start
 
             start(cfg.compute, job.run.device, seed_of(cfg.seed, "start"))
-            pretrain(model, tokenizer, unlabelled, pretraining.train, cfg.compute, cfg.data.max_length, cfg.seed, job.run)
+            pretrain(
+                model, tokenizer, unlabelled, pretraining.train, cfg.compute, cfg.data.max_length, cfg.seed, job.run
+            )
     else:
         assert cfg.model.path is not None
         from winnow.text.incoming import load_pretrained

@@ -1,7 +1,8 @@
 """Read a ticket from a file of the papers' released programs, of torch.nn.utils.prune or of winnow, checked to fit.
 
-No code in the file is executed. Layouts: `X_mask` (.pth.tar of Double-win), `X.flag` and `X.scores` (Gem-Miner, edge-popup,
-IMP rounds), a round_<k>_mask.npy, `X.mask.mask_scores` (Robust tickets). Every mask must name a weight and have its shape.
+No code in the file is executed. Layouts: `X_mask` (.pth.tar of Double-win), `X.flag` and `X.scores` (Gem-Miner,
+edge-popup, IMP rounds), a round_<k>_mask.npy, `X.mask.mask_scores` (Robust tickets). Every mask must name a weight and
+have its shape.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from winnow.stage import Job, Stage
 stage = Stage(
     "import_ticket",
     ImportTicket,
-    inputs={"file": "the .pth.tar, .pth, .pt, .bin, .npy or .safetensors file", "weights": "dense weights that it must fit"},
+    inputs={
+        "file": "the .pth.tar, .pth, .pt, .bin, .npy or .safetensors file",
+        "weights": "dense weights that it must fit",
+    },
     outputs={"out": "ticket"},
 )
 
@@ -44,7 +48,9 @@ def main(job: Job[ImportTicket]) -> None:
         if len(dropped) == len(ticket.arrays):
             raise WinnowError(f"{path}: masks the classification head alone, which a transfer replaces; set head: keep")
         logging.getLogger("winnow").warning(
-            "%s: masks of the head dropped (%s), since a transfer replaces it; head: keep keeps them", path, ", ".join(dropped)
+            "%s: masks of the head dropped (%s), since a transfer replaces it; head: keep keeps them",
+            path,
+            ", ".join(dropped),
         )
         ticket = Ticket({n: m for n, m in ticket.arrays.items() if n not in dropped})
     job.write_ticket("out", ticket, method="imported", dropped=dropped)

@@ -1,8 +1,9 @@
-"""Bring pre-trained weights in from a file, torchvision or the Hugging Face hub, checked name by name and shape by shape.
+"""Bring pre-trained weights in from a file, torchvision or the Hugging Face hub, checked name by name and shape by
+shape.
 
-Understood: wrapper prefixes (module., model., 1.), input normalisation layers, auxiliary classifiers, older names, the tensors
-that the papers' programs keep beside weights, profilers' counters. Anything else that does not fit is listed and refused. The
-result is a weights artifact like pretrain's.
+Understood: wrapper prefixes (module., model., 1.), input normalisation layers, auxiliary classifiers, older names, the
+tensors that the papers' programs keep beside weights, profilers' counters. Anything else that does not fit is listed
+and refused. The result is a weights artifact like pretrain's.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def main(job: Job[ImportWeights]) -> None:
 
     cfg = job.config
     path = (
-        job["file"] if isinstance(job.inputs["file"], Path) else fetch_weights(cfg.weights, job.run.data_root, job.run.download)
+        job["file"]
+        if isinstance(job.inputs["file"], Path)
+        else fetch_weights(cfg.weights, job.run.data_root, job.run.download)
     )
     digest = sha256_file(path)
     if cfg.weights.sha256 is not None and digest != cfg.weights.sha256.lower():
@@ -55,7 +58,9 @@ def main(job: Job[ImportWeights]) -> None:
     told = {"mean": cfg.model.mean, "std": cfg.model.std}
     for name, values in normalisation.items():
         if any(abs(a - b) > 1e-3 for a, b in zip(values, told[name], strict=False)):
-            log.warning("%s: its network normalises with %s %s, model.%s is %s", path, name, values, name, list(told[name]))
+            log.warning(
+                "%s: its network normalises with %s %s, model.%s is %s", path, name, values, name, list(told[name])
+            )
     if left_out:
         log.info("%s: left out %s", path, ", ".join(left_out[:6]) + (", ..." if len(left_out) > 6 else ""))
     job.write_weights(
@@ -65,7 +70,8 @@ def main(job: Job[ImportWeights]) -> None:
         prunable=models.prunable(model, cfg.model.layers),
     )
     job.write_metrics(
-        "metrics", {"file_sha256": digest, "tensors": len(tensors), "left_out": left_out, "normalisation": normalisation}
+        "metrics",
+        {"file_sha256": digest, "tensors": len(tensors), "left_out": left_out, "normalisation": normalisation},
     )
 
 

@@ -1,7 +1,9 @@
-"""Pack an ImageFolder, a tar of one, or an npz of JPEG bytes: into a folder for `dataset: packed`, or an .npz for `dataset: npz`.
+"""Pack an ImageFolder, a tar of one, or an npz of JPEG bytes: into a folder for `dataset: packed`, or an .npz for
+`dataset: npz`.
 
-A folder holds a set of any size, read in batches from memory-mapped pixels; `--workers N` packs with N processes, and a run that
-was cut off goes on where it stopped. An .npz is for sets that fit into memory. Not part of the workflow: run it once by hand.
+A folder holds a set of any size, read in batches from memory-mapped pixels; `--workers N` packs with N processes, and a
+run that was cut off goes on where it stopped. An .npz is for sets that fit into memory. Not part of the workflow: run
+it once by hand.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Prune by one method: which of the weights stay, how many of them exactly.
 
-Methods are files of winnow.prune. Most rank the --weights alone, under the ticket of the last round (--mask) if there is one;
-random can take the counts of another ticket (--like); snip, grasp, synflow and wanda run the model on training examples.
+Methods are files of winnow.prune. Most rank the --weights alone, under the ticket of the last round (--mask) if there
+is one; random can take the counts of another ticket (--like); snip, grasp, synflow and wanda run the model on training
+examples.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def main(job: Job[Prune]) -> None:
     name = module_of(cfg)
     entry, module = methods.find(name), methods.load(name)
     if (cfg.remaining_percent is None) != (job.inputs["like"] is not None):
-        raise WinnowError("config.remaining_percent: goes with --weights; --like takes the other ticket's counts instead")
+        raise WinnowError(
+            "config.remaining_percent: goes with --weights; --like takes the other ticket's counts instead"
+        )
     if entry.takes == "training":
         raise WinnowError(f"config.method: {cfg.method} moves its masks in training; the stage train takes it")
     seeds = {"seed": cfg.seed} if entry.draws else {}
@@ -72,7 +75,9 @@ def _by_model(job: Job[Prune], module: Any) -> Any:
     data = cfg.data if cfg.text is None else cfg.text
     if data is None:
         raise WinnowError(f"config: {cfg.method} runs the model, so it needs the task (data or text)")
-    load = import_module(str(loader_of(cfg))).calibration  # by name: what prunes without it does not depend on training code
+    load = import_module(
+        str(loader_of(cfg))
+    ).calibration  # by name: what prunes without it does not depend on training code
     model, batches = load(weights, data, cfg.images, cfg.seed, cfg.compute, job.run)
     arrays = prunable_arrays(weights)
     explained = import_module("winnow.train.device").explained

@@ -28,7 +28,8 @@ def main(job: Job[Plot]) -> None:
     rows = whole[whole["experiment"] == job.config.experiment]
     if rows.empty:
         raise WinnowError(
-            f"config.experiment: {job.config.experiment!r} is not in the table{nearest(job.config.experiment, set(whole['experiment']))}"
+            f"config.experiment: {job.config.experiment!r} is not in the "
+            f"table{nearest(job.config.experiment, set(whole['experiment']))}"
         )
     figure = plot(rows, f"{job.config.experiment} ({rows['arch'].iloc[0]}, {rows['dataset'].iloc[0]})")
     save(figure, job["svg"], job["pdf"], job["png"])

@@ -1,4 +1,5 @@
-"""Write the report, one HTML file without references to others: verdicts and small tables first, then all columns, figures, tickets.
+"""Write the report, one HTML file without references to others: verdicts and small tables first, then all columns,
+figures, tickets.
 
 It shows what the tables below `results/tables` were made from, and says whether all of it verifies.
 """
@@ -21,8 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     summary, _, details = (__doc__ or "").partition("\n\n")
     p = argparse.ArgumentParser(prog="python -m winnow.stages.report", description=summary, epilog=details)
     p.add_argument("results", type=Path, nargs="?", default=Path("results"), help="folder with the artifacts (results)")
-    p.add_argument("--captions", type=Path, default=ROOT / "workflow/report", help="folder of the captions (winnow's own)")
-    p.add_argument("--out", type=Path, default=Path("results/report.html"), help="the file to write (results/report.html)")
+    p.add_argument(
+        "--captions", type=Path, default=ROOT / "workflow/report", help="folder of the captions (winnow's own)"
+    )
+    p.add_argument(
+        "--out", type=Path, default=Path("results/report.html"), help="the file to write (results/report.html)"
+    )
     args = p.parse_args(argv)
     try:
         write_bytes(args.out, page(args.results, args.captions).encode())

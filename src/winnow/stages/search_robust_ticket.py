@@ -44,7 +44,9 @@ def main(job: Job[SearchRobustTicket]) -> None:
     if not job.writes:
         return
     for epoch, file in zip(cfg.keep_epochs, files, strict=True):
-        write_scores(file, kept[epoch], {"shapes": shapes, "search_epoch": epoch, "seed": cfg.seed, **job.provenance(file)})
+        write_scores(
+            file, kept[epoch], {"shapes": shapes, "search_epoch": epoch, "seed": cfg.seed, **job.provenance(file)}
+        )
     job.write_metrics("metrics", {"epochs": history})
 
 

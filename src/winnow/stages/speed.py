@@ -1,7 +1,9 @@
-"""Is this ticket worth it here? Its network dense against sparse: latency, throughput, memory, file sizes, and one sentence.
+"""Is this ticket worth it here? Its network dense against sparse: latency, throughput, memory, file sizes, and one
+sentence.
 
-Times belong to the machine and to the moment: another run gives other bytes. `--device cpu` measures threads; on a GPU threads are
-ignored. The first run measures which way each layer takes (seconds to minutes) and keeps that in the user's cache folder.
+Times belong to the machine and to the moment: another run gives other bytes. `--device cpu` measures threads; on a GPU
+threads are ignored. The first run measures which way each layer takes (seconds to minutes) and keeps that in the user's
+cache folder.
 """
 
 from __future__ import annotations
@@ -54,9 +56,15 @@ def main(job: Job[Speed]) -> None:
             row |= {"predicted_speedup": found.speedup, "worth_from": found.worth_from, "rule_error": rates.error}
             curves.append({"batch": row["batch"], "threads": count, "speedup": list(found.curve.items())})
     says = speed.verdict(rows, ticket.remaining_percent)
-    about: dict[str, Any] = {"remaining_percent": ticket.remaining_percent, "verdict": says, "machine": choice.machine()}
+    about: dict[str, Any] = {
+        "remaining_percent": ticket.remaining_percent,
+        "verdict": says,
+        "machine": choice.machine(),
+    }
     text = io.StringIO()
-    table = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), restval=0, lineterminator="\n")
+    table = csv.DictWriter(
+        text, list(dict.fromkeys(name for row in rows for name in row)), restval=0, lineterminator="\n"
+    )
     table.writeheader()
     table.writerows(rows)
     write_bytes(job["table"], text.getvalue().encode())
@@ -70,7 +78,9 @@ def main(job: Job[Speed]) -> None:
         formats.write_onnx(job["onnx"], network, *inputs(2)[0])
         about["bytes_in_files"]["onnx"] = job["onnx"].stat().st_size
     layers = [{"name": x.name, "before": x.before, "after": x.after, "kept": x.kept} for x in network.layers]
-    job.write_metrics("metrics", {**about, "layers": layers, "untraced": network.untraced, "rows": rows, "curves": curves})
+    job.write_metrics(
+        "metrics", {**about, "layers": layers, "untraced": network.untraced, "rows": rows, "curves": curves}
+    )
     print(says)
 
 

@@ -1,7 +1,7 @@
 """Print what an artifact was made from, back to the first job, and check every hash on the way.
 
-A line an artifact: the role that it played, its path, the start of its sha256, its stage and seed, and `verified`, or what is
-wrong with it. Exit codes: 0 all verified, 2 not.
+A line an artifact: the role that it played, its path, the start of its sha256, its stage and seed, and `verified`, or
+what is wrong with it. Exit codes: 0 all verified, 2 not.
 """
 
 from __future__ import annotations

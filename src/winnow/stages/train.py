@@ -1,8 +1,9 @@
-"""Train from given weights on their own task, dense or under a ticket: rounds of IMP, fine-tuning of tickets, the dense network.
+"""Train from given weights on their own task, dense or under a ticket: rounds of IMP, fine-tuning of tickets, the dense
+network.
 
-With `measure`, test accuracy is taken before and after, and the weights with the best held-out accuracy are kept (Rare Gems,
-section 4): gems, random tickets and all baselines go through here. With --rewind the weights after `rewind_iteration` optimisation
-steps are kept as well: the point that IMP rewinds to (Frankle et al., ICML 2020).
+With `measure`, test accuracy is taken before and after, and the weights with the best held-out accuracy are kept (Rare
+Gems, section 4): gems, random tickets and all baselines go through here. With --rewind the weights after
+`rewind_iteration` optimisation steps are kept as well: the point that IMP rewinds to (Frankle et al., ICML 2020).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Transfer to a downstream task: head replaced, mask fixed, standard or adversarial training from the pre-trained weights.
+"""Transfer to a downstream task: head replaced, mask fixed, standard or adversarial training from the pre-trained
+weights.
 
-Keeps the checkpoints with the best validation SA and, under attack, the best validation RA (Double-win tickets, ICML 2022,
-section 3.2). Without --mask the dense model is transferred.
+Keeps the checkpoints with the best validation SA and, under attack, the best validation RA (Double-win tickets, ICML
+2022, section 3.2). Without --mask the dense model is transferred.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ stage = Stage(
     "transfer",
     Transfer,
     inputs={"init": "pre-trained dense weights", "mask?": "ticket; none for the dense model"},
-    outputs={"best_sa": "weights of the best validation SA", "best_ra?": "of the best validation RA", "metrics": "every epoch"},
+    outputs={
+        "best_sa": "weights of the best validation SA",
+        "best_ra?": "of the best validation RA",
+        "metrics": "every epoch",
+    },
     trains=True,
 )
 

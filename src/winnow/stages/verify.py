@@ -1,8 +1,8 @@
 """Check every artifact below a folder: seals, places, and that each was made from what lies there now.
 
 Each bad artifact is one line on stdout with what to delete; `snakemake` then runs its job and those that follow. With
---same-as, compare the artifacts of two runs byte by byte (of metrics: all but run times); with --tensors as well, their tensors
-and figures alone, so that two versions of the code can be compared. Exit codes: 0 all is well, 2 not.
+--same-as, compare the artifacts of two runs byte by byte (of metrics: all but run times); with --tensors as well, their
+tensors and figures alone, so that two versions of the code can be compared. Exit codes: 0 all is well, 2 not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(prog="python -m winnow.stages.verify", description=summary, epilog=details)
     p.add_argument("folder", type=Path, nargs="?", default=Path("results"), help="folder with the artifacts (results)")
     p.add_argument("--same-as", type=Path, metavar="FOLDER", help="artifacts of another run, which must be the same")
-    p.add_argument("--tensors", action="store_true", help="with --same-as: compare results, not the records of their making")
+    p.add_argument(
+        "--tensors", action="store_true", help="with --same-as: compare results, not the records of their making"
+    )
     args = p.parse_args(argv)
     if args.tensors and not args.same_as:
         p.error("--tensors: compares two runs; give the other one with --same-as FOLDER")
@@ -40,7 +42,10 @@ def _check(folder: Path) -> int:
     for b in bad:
         follow = ", ".join(f"{n} of {stage}" for stage, n in b.followers.items())
         bad_one = printable(f"{b.file}: {b.reason}")
-        print(f"{bad_one}; delete {_quoted(b.delete)}" + (printable(f"; what follows from it: {follow}") if follow else ""))
+        print(
+            f"{bad_one}; delete {_quoted(b.delete)}"
+            + (printable(f"; what follows from it: {follow}") if follow else "")
+        )
     for note in notes:
         print(printable(f"note: {note}"))
     print(f"{folder}: {count} artifacts, {len(bad)} bad")
@@ -54,7 +59,9 @@ def _check(folder: Path) -> int:
 
 def _compare(folder: Path, other: Path, tensors: bool) -> int:
     found, count = records.differences(folder, other, tensors)
-    print(*map(printable, found), f"{folder} and {other}: {count} artifacts in both, {len(found)} differences", sep="\n")
+    print(
+        *map(printable, found), f"{folder} and {other}: {count} artifacts in both, {len(found)} differences", sep="\n"
+    )
     return 2 if found or not count else 0
 
 

@@ -25,7 +25,11 @@ def _cell(value: Any) -> str:
         short = text if len(text) <= 6 else f"{float(text):.2f}"
     except ValueError:
         return f"<td>{html.escape(text)}</td>"
-    return f'<td title="{html.escape(text)}">{html.escape(short)}</td>' if short != text else f"<td>{html.escape(text)}</td>"
+    return (
+        f'<td title="{html.escape(text)}">{html.escape(short)}</td>'
+        if short != text
+        else f"<td>{html.escape(text)}</td>"
+    )
 
 
 def ticket(name: str, about: Mapping[str, Any]) -> str:
@@ -41,7 +45,9 @@ def ticket(name: str, about: Mapping[str, Any]) -> str:
 
 
 def density(layers: Sequence[tuple[str, float]], overall: float) -> str:
-    """Bars of the percentage that remains in each layer, in the order of the network, and a line at the whole ticket's."""
+    """Bars of the percentage that remains in each layer, in the order of the network, and a line at the whole
+    ticket's.
+    """
     step, high = (WIDTH - LEFT) / max(1, len(layers)), HEIGHT - TOP - BELOW
     parts = []
     for tick in (0, 25, 50, 75, 100):
@@ -52,14 +58,18 @@ def density(layers: Sequence[tuple[str, float]], overall: float) -> str:
         size = high * remaining / 100
         title = f"<title>{html.escape(layer)}: {remaining:.2f} %</title>"
         parts.append(
-            f'<rect x="{LEFT + i * step + step * 0.1:.1f}" y="{TOP + high - size:.1f}" width="{step * 0.8:.1f}" height="{size:.1f}" '
+            f'<rect x="{LEFT + i * step + step * 0.1:.1f}" y="{TOP + high - size:.1f}" width="{step * 0.8:.1f}" '
+            f'height="{size:.1f}" '
             f'fill="#0072B2">{title}</rect>'
         )
     y = TOP + high * (1 - overall / 100)
     parts.append(f'<line x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}" stroke="#D55E00" stroke-dasharray="5 3"/>')
-    said = f"remaining weights (%) of {len(layers)} layers, input on the left; dashed: the whole ticket, {overall:.2f} %"
+    said = (
+        f"remaining weights (%) of {len(layers)} layers, input on the left; dashed: the whole ticket, {overall:.2f} %"
+    )
     parts.append(f'<text x="{LEFT}" y="{HEIGHT - 6}">{said}</text>')
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(said)}" style="max-width:{WIDTH}px;width:100%" '
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(said)}" '
+        f'style="max-width:{WIDTH}px;width:100%" '
         f'font-size="11" font-family="system-ui, sans-serif">{"".join(parts)}</svg>'
     )

@@ -1,8 +1,9 @@
-"""What all figures share: one look, one axis convention, files fit for a paper, bytes that do not change from run to run.
+"""What all figures share: one look, one axis convention, files fit for a paper, bytes that do not change from run to
+run.
 
-The x axis is the percentage of the weights that remain, on a logarithmic scale from the dense network on the left to the sparsest on
-the right; its ticks stand at percentages that were run. Colours are those of Okabe and Ito, which people with any kind of colour
-blindness tell apart, and each method has a marker and a line of its own too.
+The x axis is the percentage of the weights that remain, on a logarithmic scale from the dense network on the left to
+the sparsest on the right; its ticks stand at percentages that were run. Colours are those of Okabe and Ito, which
+people with any kind of colour blindness tell apart, and each method has a marker and a line of its own too.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def pyplot() -> Any:
     plt.rcParams.update({
         "svg.hashsalt": "winnow", "svg.fonttype": "none", "pdf.fonttype": 42, "font.family": "sans-serif",
         "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica", "sans-serif"], "font.size": 9,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
+        "legend.frameon": False,
     })  # fmt: skip
     return plt
 
@@ -93,7 +95,8 @@ def winners(axis: Any, x: Any, y: Any, label: str) -> None:
 
 
 def panels(rows: pd.DataFrame, by: str, heading: str, metrics: dict[str, str], draw: Draw, height: float) -> Any:
-    """A figure with a column of panels for each value of the table's column `by`, a row for each metric (name -> label).
+    """A figure with a column of panels for each value of the table's column `by`, a row for each metric (name ->
+    label).
 
     `draw(axis, rows of the column, metric, methods of the whole table)` fills a panel.
     """
@@ -117,14 +120,22 @@ def spread_in_words(seeds: Iterable[int]) -> str:
 
 
 def shared_legend(figure: Any, columns: int, below: float) -> None:
-    """One legend for all panels, this share of the figure's height below them; a label of several panels appears once."""
+    """One legend for all panels, this share of the figure's height below them; a label of several panels appears
+    once.
+    """
     handles = {text: line for a in figure.axes for line, text in zip(*a.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="upper center", ncols=columns, bbox_to_anchor=(0.5, -below))
 
 
 def save(figure: Any, *paths: Path) -> None:
-    """Write the figure to each path by its suffix (svg, pdf, png), atomically and without dates in it; PNG at 300 dpi."""
-    metadata: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
+    """Write the figure to each path by its suffix (svg, pdf, png), atomically and without dates in it; PNG at 300
+    dpi.
+    """
+    metadata: dict[str, dict[str, Any]] = {
+        "svg": {"Date": None},
+        "pdf": {"CreationDate": None},
+        "png": {"Software": None},
+    }
     for path in paths:
         kind = path.suffix.removeprefix(".")
         with atomic_path(path) as temporary:

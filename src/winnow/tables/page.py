@@ -1,7 +1,8 @@
-"""The report: one HTML file that needs nothing else. First what came out, in words and small tables; below it everything, folded.
+"""The report: one HTML file that needs nothing else. First what came out, in words and small tables; below it
+everything, folded.
 
-What it shows is what the tables were made from: it follows their parents, so leftovers of other configurations are not in it. The same
-results give the same bytes.
+What it shows is what the tables were made from: it follows their parents, so leftovers of other configurations are not
+in it. The same results give the same bytes.
 """
 
 from __future__ import annotations
@@ -25,17 +26,21 @@ STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 88em; padding: .6em 1.2em 3em; color: #1b1b1b }
 h1 { font-size: 1.3em; margin: .2em 0 } h2 { font-size: 1.1em; margin: .1em 0 .3em }
 h3 { font-size: 1em; margin: 1.2em 0 .3em } h4 { font-size: .95em; margin: .8em 0 .2em; font-weight: 600 }
-.first { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 36em), 1fr)); gap: .8em 1.6em; align-items: start }
+.first { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 36em), 1fr)); gap: .8em 1.6em;
+ align-items: start }
 .card { border: 1px solid #ccd; border-radius: 6px; padding: .6em .9em .8em; min-width: 0 }
 #verdicts p { margin: .2em 0 } #verdicts { margin: .2em 0 .8em } .note { color: #555; font-size: 13px; margin: .3em 0 }
 .bad { color: #a11 } .wide { overflow-x: auto; max-width: 100% }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }
 td, th { padding: .16em .5em; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
-.card th { white-space: normal } td:first-child, th:first-child { text-align: left } th { background: #f3f4f7; vertical-align: bottom }
+.card th { white-space: normal } td:first-child, th:first-child { text-align: left }
+th { background: #f3f4f7; vertical-align: bottom }
 .sorts th { cursor: pointer } tr.won td { background: #fdf6c8; font-weight: 600 }
 .sorts th[aria-sort=ascending]::after { content: " \25b2" } .sorts th[aria-sort=descending]::after { content: " \25bc" }
-img { max-width: 100%; display: block } details { margin: .35em 0 } summary { cursor: pointer } code { overflow-wrap: anywhere }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .1em .9em; font-size: 13px; margin: .2em 0 } dd { margin: 0; min-width: 0 }
+img { max-width: 100%; display: block } details { margin: .35em 0 } summary { cursor: pointer }
+code { overflow-wrap: anywhere }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .1em .9em; font-size: 13px; margin: .2em 0 }
+dd { margin: 0; min-width: 0 }
 .card table { font-size: 12px } .card td, .card th { padding: .15em .38em }
 """
 SCRIPT = """
@@ -55,7 +60,9 @@ document.querySelectorAll(".sorts th").forEach((th) => th.addEventListener("clic
 
 
 def page(results: Path, captions: Path) -> str:
-    """The HTML of the tables below `results`, with the captions `<pipeline>_{table,figure}.rst`. Raises WinnowError without a table."""
+    """The HTML of the tables below `results`, with the captions `<pipeline>_{table,figure}.rst`. Raises WinnowError
+    without a table.
+    """
     tables = sorted((results / "tables").glob("*.csv"))
     if not tables:
         raise WinnowError(f"{results / 'tables'}: holds no table; run snakemake first")
@@ -66,13 +73,22 @@ def page(results: Path, captions: Path) -> str:
     summaries = {table.stem: _summary(table.stem, rows) for table, _, rows in known}
     verdicts = "".join(_verdicts(name, made) for name, made in summaries.items())
     cards = "".join(_card(name, made) for name, made in summaries.items())
-    state = f"{len(found)} artifacts lie behind these tables; " + ("these do not verify:" if bad else "every one was verified.")
+    state = f"{len(found)} artifacts lie behind these tables; " + (
+        "these do not verify:" if bad else "every one was verified."
+    )
     first = f'<div class="first">{cards}<section class="card" id="ran"><h2>What ran</h2>{_ran(tables, found)}'
     first += f'<p class="note{" bad" if bad else ""}">{state}</p>{_list(bad) if bad else ""}</section></div>'
     parts = [part for table, header, rows in known for part in _pipeline(results, table, header, rows, captions)]
     times = charts.table(("stage", "jobs", "seconds in all", "longest"), _times(results, set(found)))
     body = "".join(
-        ["<h1>winnow: what came out</h1>", f'<div id="verdicts">{verdicts}</div>', first, *parts, "<h2>Run times</h2>", times]
+        [
+            "<h1>winnow: what came out</h1>",
+            f'<div id="verdicts">{verdicts}</div>',
+            first,
+            *parts,
+            "<h2>Run times</h2>",
+            times,
+        ]
     )
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>winnow</title>'
     head += f"<style>{STYLE}</style>"
@@ -103,7 +119,8 @@ def _summary(name: str, rows: list[Row]) -> Summary:
 def _verdicts(name: str, made: Summary) -> str:
     """What came out of one pipeline, in words; at most three lines, the rest folded."""
     lines = [f"<p><b>{html.escape(_title(name))}.</b> {html.escape(v)}.</p>" for v in made.verdicts]
-    more = f"<details><summary>{len(lines) - 3} more of {html.escape(_title(name))}</summary>{''.join(lines[3:])}</details>"
+    rest = "".join(lines[3:])
+    more = f"<details><summary>{len(lines) - 3} more of {html.escape(_title(name))}</summary>{rest}</details>"
     return "".join(lines[:3]) + (more if lines[3:] else "")
 
 
@@ -148,7 +165,8 @@ def _ran(tables: Sequence[Path], found: Mapping[Path, records.Node]) -> str:
 
 def _pipeline(results: Path, table: Path, header: list[str], rows: list[Row], captions: Path) -> Iterable[str]:
     name = table.stem
-    yield f'<h2 id="{html.escape(name)}" style="margin-top:2em">{html.escape(_title(name))}</h2>{_caption(captions / f"{name}_table.rst")}'
+    caption = _caption(captions / f"{name}_table.rst")
+    yield f'<h2 id="{html.escape(name)}" style="margin-top:2em">{html.escape(_title(name))}</h2>{caption}'
     whole = charts.table(header, [[row[c] for c in header] for row in rows])
     yield f"<details><summary>All {len(rows)} rows and {len(header)} columns</summary>{whole}</details>"
     figures = [f for f in sorted((results / "figures" / name).glob("*.svg")) if _drawn_from(f, records.near(table))]

@@ -1,4 +1,5 @@
-"""What a pipeline's table comes to: verdicts in words, and a table of at most eight columns. Plain text; no pandas, so reports start at once.
+"""What a pipeline's table comes to: verdicts in words, and a table of at most eight columns. Plain text; no pandas, so
+reports start at once.
 
 Each pipeline has a `summary.py` with `summary(rows) -> Summary`, `rows` being those of its CSV as they stand there.
 """

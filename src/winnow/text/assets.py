@@ -49,7 +49,9 @@ def needed_roles(config: TextAttack) -> list[str]:
 
 
 def check_assets(config: TextAttack, assets: Mapping[str, Path | None]) -> dict[str, Path]:
-    """The files of every needed role, complete; NLTK and TF-Hub are pointed at theirs. WinnowError for the first gap."""
+    """The files of every needed role, complete; NLTK and TF-Hub are pointed at theirs. WinnowError for the first
+    gap.
+    """
     found = {}
     for role in needed_roles(config):
         path = assets.get(role)
@@ -64,7 +66,9 @@ def check_assets(config: TextAttack, assets: Mapping[str, Path | None]) -> dict[
             for package in nltk_packages(config):
                 base = path / NLTK_FILES[package]
                 if not base.exists() and not base.with_name(base.name + ".zip").exists():
-                    raise WinnowError(f"{base}: missing (nor is {base.name}.zip there), {config.recipe} needs it; {help_text}")
+                    raise WinnowError(
+                        f"{base}: missing (nor is {base.name}.zip there), {config.recipe} needs it; {help_text}"
+                    )
             import nltk
 
             nltk.data.path.insert(0, str(path))

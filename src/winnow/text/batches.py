@@ -19,7 +19,9 @@ POOL_BATCHES = 32  # examples are sorted by length within pools of this many bat
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids and token type ids (None where the model takes none) of every example, unpadded, and the labels (int64)."""
+    """Token ids and token type ids (None where the model takes none) of every example, unpadded, and the labels
+    (int64).
+    """
 
     ids: list[np.ndarray]
     types: list[np.ndarray] | None
@@ -51,8 +53,12 @@ def encode(tokenizer: Any, examples: Examples, max_length: int, types: bool = Tr
 
     `types`: with token type ids, for models that tell a pair's texts apart by them (`models.token_types`).
     """
-    made = tokenizer(examples.texts, examples.pairs, truncation=True, max_length=max_length, return_token_type_ids=types)
-    arrays = {k: [np.asarray(row, dtype=np.int64) for row in made[k]] for k in ("input_ids", "token_type_ids") if k in made}
+    made = tokenizer(
+        examples.texts, examples.pairs, truncation=True, max_length=max_length, return_token_type_ids=types
+    )
+    arrays = {
+        k: [np.asarray(row, dtype=np.int64) for row in made[k]] for k in ("input_ids", "token_type_ids") if k in made
+    }
     return Encoded(arrays["input_ids"], arrays.get("token_type_ids"), examples.labels, tokenizer.pad_token_id or 0)
 
 
@@ -64,7 +70,9 @@ class TextBatches:
         self.steps_per_epoch = -(-len(data.ids) // batch_size)
 
     def order(self, epoch: int) -> list[np.ndarray]:
-        """The epoch's batches as arrays of example numbers; each example once, only the last pool's batch may be short."""
+        """The epoch's batches as arrays of example numbers; each example once, only the last pool's batch may be
+        short.
+        """
         rng = numpy_generator(self.seed, "order", epoch)
         shuffled = rng.permutation(len(self.data.ids))
         lengths, pool = self.data.lengths, POOL_BATCHES * self.batch_size
@@ -86,7 +94,9 @@ class TextBatches:
             yield {name: tensor[share(len(index))] for name, tensor in whole.items()}
 
 
-def by_length(data: Encoded, batch_size: int, device: torch.device, turns: slice = slice(None)) -> Iterator[dict[str, Tensor]]:
+def by_length(
+    data: Encoded, batch_size: int, device: torch.device, turns: slice = slice(None)
+) -> Iterator[dict[str, Tensor]]:
     """All examples once, shortest first, for evaluation; of these batches those in `turns`."""
     order = np.argsort(data.lengths, kind="stable")
     for start in range(0, len(order), batch_size)[turns]:

@@ -30,7 +30,9 @@ PARTS = (
 
 @cache
 def transformers() -> Any:
-    """transformers, quiet, and also beside a torchvision that does not import (transformers takes it in where it is installed)."""
+    """transformers, quiet, and also beside a torchvision that does not import (transformers takes it in where it is
+    installed).
+    """
     repair_torchvision()
     module = importlib.import_module("transformers")
     module.utils.logging.set_verbosity_error()
@@ -42,12 +44,12 @@ def transformers() -> Any:
 def textattack() -> Any:
     """The parts of textattack 0.3.11 that attacks need; whole, if it was imported before.
 
-    `import textattack` itself fails without NLTK's stop words, which attacks with a list of their own do without: one of the
-    modules that its `__init__` takes in (augmentation/recipes.py) reads them when it is imported. The parts are therefore
-    imported one by one, and the package's `__init__` is not run.
+    `import textattack` itself fails without NLTK's stop words, which attacks with a list of their own do without: one
+    of the modules that its `__init__` takes in (augmentation/recipes.py) reads them when it is imported. The parts are
+    therefore imported one by one, and the package's `__init__` is not run.
 
-    The first import tries six NLTK downloads, prints an error for each without a network, and leaves a file to say that it
-    has been done (shared/utils/install.py); the file is put there first.
+    The first import tries six NLTK downloads, prints an error for each without a network, and leaves a file to say that
+    it has been done (shared/utils/install.py); the file is put there first.
     """
     if "textattack" in sys.modules:
         return sys.modules["textattack"]
@@ -73,10 +75,13 @@ def textattack() -> Any:
 
 @contextmanager
 def _environment_and_loggers_kept() -> Iterator[None]:
-    """Within: textattack may be imported. TA_CACHE_DIR, where it is set, overrides HF_HOME and the caches of other packages, and
-    a logging.config.dictConfig call disables every logger that exists (shared/utils/install.py); both are put back.
+    """Within: textattack may be imported. TA_CACHE_DIR, where it is set, overrides HF_HOME and the caches of other
+    packages, and a logging.config.dictConfig call disables every logger that exists (shared/utils/install.py); both are
+    put back.
     """
-    saved = {k: os.environ.get(k) for k in ("HF_HOME", "XDG_CACHE_HOME", "TFHUB_CACHE_DIR", "PYTORCH_TRANSFORMERS_CACHE")}
+    saved = {
+        k: os.environ.get(k) for k in ("HF_HOME", "XDG_CACHE_HOME", "TFHUB_CACHE_DIR", "PYTORCH_TRANSFORMERS_CACHE")
+    }
     enabled = [x for x in logging.root.manager.loggerDict.values() if isinstance(x, logging.Logger) and not x.disabled]
     try:
         yield
@@ -96,7 +101,10 @@ def local_model(kind: str, folder: Path) -> tuple[Any, Any]:
     """A model of transformers class `kind` and its tokenizer from a local folder; WinnowError when they do not load."""
     module = transformers()
     try:
-        settings = {"local_files_only": True, "trust_remote_code": False}  # code in the folder is neither run nor asked about
+        settings = {
+            "local_files_only": True,
+            "trust_remote_code": False,
+        }  # code in the folder is neither run nor asked about
         model = getattr(module, kind).from_pretrained(folder, dtype="float32", **settings)
         return model, module.AutoTokenizer.from_pretrained(folder, use_fast=True, **settings)
     except (OSError, ValueError, KeyError) as error:

@@ -56,7 +56,8 @@ class Examples:
 def load_text(
     config: TextData, data_root: Path, download: bool = False, wanted: tuple[str, ...] = ("train", "test")
 ) -> dict[str, Examples]:
-    """The wanted splits; train comes as `train` and `val` (held out, stratified; the test split when `val_fraction` is 0).
+    """The wanted splits; train comes as `train` and `val` (held out, stratified; the test split when `val_fraction` is
+    0).
 
     WinnowError for anything unusable.
     """
@@ -82,7 +83,9 @@ def load_text(
         held = stratified(whole["train"].labels, config.val_fraction, config.split_seed, "val")
         rest = np.setdiff1d(np.arange(len(whole["train"])), held)
         if not len(rest):
-            raise WinnowError(f"data.val_fraction: {config.val_fraction} holds out all {len(held)} training examples; lower it")
+            raise WinnowError(
+                f"data.val_fraction: {config.val_fraction} holds out all {len(held)} training examples; lower it"
+            )
         splits |= {"train": whole["train"].subset(rest), "val": whole["train"].subset(held)}
     for name, count in (("train", config.train_examples), ("test", config.test_examples)):
         if name in splits and count is not None and count < len(splits[name]):
@@ -94,7 +97,8 @@ def load_text(
 def fixed_column(config: TextData, columns: Sequence[str]) -> str | None:
     """The column of a pair that attacks leave alone (`fixed_text`), or None.
 
-    By default the premise of a natural language inference task, as TextAttack's recipes do; any other pair is open to change.
+    By default the premise of a natural language inference task, as TextAttack's recipes do; any other pair is open to
+    change.
     """
     if len(columns) < 2 or config.fixed_text == "none":
         return None
@@ -106,7 +110,9 @@ def fixed_column(config: TextData, columns: Sequence[str]) -> str | None:
 
 
 def stratified(labels: np.ndarray, fraction: float, seed: int, name: str) -> np.ndarray:
-    """Sorted indices of round(fraction * n) examples with the classes' shares kept (largest remainders get the rest)."""
+    """Sorted indices of round(fraction * n) examples with the classes' shares kept (largest remainders get the
+    rest).
+    """
     count = max(1, round(fraction * len(labels)))
     classes, sizes = np.unique(labels, return_counts=True)
     exact = sizes * count / len(labels)
@@ -122,11 +128,15 @@ def _check(examples: Examples, config: TextData, name: str) -> None:
         raise WinnowError(f"data: the {name} split of {config.dataset} holds {len(examples)} examples; give more")
     found = np.unique(examples.labels)
     if found[0] < 0 or found[-1] >= config.classes:
-        raise WinnowError(f"data.classes: {config.classes} classes, but the {name} split has labels {found.tolist()[:12]}")
+        raise WinnowError(
+            f"data.classes: {config.classes} classes, but the {name} split has labels {found.tolist()[:12]}"
+        )
 
 
 def read_table(path: Path, config: TextData) -> Examples:
-    """The examples of one table, its classes numbered by themselves; `load_text` numbers those of all splits together."""
+    """The examples of one table, its classes numbered by themselves; `load_text` numbers those of all splits
+    together.
+    """
     return _read_tables([path], config)[path]
 
 
@@ -165,9 +175,11 @@ def _from_hub(config: TextData, download: bool, wanted: tuple[str, ...]) -> dict
     task = config.task or ""
     if config.dataset == "glue" and task not in _GLUE_PAIRS:
         raise WinnowError(f"data.task: {task!r} is not a GLUE classification task{nearest(task, _GLUE_PAIRS)}")
-    source: tuple[str, ...] = {"glue": ("nyu-mll/glue", task), "imdb": ("stanfordnlp/imdb",), "ag_news": ("fancyzhx/ag_news",)}[
-        config.dataset
-    ]
+    source: tuple[str, ...] = {
+        "glue": ("nyu-mll/glue", task),
+        "imdb": ("stanfordnlp/imdb",),
+        "ag_news": ("fancyzhx/ag_news",),
+    }[config.dataset]
     first, second = _GLUE_PAIRS[task] if config.dataset == "glue" else ("text", None)
     test = _GLUE_TEST.get(task, "validation") if config.dataset == "glue" else "test"
     whole = {}
@@ -177,8 +189,10 @@ def _from_hub(config: TextData, download: bool, wanted: tuple[str, ...]) -> dict
         except Exception as error:  # the library raises a dozen kinds for "not cached and no network"
             reason = " ".join(str(error).split())[:160]
             raise WinnowError(
-                f"data: {'/'.join(source)} ({split}) is not in the datasets cache and cannot be fetched ({reason}); run once "
-                "with --download on a machine with a network, copy its HF_HOME here, or use dataset: file with local tables"
+                f"data: {'/'.join(source)} ({split}) is not in the datasets cache and cannot be fetched ({reason}); "
+                f"run once "
+                "with --download on a machine with a network, copy its HF_HOME here, or use dataset: file with local "
+                "tables"
             ) from None
         pairs = [str(x) for x in table[second]] if second else None
         columns = (first, second) if second else (first,)

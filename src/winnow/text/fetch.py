@@ -45,7 +45,9 @@ def obtain(role: str, wanted: Wanted, known: dict[str, Any] | None, download: bo
         zips = [target / f"{NLTK_FILES[p]}.zip" for p in wanted.nltk]
         missing = [z for z in zips if not z.exists() and not z.with_suffix("").exists()]
     if missing and not download:
-        raise WinnowError(f"{missing[0]}: missing; run this command with --download where there is a network, or copy it here")
+        raise WinnowError(
+            f"{missing[0]}: missing; run this command with --download where there is a network, or copy it here"
+        )
     for path in missing:
         log.info("fetching %s", path)
         _fetch(role, path, wanted)
@@ -90,7 +92,9 @@ def _get(url: str) -> bytes:
 
 
 def _unzip(data: bytes, target: Path, strip: str) -> None:
-    """Unpack a zip into `target`; a member that would land outside is refused. A top folder named `strip` is left out."""
+    """Unpack a zip into `target`; a member that would land outside is refused. A top folder named `strip` is left
+    out.
+    """
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except zipfile.BadZipFile as error:
@@ -131,5 +135,7 @@ def _from_hub(name: str, target: Path) -> None:
         )
     except Exception as error:  # requests, httpx and the hub each raise their own
         reason = " ".join(str(error).split())[:160]
-        raise WinnowError(f"{name}: cannot be fetched from the hub ({reason}); run this where there is a network") from None
+        raise WinnowError(
+            f"{name}: cannot be fetched from the hub ({reason}); run this where there is a network"
+        ) from None
     shutil.rmtree(target / ".cache", ignore_errors=True)

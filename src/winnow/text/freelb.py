@@ -54,8 +54,9 @@ def freelb_step(
     """Accumulate the gradients of one optimisation step; returns the loss of each adversarial step, divided by `steps`.
 
     `embeddings` (batch, length, dim): the model's word embeddings, with or without a graph behind them; `loss_of` maps
-    perturbed embeddings to the mean loss of the batch. Gradients of every parameter behind `loss_of` add up over the steps;
-    those behind `embeddings` get the sum in one backward pass. `uniform`: U(-1, 1) noise instead of a fresh draw.
+    perturbed embeddings to the mean loss of the batch. Gradients of every parameter behind `loss_of` add up over the
+    steps; those behind `embeddings` get the sum in one backward pass. `uniform`: U(-1, 1) noise instead of a fresh
+    draw.
     """
     clean = embeddings.detach()
     if uniform is None:
@@ -77,7 +78,9 @@ def freelb_step(
 
 
 class AdversarialStep:
-    """`step` for `fit`: the FreeLB losses of a batch, their gradients accumulated. Embeddings may be frozen or train."""
+    """`step` for `fit`: the FreeLB losses of a batch, their gradients accumulated. Embeddings may be frozen or
+    train.
+    """
 
     def __init__(
         self,

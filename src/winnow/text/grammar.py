@@ -1,9 +1,9 @@
 """The embedded task: seeded sentiment sentences with a synonym lexicon, so that the default needs no download.
 
-A sentence rates something with one or two opinion words, each drawn from a group of synonyms; the first words of a group
-are common and the last ones rare. Most sentences also carry a verdict in function words, which no synonym attack can touch: "not
-for them but for me" is positive, "not for me but for them" negative, so it takes word order to hear it. A model that leans on
-the common opinion words alone is easy to fool; one that listens to the verdict is not.
+A sentence rates something with one or two opinion words, each drawn from a group of synonyms; the first words of a
+group are common and the last ones rare. Most sentences also carry a verdict in function words, which no synonym attack
+can touch: "not for them but for me" is positive, "not for me but for them" negative, so it takes word order to hear it.
+A model that leans on the common opinion words alone is easy to fool; one that listens to the verdict is not.
 """
 
 from __future__ import annotations
@@ -81,7 +81,12 @@ VERDICT_SHARE = 0.75  # of the sentences; the others rest on their opinion words
 DECAY = 0.3  # a word is this much rarer than the one before it in its group
 UNLABELLED_DECAY = 0.8  # the same for pre-training: a broader text, in which rare words are met too
 GLOSSARY_SHARE = 0.3  # of the pre-training sentences: they name two synonyms together, as dictionaries and reviews do
-GLOSSARY = ("{word} or {other}", "{word} means {other}", "{word} and {other} are the same", "as {word} as it was {other}")
+GLOSSARY = (
+    "{word} or {other}",
+    "{word} means {other}",
+    "{word} and {other} are the same",
+    "as {word} as it was {other}",
+)
 
 
 def _groups(text: str) -> list[list[str]]:
@@ -97,7 +102,8 @@ def lexicon() -> dict[str, list[str]]:
 def sentences(count: int, seed: int, split: str, decay: float = DECAY) -> tuple[list[str], np.ndarray]:
     """`count` sentences and their labels (int64; 1 = positive), half of each class, a function of the arguments alone.
 
-    `decay`: how much rarer each word of a group is than the one before it. Sentences may repeat within a split only by chance; the splits are drawn independently.
+    `decay`: how much rarer each word of a group is than the one before it. Sentences may repeat within a split only by
+    chance; the splits are drawn independently.
     """
     rng = numpy_generator(seed, "grammar", split)
     tables = {name: _groups(text) for name, text in

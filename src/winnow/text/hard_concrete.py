@@ -1,11 +1,12 @@
 """Hard-concrete masks over the linear layers (robust tickets, ACL 2022.acl-long.157, section 3.1; Louizos et al. 2018).
 
-Symbols as in the paper: score (log alpha), beta (temperature), l and r (the stretched interval; `low` and `high` here), u
-(uniform noise). A sample is m = clamp(s (r - l) + l, 0, 1) with s = sigmoid((log u - log(1 - u) + score) / beta).
+Symbols as in the paper: score (log alpha), beta (temperature), l and r (the stretched interval; `low` and `high` here),
+u (uniform noise). A sample is m = clamp(s (r - l) + l, 0, 1) with s = sigmoid((log u - log(1 - u) + score) / beta).
 
-Memory: while a forward pass is open, each layer keeps its masked weight and d(masked weight)/d(score); noise and intermediate
-values live in blocks of 64 Ki numbers. With the scores beside the frozen weights that is three copies of the masked weights more
-than plain training, which has a gradient and AdamW's two moments as well (bench/mask_memory.py measures it).
+Memory: while a forward pass is open, each layer keeps its masked weight and d(masked weight)/d(score); noise and
+intermediate values live in blocks of 64 Ki numbers. With the scores beside the frozen weights that is three copies of
+the masked weights more than plain training, which has a gradient and AdamW's two moments as well (bench/mask_memory.py
+measures it).
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ def l0_weight(step: int, total_steps: int, config: HardConcrete) -> float:
 
 @torch.no_grad()
 def add_l0_gradient(scores: Mapping[str, Tensor], weight: float, config: HardConcrete) -> None:
-    """Add `weight` times the gradient of `l0_term` to each score's .grad, in closed form: p (1 - p) / (numel * matrices)."""
+    """Add `weight` times the gradient of `l0_term` to each score's .grad, in closed form: p (1 - p) / (numel *
+    matrices).
+    """
     for score in scores.values():
         p = l0_probability(score, config)
         gradient = torch.addcmul(p, p, p, value=-1.0).mul_(weight / (score.numel() * len(scores)))
@@ -76,7 +79,8 @@ def add_l0_gradient(scores: Mapping[str, Tensor], weight: float, config: HardCon
 def uniform_noise(shape: torch.Size, device: torch.device) -> Tensor:
     """u of `shape`, a fresh draw from torch's default generator; the same in all of several processes.
 
-    On the CPU it lies on a grid of 2^-16 (a quarter of the random bits, a third of the time; the clamp at 1e-4 is 6 cells).
+    On the CPU it lies on a grid of 2^-16 (a quarter of the random bits, a third of the time; the clamp at 1e-4 is 6
+    cells).
     """
     if device.type != "cpu":
         return torch.rand(shape, device=device, generator=ranks.generator(device))
@@ -90,8 +94,8 @@ def uniform_noise(shape: torch.Size, device: torch.device) -> Tensor:
 def _sample(score: Tensor, u: Tensor, config: HardConcrete) -> tuple[Tensor, Tensor]:
     """(mask, d mask / d score) for noise `u`, which is overwritten; the values of `train_mask` without a logarithm.
 
-    sigmoid((logit u + score) / beta) = 1 / (1 + ((1 - u) / u)^(1/beta) exp(-score / beta)); with beta = 2/3 the power is
-    q sqrt(q). 1 - u is exact in float32.
+    sigmoid((logit u + score) / beta) = 1 / (1 + ((1 - u) / u)^(1/beta) exp(-score / beta)); with beta = 2/3 the power
+    is q sqrt(q). 1 - u is exact in float32.
     """
     u.clamp_(U_MIN, 1.0 - U_MIN)
     q = torch.sub(1.0, u).div_(u)
@@ -105,7 +109,8 @@ def _sample(score: Tensor, u: Tensor, config: HardConcrete) -> tuple[Tensor, Ten
 
 
 class _Masked(torch.autograd.Function):
-    """weight * mask(score, u) with the gradient to the score alone: the weights are frozen during the search, as a rule.
+    """weight * mask(score, u) with the gradient to the score alone: the weights are frozen during the search, as a
+    rule.
 
     Under autocast the result has its dtype already (rounded from float32, once), and no pass over the weights casts it.
     """
@@ -167,7 +172,9 @@ class MaskedWeight(nn.Module):
 
 
 def attach(model: nn.Module, names: list[str], config: HardConcrete, frozen: bool = True) -> dict[str, nn.Parameter]:
-    """Freeze `model` (unless told not to), put a mask on each named weight; returns the scores (trainable) by weight name."""
+    """Freeze `model` (unless told not to), put a mask on each named weight; returns the scores (trainable) by weight
+    name.
+    """
     model.requires_grad_(not frozen)
     scores = {}
     for name in names:

@@ -1,7 +1,8 @@
-"""Other people's text models brought in strictly: what the file lacks is named, and only the pooler and the head may be drawn.
+"""Other people's text models brought in strictly: what the file lacks is named, and only the pooler and the head may be
+drawn.
 
-The tensors are matched to the architecture by name here, not by transformers, which fills what it does not find with random
-numbers and goes on. Whatever could not work in a later stage is refused.
+The tensors are matched to the architecture by name here, not by transformers, which fills what it does not find with
+random numbers and goes on. Whatever could not work in a later stage is refused.
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ from winnow.weights import pretrained_files, pretrained_folder
 log = logging.getLogger("winnow")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 MOST_LAYERS = 1000
-_OTHER_FRAMEWORKS = ("tf_model.h5", "flax_model.msgpack", "model.onnx", "adapter_model.safetensors", "adapter_config.json")
+_OTHER_FRAMEWORKS = (
+    "tf_model.h5",
+    "flax_model.msgpack",
+    "model.onnx",
+    "adapter_model.safetensors",
+    "adapter_config.json",
+)
 
 
 def load_pretrained(
@@ -34,8 +41,9 @@ def load_pretrained(
 ) -> tuple[nn.Module, Any]:
     """A sequence classifier on a pre-trained encoder: a folder (as given, or below `data_root`) or a hub name.
 
-    Weights in float32. A pooler that the file lacks is drawn from `seed`, which the log says; the caller draws the head.
-    Raises WinnowError, naming the tensors, when the encoder is incomplete, and for whatever later stages could not use.
+    Weights in float32. A pooler that the file lacks is drawn from `seed`, which the log says; the caller draws the
+    head. Raises WinnowError, naming the tensors, when the encoder is incomplete, and for whatever later stages could
+    not use.
     """
     folder = pretrained_folder(path, data_root) or _from_hub(path, data_root, download)
     check_files(folder)
@@ -75,7 +83,8 @@ def _from_hub(name: str, data_root: Path, download: bool) -> Path:
     except Exception as error:  # HTTP, cache and name errors, of several packages
         reason = " ".join(str(error).split())[:160]
         raise WinnowError(
-            f"model.path: {name!r} is neither a folder with config.json (here or below {data_root}) nor in the hub cache "
+            f"model.path: {name!r} is neither a folder with config.json (here or below {data_root}) nor in the hub "
+            f"cache "
             f"({reason}); put the model's folder in place, or run once with --download on a machine with a network"
         ) from None
     log.info("%s: revision %s; to keep it, set model.path to %s@%s", name, folder.name, name, folder.name)
@@ -84,7 +93,9 @@ def _from_hub(name: str, data_root: Path, download: bool) -> Path:
 
 def _unusable(folder: Path, what: str, error: Exception) -> WinnowError:
     reason = " ".join(str(error).split())[:160]
-    return WinnowError(f"{folder}: {what} describes no model that can be used ({reason}); give a model of the BERT family")
+    return WinnowError(
+        f"{folder}: {what} describes no model that can be used ({reason}); give a model of the BERT family"
+    )
 
 
 def check_files(folder: Path) -> None:
@@ -95,7 +106,9 @@ def check_files(folder: Path) -> None:
         if not head.strip():
             raise WinnowError(f"{file}: is empty; copy or download it again")
         if head.startswith(b"version https://git-lfs"):
-            raise WinnowError(f"{file}: is a Git LFS pointer, not the file itself; run `git lfs pull` where it was cloned")
+            raise WinnowError(
+                f"{file}: is a Git LFS pointer, not the file itself; run `git lfs pull` where it was cloned"
+            )
         if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
             raise WinnowError(f"{file}: is a web page, not a model's file; download the file itself")
 
@@ -131,7 +144,8 @@ def check_sizes(config: Any, state: Mapping[str, Tensor], folder: Path) -> None:
     narrow = getattr(config, "embedding_size", hidden)
     if _number(layers) > MOST_LAYERS or _number(wide) * min(_number(narrow), _number(hidden)) > max(stored, 1):
         raise WinnowError(
-            f"{folder}: config.json describes {layers} layers, {wide} x {hidden} the largest matrix, and the weights hold {stored:,} "
+            f"{folder}: config.json describes {layers} layers, {wide} x {hidden} the largest matrix, and the weights "
+            f"hold {stored:,} "
             "values; they belong to different models"
         )
 
@@ -149,10 +163,11 @@ def _modern(name: str) -> str:
 
 
 def fill(model: Any, state: Mapping[str, Tensor], folder: Path, classes: int, said: str | None = None) -> list[str]:
-    """Copy `state` into `model`; returns the parameters that it lacks (pooler and head). Names may stand behind the prefix `said`.
+    """Copy `state` into `model`; returns the parameters that it lacks (pooler and head). Names may stand behind the
+    prefix `said`.
 
-    WinnowError when a tensor of the encoder is missing, left over, of another shape or not finite, and when the head in the
-    file was trained for another number of classes.
+    WinnowError when a tensor of the encoder is missing, left over, of another shape or not finite, and when the head in
+    the file was trained for another number of classes.
     """
     state = {_modern(k): v for k, v in state.items()}
     base = f"{model.base_model_prefix}."
@@ -163,7 +178,8 @@ def fill(model: Any, state: Mapping[str, Tensor], folder: Path, classes: int, sa
     outer = prefix.removesuffix(base)
     if prefix not in (base, "", said):
         raise WinnowError(
-            f"{folder}: names in the weights start with {prefix!r} instead of {base!r} (saved from a wrapper?); if this is the "
+            f"{folder}: names in the weights start with {prefix!r} instead of {base!r} (saved from a wrapper?); if "
+            f"this is the "
             f"encoder, set model.prefix: {prefix!r}"
         )
     named = {base + n: state[prefix + n] for n in encoder if prefix + n in state}
@@ -173,7 +189,8 @@ def fill(model: Any, state: Mapping[str, Tensor], folder: Path, classes: int, sa
     surplus = sorted(n for n in unknown if not stands_beside(n))  # import_ticket reads the masks
     if surplus:
         raise WinnowError(
-            f"{folder}: the weights hold {_some(surplus)}, which config.json does not know; they belong to another model"
+            f"{folder}: the weights hold {_some(surplus)}, which config.json does not know; they belong to another "
+            f"model"
         )
     named |= {n: state[outer + n] for n in parameters if not n.startswith(base) and outer + n in state}
     for name, value in named.items():
@@ -181,11 +198,14 @@ def fill(model: Any, state: Mapping[str, Tensor], folder: Path, classes: int, sa
             if not name.startswith(base) and value.shape[1:] == parameters[name].shape[1:]:
                 raise WinnowError(f"{folder}: has a head of {len(value)} classes, the task {classes} (data.classes)")
             raise WinnowError(
-                f"{folder}: {name} is {list(value.shape)} in the weights and {list(parameters[name].shape)} by config.json; "
+                f"{folder}: {name} is {list(value.shape)} in the weights and {list(parameters[name].shape)} by "
+                f"config.json; "
                 "they belong to different models"
             )
         if not torch.isfinite(value).all():
-            raise WinnowError(f"{folder}: {name} holds values that are not finite; the training that made them diverged")
+            raise WinnowError(
+                f"{folder}: {name} holds values that are not finite; the training that made them diverged"
+            )
     with torch.no_grad():
         for name, value in named.items():
             parameters[name].copy_(value)
@@ -206,7 +226,9 @@ def _some(names: list[str]) -> str:
 
 
 def _prefix(state: Mapping[str, Tensor], needed: list[str], folder: Path, base: str) -> str:
-    """What stands before the encoder's names in the file (`bert.`, `module.bert.`, nothing, ...): the one that finds them all."""
+    """What stands before the encoder's names in the file (`bert.`, `module.bert.`, nothing, ...): the one that finds
+    them all.
+    """
     candidates = {k.removesuffix(n) for n in needed[:1] + needed[-1:] for k in state if k == n or k.endswith("." + n)}
     missing = {p: [n for n in needed if p + n not in state] for p in sorted(candidates)}
     whole = [p for p, names in missing.items() if not names]
@@ -216,7 +238,8 @@ def _prefix(state: Mapping[str, Tensor], needed: list[str], folder: Path, base: 
         return whole[0]
     if whole:
         raise WinnowError(
-            f"{folder}: the weights hold {len(whole)} encoders ({', '.join(map(repr, whole))}); save the one that is wanted by itself"
+            f"{folder}: the weights hold {len(whole)} encoders ({', '.join(map(repr, whole))}); save the one that is "
+            f"wanted by itself"
         )
     if not missing:
         some = _some(sorted(state)) if state else "no tensors"
@@ -232,7 +255,9 @@ def _prefix(state: Mapping[str, Tensor], needed: list[str], folder: Path, base: 
 
 
 def positions(model: Any) -> tuple[int | None, int | None]:
-    """The longest input that `model` has positions for, and the token that it passes over when it counts them; None: no such."""
+    """The longest input that `model` has positions for, and the token that it passes over when it counts them; None: no
+    such.
+    """
     for name, module in getattr(model, model.base_model_prefix).named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             padding = module.padding_idx
@@ -249,14 +274,16 @@ def check_use(model: Any, tokenizer: Any, max_length: int, folder: Path) -> None
         raise WinnowError(f"{folder}: its tokenizer has no padding token; give a model of the BERT family")
     if padding is not None and padding != tokenizer.pad_token_id:
         raise WinnowError(
-            f"{folder}: its tokenizer pads with token {tokenizer.pad_token_id}, the model with {padding}; they belong to different "
+            f"{folder}: its tokenizer pads with token {tokenizer.pad_token_id}, the model with {padding}; they belong "
+            f"to different "
             "models"
         )
     rows = model.get_input_embeddings().weight.shape[0]
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if highest < len(tokenizer.all_special_ids) or highest >= rows:
         raise WinnowError(
-            f"{folder}: its tokenizer has ids up to {highest}, the model {rows} word embeddings; they belong to different models"
+            f"{folder}: its tokenizer has ids up to {highest}, the model {rows} word embeddings; they belong to "
+            f"different models"
         )
     prunable(model)
     text = Examples(["the film was good " * max_length, "fine"], None, torch.zeros(2, dtype=torch.int64).numpy())
@@ -272,5 +299,6 @@ def check_use(model: Any, tokenizer: Any, max_length: int, folder: Path) -> None
         raise _unusable(folder, type(model).__name__, error) from None
     if not torch.allclose(shown, embedded, atol=1e-4, rtol=1e-3):
         raise WinnowError(
-            f"{folder}: {type(model).__name__} gives other outputs for word embeddings than for words; FreeLB needs both"
+            f"{folder}: {type(model).__name__} gives other outputs for word embeddings than for words; FreeLB needs "
+            f"both"
         )

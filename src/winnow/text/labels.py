@@ -1,4 +1,6 @@
-"""Labels of text files as class numbers: one numbering over all splits of a task, and no label taken for what it is not."""
+"""Labels of text files as class numbers: one numbering over all splits of a task, and no label taken for what it is
+not.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +52,9 @@ def _from_zero(number: int, shown: str) -> int:
 def numbered(columns: Mapping[Path, Sequence[Any]], column: str, classes: int) -> dict[Path, np.ndarray]:
     """Class numbers (int64) of every file's labels, 0..classes-1, by one rule over all of them.
 
-    Numbers below `classes` are the classes; `classes` other numbers (1..5, or 0 and 4) are numbered in numerical order, names
-    in alphabetical order, which the log says. WinnowError with file and row for what is no label, and for a count of classes
-    that does not fit.
+    Numbers below `classes` are the classes; `classes` other numbers (1..5, or 0 and 4) are numbered in numerical order,
+    names in alphabetical order, which the log says. WinnowError with file and row for what is no label, and for a count
+    of classes that does not fit.
     """
     found: dict[Path, list[int | str]] = {}
     first: dict[type, tuple[Path, int, Any]] = {}
@@ -70,7 +72,8 @@ def numbered(columns: Mapping[Path, Sequence[Any]], column: str, classes: int) -
     if len(first) > 1:
         (one, row_one, number), (other, row_other, name) = first[int], first[str]
         raise WinnowError(
-            f"{other}: row {row_other}, column {column!r}: the label {name!r} is a name, {number!r} in row {row_one} of {one} a "
+            f"{other}: row {row_other}, column {column!r}: the label {name!r} is a name, {number!r} in row {row_one} "
+            f"of {one} a "
             "number; use one kind"
         )
     known: list[Any] = sorted({label for labels in found.values() for label in labels})
@@ -79,12 +82,15 @@ def numbered(columns: Mapping[Path, Sequence[Any]], column: str, classes: int) -
         order = {label: label for label in known}
     elif len(known) == classes:
         order = {label: number for number, label in enumerate(known)}
-        log.info("classes of column %r: %s", column, ", ".join(f"{n} = {label}" for label, n in list(order.items())[:12]))
+        log.info(
+            "classes of column %r: %s", column, ", ".join(f"{n} = {label}" for label, n in list(order.items())[:12])
+        )
     else:
         shown = ", ".join(map(repr, known[:12])) + (", ..." if len(known) > 12 else "")
         files = " and ".join(map(str, found))
         raise WinnowError(
-            f"data.classes: {classes} classes, but column {column!r} of {files} has {len(known)} different labels ({shown}); "
+            f"data.classes: {classes} classes, but column {column!r} of {files} has {len(known)} different labels "
+            f"({shown}); "
             "correct data.classes, data.label_column or the files"
         )
     return {path: np.array([order[label] for label in labels], dtype=np.int64) for path, labels in found.items()}

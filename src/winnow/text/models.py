@@ -33,23 +33,30 @@ def prunable(model: Any) -> list[str]:
     matrices. The classification head and the embeddings are never masked.
     """
     base = getattr(model, model.base_model_prefix)
-    names = [f"{model.base_model_prefix}.{name}.weight" for name, layer in base.named_modules() if isinstance(layer, nn.Linear)]
+    names = [
+        f"{model.base_model_prefix}.{name}.weight"
+        for name, layer in base.named_modules()
+        if isinstance(layer, nn.Linear)
+    ]
     if not names:
         raise WinnowError(f"model: {type(model).__name__} has no linear layers to mask; use a model of the BERT family")
     return names
 
 
 def vocabulary(texts: Iterable[str], extra: Iterable[str], size: int) -> list[str]:
-    """A WordPiece vocabulary: special tokens, single characters and their continuations, `extra`, then the commonest words.
+    """A WordPiece vocabulary: special tokens, single characters and their continuations, `extra`, then the commonest
+    words.
 
-    Any lower-case ASCII word can be spelt, so character edits give pieces and never only [UNK]. Equal counts are ordered
-    alphabetically: the result is a function of the texts (training WordPiece with `tokenizers` is not).
+    Any lower-case ASCII word can be spelt, so character edits give pieces and never only [UNK]. Equal counts are
+    ordered alphabetically: the result is a function of the texts (training WordPiece with `tokenizers` is not).
     """
     from tokenizers.normalizers import BertNormalizer
     from tokenizers.pre_tokenizers import BertPreTokenizer
 
     normalise, split = BertNormalizer(lowercase=True), BertPreTokenizer()
-    counts = collections.Counter(word for text in texts for word, _ in split.pre_tokenize_str(normalise.normalize_str(text)))
+    counts = collections.Counter(
+        word for text in texts for word, _ in split.pre_tokenize_str(normalise.normalize_str(text))
+    )
     characters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
     ordered = sorted(counts, key=lambda w: (-counts[w], w))
     entries = [*SPECIAL, *characters, *(f"##{c}" for c in characters if c.isalnum()), *sorted(extra), *ordered]
@@ -68,7 +75,8 @@ def tiny_bert(config: TextModel, classes: int, vocab: list[str], max_length: int
     if len(tokenizer) != len(vocab):
         raise WinnowError(f"transformers {transformers.__version__} did not take the vocabulary; use 4.57")
     bert = transformers.BertConfig(
-        vocab_size=len(vocab), hidden_size=config.hidden, num_hidden_layers=config.layers, num_attention_heads=config.heads,
+        vocab_size=len(vocab), hidden_size=config.hidden, num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
         intermediate_size=config.intermediate, max_position_embeddings=max_length, hidden_dropout_prob=config.dropout,
         attention_probs_dropout_prob=config.dropout, num_labels=classes, initializer_range=0.05,
     )  # fmt: skip
@@ -77,7 +85,9 @@ def tiny_bert(config: TextModel, classes: int, vocab: list[str], max_length: int
 
 
 def class_for(config: Any, folder: Path) -> Any:
-    """The sequence classifier class for a Hugging Face `config`; WinnowError when there is none that masks can be put on."""
+    """The sequence classifier class for a Hugging Face `config`; WinnowError when there is none that masks can be put
+    on.
+    """
     compat.transformers()
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as KNOWN
 
@@ -96,7 +106,9 @@ def from_folder_tokenizer(folder: Path) -> Any:
         return kind.from_pretrained(folder, use_fast=True, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # json's, tokenizers' and transformers' own kinds
         reason = " ".join(str(error).split())[:160]
-        raise WinnowError(f"{folder}: its tokenizer does not load ({reason}); put tokenizer.json or vocab.txt there") from None
+        raise WinnowError(
+            f"{folder}: its tokenizer does not load ({reason}); put tokenizer.json or vocab.txt there"
+        ) from None
 
 
 def token_types(model: Any) -> bool:
@@ -108,7 +120,9 @@ def load_classifier(path: Path) -> tuple[nn.Module, Any]:
     """The model and tokenizer of a folder (or its model.safetensors) that `save_classifier` wrote."""
     folder = model_folder(path)
     try:
-        config = compat.transformers().AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = compat.transformers().AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
         kind = class_for(config, folder)
         model, about = kind.from_pretrained(
             folder, local_files_only=True, dtype=torch.float32, attn_implementation=compat.attention(kind),
@@ -137,7 +151,11 @@ def reset_head(model: Any, seed: int) -> None:
 
     The head is what stands outside the encoder, but for ModernBERT's `head`, which is pre-trained.
     """
-    draw(model, [n for n, _ in model.named_parameters() if not n.startswith((f"{model.base_model_prefix}.", "head."))], seed)
+    draw(
+        model,
+        [n for n, _ in model.named_parameters() if not n.startswith((f"{model.base_model_prefix}.", "head."))],
+        seed,
+    )
 
 
 def draw(model: Any, names: Iterable[str], seed: int) -> None:

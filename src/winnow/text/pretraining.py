@@ -1,6 +1,8 @@
-"""Masked-language-model pre-training (Devlin et al. 2019, section 3.1) of a tiny encoder, so that masks have something to keep.
+"""Masked-language-model pre-training (Devlin et al. 2019, section 3.1) of a tiny encoder, so that masks have something
+to keep.
 
-15 % of a sentence's tokens are asked for; of these 80 % are shown as [MASK], 10 % as a random token and 10 % as they are.
+15 % of a sentence's tokens are asked for; of these 80 % are shown as [MASK], 10 % as a random token and 10 % as they
+are.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ ASKED, AS_MASK, AS_RANDOM = 0.15, 0.8, 0.1
 def mask_tokens(ids: Tensor, maskable: Tensor, mask_id: int, words: Tensor) -> tuple[Tensor, Tensor]:
     """What the model sees, and which positions it is asked for: (ids, asked), shaped like `ids`.
 
-    `maskable`: bool, the positions that may be asked for; `words`: the ids that a random replacement is drawn from. Draws from
-    torch's default generator.
+    `maskable`: bool, the positions that may be asked for; `words`: the ids that a random replacement is drawn from.
+    Draws from torch's default generator.
     """
     asked = maskable & (torch.rand(ids.shape, device=ids.device) < ASKED)
     fate = torch.rand(ids.shape, device=ids.device)
@@ -60,7 +62,9 @@ def pretrain(
     seed: int,
     run: Run | None = None,
 ) -> list[dict[str, Any]]:
-    """Train the encoder of `model` (a BERT classifier) in place; returns one record an epoch. Its head and pooler stay."""
+    """Train the encoder of `model` (a BERT classifier) in place; returns one record an epoch. Its head and pooler
+    stay.
+    """
     run = run or Run()
     device = run.device
     data = encode(tokenizer, Examples(texts, None, np.zeros(len(texts), dtype=np.int64)), max_length)
@@ -76,7 +80,9 @@ def pretrain(
         if not asked.any():
             asked[0, 1] = True
         with autocast(compute, device):
-            hidden = whole.encoder(seen, attention_mask=attention, token_type_ids=batch["token_type_ids"]).last_hidden_state
+            hidden = whole.encoder(
+                seen, attention_mask=attention, token_type_ids=batch["token_type_ids"]
+            ).last_hidden_state
             logits = whole.head(hidden[asked])
         loss = cross_entropy(logits.float(), ids[asked], label_smoothing=train.label_smoothing)
         loss.backward()

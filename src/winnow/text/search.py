@@ -64,7 +64,9 @@ class Snapshots:
 
 
 class Accumulated:
-    """The gradients of parameters that are never stepped: they go on from step to step, so a checkpoint must hold them."""
+    """The gradients of parameters that are never stepped: they go on from step to step, so a checkpoint must hold
+    them.
+    """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]):
         self.parameters = parameters
@@ -95,15 +97,17 @@ def search(
 ) -> tuple[list[dict[str, Any]], dict[int, dict[str, Tensor]]]:
     """Learn the scores of `names` on the frozen `model`; returns (one record an epoch, scores by kept epoch, from 1).
 
-    The weights never move. With `frozen` false, as in the released code, their gradients are taken all the same and never set to
-    zero: what has added up since the first step counts in the norm that `clip_norm` bounds, and is clipped with the scores'.
+    The weights never move. With `frozen` false, as in the released code, their gradients are taken all the same and
+    never set to zero: what has added up since the first step counts in the norm that `clip_norm` bounds, and is clipped
+    with the scores'.
 
     Records hold the noiseless masks' accuracy (%) on data["val"] and the expected remaining percentage (L0 term x 100).
     """
     run = run or Run()
     batches = TextBatches(data["train"], train.batch_size, seed, run.device)
     return learn(
-        model, names, batches, train=train, masks=masks, adversary=adversary, keep_epochs=keep_epochs, compute=compute, seed=seed,
+        model, names, batches, train=train, masks=masks, adversary=adversary, keep_epochs=keep_epochs, compute=compute,
+        seed=seed,
         frozen=frozen, run=run, measure=lambda: {"val_accuracy": accuracy(model, data["val"], compute, run.device)},
     )  # fmt: skip
 
@@ -123,7 +127,9 @@ def learn(
     run: Run | None = None,
     measure: Callable[[], Mapping[str, Any]] = dict,
 ) -> tuple[list[dict[str, Any]], dict[int, dict[str, Tensor]]]:
-    """`search` over any batches (keyword arguments of the model, labels among them); `measure()` adds to each epoch's record."""
+    """`search` over any batches (keyword arguments of the model, labels among them); `measure()` adds to each epoch's
+    record.
+    """
     run = run or Run()
     device = run.device
     model.to(device)
@@ -148,7 +154,11 @@ def learn(
             seed=seed,
             before_update=schedule,
             after_epoch=after_epoch,
-            extras={"schedule": schedule, "snapshots": snapshots, **({} if frozen else {"weights": Accumulated(weights)})},
+            extras={
+                "schedule": schedule,
+                "snapshots": snapshots,
+                **({} if frozen else {"weights": Accumulated(weights)}),
+            },
             accumulating=list(weights.values()),
         ),
         run,

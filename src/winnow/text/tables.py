@@ -1,4 +1,6 @@
-"""Tables of texts in files: TSV, CSV, JSON lines, JSON arrays and parquet, as rows of a few columns. Labels stay as they stand."""
+"""Tables of texts in files: TSV, CSV, JSON lines, JSON arrays and parquet, as rows of a few columns. Labels stay as
+they stand.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,11 @@ _MARKS = [(codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codec
 def read_rows(path: Path, columns: Sequence[str], quoting: Quoting | None = None) -> list[dict[str, Any]]:
     """The rows of a .tsv, .csv, .jsonl, .json or .parquet file (also .gz), with the values of `columns` alone.
 
-    CSV and TSV give strings, the others what they hold. Lines end at line feeds (carriage returns in a file without), never at
-    Unicode's other separators; a byte order mark says UTF-8, UTF-16 or UTF-32, and without one the text is UTF-8. `quoting`: none takes quote
-    characters as text; minimal reads "a ""quoted"" cell" as CSV does; null: none for TSV, where cells that were quoted are
-    refused, and minimal for CSV. WinnowError for anything that is not such a table.
+    CSV and TSV give strings, the others what they hold. Lines end at line feeds (carriage returns in a file without),
+    never at Unicode's other separators; a byte order mark says UTF-8, UTF-16 or UTF-32, and without one the text is
+    UTF-8. `quoting`: none takes quote characters as text; minimal reads "a ""quoted"" cell" as CSV does; null: none for
+    TSV, where cells that were quoted are refused, and minimal for CSV. WinnowError for anything that is not such a
+    table.
     """
     if not path.exists():
         raise WinnowError(f"{path}: no such table; correct data.train_path or data.test_path, or --data-root")
@@ -75,7 +78,9 @@ def _text(path: Path, kind: str, data: bytes) -> str:
         ) from None
 
 
-def _separated(path: Path, text: str, kind: str, columns: Sequence[str], quoting: Quoting | None) -> list[dict[str, Any]]:
+def _separated(
+    path: Path, text: str, kind: str, columns: Sequence[str], quoting: Quoting | None
+) -> list[dict[str, Any]]:
     quoted = (quoting or ("none" if kind == "tsv" else "minimal")) == "minimal"
     delimiter = "\t" if kind == "tsv" else ","
     longest = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the module's own limit cuts off at 128 KiB
@@ -88,7 +93,8 @@ def _separated(path: Path, text: str, kind: str, columns: Sequence[str], quoting
     except csv.Error as error:
         if "new-line" in str(error):
             raise WinnowError(
-                f"{path}: line {reader.line_num} holds a carriage return outside quotes, where no row ends; remove or quote it"
+                f"{path}: line {reader.line_num} holds a carriage return outside quotes, where no row ends; remove or "
+                f"quote it"
             ) from None
         raise WinnowError(
             f"{path}: cannot be read as {kind} (line {reader.line_num}: {error}); the file is damaged or mislabelled, "
@@ -108,7 +114,8 @@ def _separated(path: Path, text: str, kind: str, columns: Sequence[str], quoting
     for number, line in enumerate(lines[1:], 1):
         if len(line) != len(header):
             raise WinnowError(
-                f"{path}: row {number} has {len(line)} cells, the header {len(header)}; a separator or line break within a "
+                f"{path}: row {number} has {len(line)} cells, the header {len(header)}; a separator or line break "
+                f"within a "
                 "text must be quoted (data.quoting: minimal) or removed"
             )
         if quoting is None and not quoted and any(_was_quoted(line[place]) for _, place in places):

@@ -27,7 +27,8 @@ from winnow.train.optim import decay_groups, make_optimizer
 
 
 def load(path: Path, data: TextData, data_root: Path, download: bool) -> tuple[Any, Any, dict[str, Encoded]]:
-    """Model and tokenizer of a folder (or its model.safetensors), and the training and validation split of `data` encoded.
+    """Model and tokenizer of a folder (or its model.safetensors), and the training and validation split of `data`
+    encoded.
 
     Raises WinnowError when the model and the task have different numbers of classes, or something is missing.
     """

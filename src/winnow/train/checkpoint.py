@@ -1,6 +1,7 @@
 """Resumable state on disk: atomic, two generations, a checksum in front, never executed as code.
 
-A file is 32 bytes of sha256 followed by what `torch.save` wrote. A torn newest generation is passed over for the older one.
+A file is 32 bytes of sha256 followed by what `torch.save` wrote. A torn newest generation is passed over for the older
+one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ _DIGEST = 32
 
 
 class Checkpoints:
-    """The newest state of one training or evaluation in `folder` (None: nothing is kept); read-only unless it `writes`."""
+    """The newest state of one training or evaluation in `folder` (None: nothing is kept); read-only unless it
+    `writes`.
+    """
 
     def __init__(self, folder: Path | None, writes: bool = True):
         self.folder, self.writes = folder, writes and folder is not None
@@ -36,7 +39,9 @@ class Checkpoints:
 
     @classmethod
     def of(cls, run: Run) -> Checkpoints:
-        """Those of `run`; of several processes the first one writes. Raises WinnowError when another training has them."""
+        """Those of `run`; of several processes the first one writes. Raises WinnowError when another training has
+        them.
+        """
         return cls(run.claim_checkpoints(), ranks.rank() == 0)
 
     def due(self, seconds: float) -> bool:

@@ -1,7 +1,7 @@
 """torch.compile where it pays: in the stages that train for long. Scores, searches and evaluations run as they are.
 
-A frame is compiled anew for training and evaluation mode, with and without gradients, and for a smaller last batch: more often than
-torch's limit of 8, beyond which it would silently run uncompiled.
+A frame is compiled anew for training and evaluation mode, with and without gradients, and for a smaller last batch:
+more often than torch's limit of 8, beyond which it would silently run uncompiled.
 """
 
 from __future__ import annotations

@@ -24,7 +24,9 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError:
         raise WinnowError(f"--device: {name!r} is not a device; use auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise WinnowError(f"--device: {name} is not available here ({torch.cuda.device_count()} GPUs visible); use auto or cpu")
+        raise WinnowError(
+            f"--device: {name} is not available here ({torch.cuda.device_count()} GPUs visible); use auto or cpu"
+        )
     return device
 
 
@@ -50,7 +52,8 @@ def on_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
 
 @contextmanager
 def explained(smaller: str) -> Iterator[None]:
-    """Within: what a user can mend ends in one line. `smaller`: the key to change when the memory of the GPU is too small.
+    """Within: what a user can mend ends in one line. `smaller`: the key to change when the memory of the GPU is too
+    small.
 
     The other is a kernel that has no deterministic form (a VGG's pooling on a GPU).
     """
@@ -66,9 +69,11 @@ def explained(smaller: str) -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Let freed tensors be reused instead of returned to the kernel, which zeroes every page of the next one (15 % of a step).
+    """Let freed tensors be reused instead of returned to the kernel, which zeroes every page of the next one (15 % of a
+    step).
 
-    By default the GNU C library maps and unmaps each block above 128 KiB to 32 MiB. Other C libraries are left as they are.
+    By default the GNU C library maps and unmaps each block above 128 KiB to 32 MiB. Other C libraries are left as they
+    are.
     """
     adjust = getattr(ctypes.CDLL(None), "mallopt", None)
     if adjust is not None:

@@ -1,7 +1,8 @@
 """The one training loop: every stage that trains anything (weights, scores, text or images) runs through `fit`.
 
-All randomness of a step is seeded from (seed, step), so a resumed run needs only the model, the optimiser and the position,
-and ends with the bytes of an uninterrupted one. With several processes each works on its part of the same global batches.
+All randomness of a step is seeded from (seed, step), so a resumed run needs only the model, the optimiser and the
+position, and ends with the bytes of an uninterrupted one. With several processes each works on its part of the same
+global batches.
 """
 
 from __future__ import annotations
@@ -64,9 +65,10 @@ class Fit:
 
     step(batch) does the forward and backward passes and returns the loss (a scalar tensor, detached by the loop);
     before_update() may change gradients (masks, regularisers), after_update() parameters (clamps);
-    after_epoch(epoch) -> metrics of that epoch (0-based), e.g. validation accuracies. finished() ends the run before the next
-    epoch; it must follow from checkpointed state. max_steps ends it after that many steps. `extras` are checkpointed too.
-    `accumulating`: parameters that are not stepped; their gradients are never set to zero and count in the norm that is clipped.
+    after_epoch(epoch) -> metrics of that epoch (0-based), e.g. validation accuracies. finished() ends the run before
+    the next epoch; it must follow from checkpointed state. max_steps ends it after that many steps. `extras` are
+    checkpointed too. `accumulating`: parameters that are not stepped; their gradients are never set to zero and count
+    in the norm that is clipped.
     """
 
     model: nn.Module
@@ -107,7 +109,9 @@ def _fit(plan: Fit, run: Run) -> list[dict[str, Any]]:
     run.record_processes(ranks.size())
     trainable = [p for group in plan.optimizer.param_groups for p in group["params"]]
     trainable += plan.accumulating
-    steps = per_epoch * plan.train.epochs if plan.max_steps is None else min(plan.max_steps, per_epoch * plan.train.epochs)
+    steps = (
+        per_epoch * plan.train.epochs if plan.max_steps is None else min(plan.max_steps, per_epoch * plan.train.epochs)
+    )
     with run.doing("training", steps, "step", plan.global_step) as position:
         _epochs(plan, run, checkpoints, trainable, position)
     return plan.history
@@ -143,7 +147,9 @@ def _epochs(plan: Fit, run: Run, checkpoints: Checkpoints, trainable: list[Tenso
             if stop:
                 raise Stopped
         _check_finite(plan)
-        _record_speed(run, epoch, plan.train.epochs, examples_done, time.monotonic() - begun, waiting(plan.batches) - waited)
+        _record_speed(
+            run, epoch, plan.train.epochs, examples_done, time.monotonic() - begun, waiting(plan.batches) - waited
+        )
         ranks.check_agreement([*trainable, *ranks.statistics(plan.model)], plan.global_step)
         if plan.global_step == plan.max_steps:
             break
@@ -153,7 +159,9 @@ def _epochs(plan: Fit, run: Run, checkpoints: Checkpoints, trainable: list[Tenso
             record.update(plan.after_epoch(epoch))
         plan.history.append(record)
         run.tell(record, plan.global_step)
-        shown = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items() if k != "epoch")
+        shown = "  ".join(
+            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items() if k != "epoch"
+        )
         pace = filter(None, [rate(per_epoch - first, time.monotonic() - begun, "step"), position.left()])
         log.info("epoch %d/%d  %s  (%s)", epoch + 1, plan.train.epochs, shown, ", ".join(pace))
         compiling.report(plan.model)
@@ -165,9 +173,13 @@ def _epochs(plan: Fit, run: Run, checkpoints: Checkpoints, trainable: list[Tenso
 
 
 def _loss_is_known(plan: Fit) -> bool:
-    """Whether the loss was just read: on a GPU that waits for all work that is queued, so it is not read to be shown."""
+    """Whether the loss was just read: on a GPU that waits for all work that is queued, so it is not read to be
+    shown.
+    """
     return (
-        not isinstance(plan.epoch_loss, Tensor) or plan.epoch_loss.device.type == "cpu" or plan.global_step % CHECK_STEPS == 0
+        not isinstance(plan.epoch_loss, Tensor)
+        or plan.epoch_loss.device.type == "cpu"
+        or plan.global_step % CHECK_STEPS == 0
     )
 
 
@@ -177,7 +189,9 @@ def waiting(batches: Any) -> float:
 
 
 def _record_speed(run: Run, epoch: int, epochs: int, examples: int, seconds: float, waited: float) -> None:
-    """With the run's times, since they differ from run to run; a warning when the device stood idle for want of data."""
+    """With the run's times, since they differ from run to run; a warning when the device stood idle for want of
+    data.
+    """
     speed, percent = examples / max(1e-9, seconds), 100.0 * waited / max(1e-9, seconds)
     run.record_speed(epoch=epoch + 1, examples_per_second=round(speed, 1), waiting_percent=round(percent, 1))
     log.debug("epoch %d/%d: %.1f examples/s, %.1f %% of the time waiting for data", epoch + 1, epochs, speed, percent)
@@ -212,7 +226,9 @@ def _one_step(plan: Fit, batch: Any, examples: int, trainable: list[Tensor]) -> 
 
 
 def _passes(plan: Fit, batch: Any, examples: int, trainable: list[Tensor]) -> Tensor:
-    """The loss and gradients of a batch: in one pass, or as the mean over its micro-batches, each counting by its examples."""
+    """The loss and gradients of a batch: in one pass, or as the mean over its micro-batches, each counting by its
+    examples.
+    """
     count = ranks.pieces(examples, plan.train.micro_batch)
     if count == 1:
         return plan.step(batch).detach()
@@ -248,7 +264,8 @@ def _check_finite(plan: Fit) -> None:
     if not math.isfinite(loss := float(plan.epoch_loss)):
         raise WinnowError(
             f"training diverged: the loss is {loss} by step {plan.global_step} "
-            f"(epoch {1 + (plan.global_step - 1) // plan.batches.steps_per_epoch}); lower lr ({plan.train.lr:g}) or set clip_norm"
+            f"(epoch {1 + (plan.global_step - 1) // plan.batches.steps_per_epoch}); lower lr ({plan.train.lr:g}) or "
+            f"set clip_norm"
         )
 
 

@@ -1,13 +1,15 @@
-"""Training under a fixed mask: removed weights are zero and stay so, whatever the optimiser and whatever happens to the model.
+"""Training under a fixed mask: removed weights are zero and stay so, whatever the optimiser and whatever happens to the
+model.
 
     handle = winnow.enforce(model, ticket)   # then train as before
     handle.check()                           # raises when a removed weight is not zero
     handle.remove()                          # the weights stay as they are, nothing holds them any more
 
-Gradients of removed weights are zero, so clipping and kept weights see a smaller network. After every step of every torch optimiser
-(also of one's own class) they are set back to zero, whatever its state or decay would move. What is written past optimisers is set
-back after load_state_dict and before each forward pass of the model or of the layer. A deep copy, or a model that was saved whole, is
-held from its first forward pass or load on. A weight that is no parameter any more cannot be held: that raises.
+Gradients of removed weights are zero, so clipping and kept weights see a smaller network. After every step of every
+torch optimiser (also of one's own class) they are set back to zero, whatever its state or decay would move. What is
+written past optimisers is set back after load_state_dict and before each forward pass of the model or of the layer. A
+deep copy, or a model that was saved whole, is held from its first forward pass or load on. A weight that is no
+parameter any more cannot be held: that raises.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ class _Guard:
         if "folded" in vars(module):
             return None
         raise WinnowError(
-            f"{self.name} is no parameter any more (a parametrization, a stand-in of functional_call), so it cannot be held at "
+            f"{self.name} is no parameter any more (a parametrization, a stand-in of functional_call), so it cannot be "
+            f"held at "
             "zero; call handle.remove() first"
         )
 
@@ -92,7 +95,9 @@ class _Guard:
         """1 where kept, with the dtype, device and memory format of `like`: a product then reads both in order."""
         placed = self._placed
         if placed is None or placed.dtype != like.dtype or placed.device != like.device:
-            last = like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
+            last = (
+                like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
+            )
             form = torch.channels_last if last else torch.contiguous_format
             placed = self._placed = self.kept.to(like.device, like.dtype).contiguous(memory_format=form)
         return placed
@@ -126,7 +131,9 @@ class Enforced:
         self._model, self._held = model, held
 
     def check(self) -> None:
-        """Raise WinnowError naming the layer and the count when a removed weight is not zero, or is no parameter any more."""
+        """Raise WinnowError naming the layer and the count when a removed weight is not zero, or is no parameter any
+        more.
+        """
         for module, guard in self._held:
             parameter = None if guard.released else guard.parameter(module)
             if parameter is None:
@@ -134,11 +141,14 @@ class Enforced:
             alive = int((parameter.detach() != 0)[~guard.kept.to(parameter.device)].sum())
             if alive:
                 raise WinnowError(
-                    f"{guard.name}: {alive} removed weights are not zero; something wrote them since the last step or forward pass"
+                    f"{guard.name}: {alive} removed weights are not zero; something wrote them since the last step or "
+                    f"forward pass"
                 )
 
     def remove(self) -> None:
-        """Let the weights go: nothing is masked any more, and no weight changes. The model may be enforced anew meanwhile."""
+        """Let the weights go: nothing is masked any more, and no weight changes. The model may be enforced anew
+        meanwhile.
+        """
         if any(not guard.released for _, guard in self._held):
             _release(self._model)
         self._held = []
@@ -151,11 +161,13 @@ class Enforced:
 
 
 def enforce(model: nn.Module, ticket: Ticket | None, *, prefix: str = "", every_forward: bool = True) -> Enforced:
-    """Zero the removed weights of `model` and hold them at zero from now on (None: nothing is masked); see the module's text.
+    """Zero the removed weights of `model` and hold them at zero from now on (None: nothing is masked); see the module's
+    text.
 
-    Called again, also on a copy, it replaces what it enforced before. A wrapper (DistributedDataParallel, torch.compile) is seen through.
-    prefix: what stands before the ticket's names in this model. every_forward: look before every forward pass for what was written
-    past the optimisers and load_state_dict. Raises WinnowError when the ticket does not fit.
+    Called again, also on a copy, it replaces what it enforced before. A wrapper (DistributedDataParallel,
+    torch.compile) is seen through. prefix: what stands before the ticket's names in this model. every_forward: look
+    before every forward pass for what was written past the optimisers and load_state_dict. Raises WinnowError when the
+    ticket does not fit.
     """
     model = _unwrapped(model)
     if ticket is None:

@@ -12,7 +12,9 @@ from winnow.config.parts import Train
 
 
 def make_optimizer(config: Train, parameters: Iterable[Any]) -> torch.optim.Optimizer:
-    """SGD, Adam (weight decay in the gradient) or AdamW (decoupled) over parameters or parameter groups; on a GPU in one kernel."""
+    """SGD, Adam (weight decay in the gradient) or AdamW (decoupled) over parameters or parameter groups; on a GPU in
+    one kernel.
+    """
     parameters = list(parameters)
     fused = _on_cuda(parameters) or None  # None: torch's own choice
     if config.optimizer == "sgd":

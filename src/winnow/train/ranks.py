@@ -1,8 +1,8 @@
 """Several processes that train one model: who takes which examples, what is summed, and the random numbers they share.
 
-Without a process group (one process) everything here is the identity. Gradients are averaged by hand after the backward pass,
-not by DistributedDataParallel: its hooks assume one forward and one backward pass through its wrapper, while attacks, FreeLB
-and score searches differentiate the model several times a step, with respect to other things.
+Without a process group (one process) everything here is the identity. Gradients are averaged by hand after the backward
+pass, not by DistributedDataParallel: its hooks assume one forward and one backward pass through its wrapper, while
+attacks, FreeLB and score searches differentiate the model several times a step, with respect to other things.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ _launcher = os.getppid()
 
 
 def join(device: torch.device) -> None:
-    """Enter the group that torchrun's environment describes: NCCL between GPUs, gloo on the CPU (and for small messages)."""
+    """Enter the group that torchrun's environment describes: NCCL between GPUs, gloo on the CPU (and for small
+    messages).
+    """
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
@@ -91,7 +93,8 @@ class _Step:
 def pieces(count: int, at_most: int | None) -> int:
     """How many micro-batches of `at_most` examples a process makes of its part of `count`: as many in every process.
 
-    No micro-batch holds a single example, which has no batch statistics: where `at_most` is 2 or 3 one may hold up to two more.
+    No micro-batch holds a single example, which has no batch statistics: where `at_most` is 2 or 3 one may hold up to
+    two more.
     """
     parts = _parts(count)
     return max(1, min(-(-max(parts) // at_most), min(parts) // 2)) if at_most else 1
@@ -137,8 +140,8 @@ _step: _Step | None = None
 def step(seed: int, number: int, examples: int) -> Iterator[None]:
     """Within: optimisation step `number` on a global batch of `examples`; seeds every generator.
 
-    Draws that one process makes for the whole batch or for the model (`generator`, `noise`) are the same whatever the number
-    of processes. What torch draws by itself for a part of the batch (dropout) differs from process to process.
+    Draws that one process makes for the whole batch or for the model (`generator`, `noise`) are the same whatever the
+    number of processes. What torch draws by itself for a part of the batch (dropout) differs from process to process.
     """
     global _step
     common = seed_of(seed, "step", number)
@@ -177,7 +180,8 @@ def generator(device: torch.device) -> torch.Generator | None:
 
 
 def noise(like: Tensor, draw: Callable[[Tensor, torch.Generator | None], Tensor]) -> Tensor:
-    """Noise shaped like `like`, this process's part of the batch: drawn for the global batch and cut, so parts fit together.
+    """Noise shaped like `like`, this process's part of the batch: drawn for the global batch and cut, so parts fit
+    together.
 
     `draw(empty, generator)` fills a tensor of any length in its first dimension.
     """
@@ -237,7 +241,9 @@ def total(count: int) -> int:
 
 
 def check_agreement(tensors: Sequence[Tensor], position: int) -> None:
-    """RuntimeError unless `position` and the sums of `tensors` are the same in every process: they must train one model."""
+    """RuntimeError unless `position` and the sums of `tensors` are the same in every process: they must train one
+    model.
+    """
     if size() == 1:
         return
     sums = torch.stack([t.detach().double().sum() for t in tensors]).cpu()
@@ -251,7 +257,8 @@ def check_batches(sizes: Sequence[int]) -> None:
     """WinnowError when the batches are too small to be shared out."""
     if size() > 1 and max(sizes) < 2 * size():
         raise WinnowError(
-            f"--processes: a batch of {max(sizes)} examples cannot be shared by {size()} processes (two each at least); "
+            f"--processes: a batch of {max(sizes)} examples cannot be shared by {size()} processes (two each at "
+            f"least); "
             "raise batch_size or take fewer processes (gpu)"
         )
 

@@ -1,7 +1,7 @@
 """Batch normalisation over the global batch of several processes (`compute.sync_batchnorm`).
 
-torch.nn.SyncBatchNorm runs on GPUs alone and weighs uneven parts wrongly in the backward pass; these few operations run on
-every device and give what one process gets for the whole batch. They are slower than the fused kernels of a GPU.
+torch.nn.SyncBatchNorm runs on GPUs alone and weighs uneven parts wrongly in the backward pass; these few operations run
+on every device and give what one process gets for the whole batch. They are slower than the fused kernels of a GPU.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from winnow.train import ranks
 
 
 class _Mean(torch.autograd.Function):
-    """The mean over the global batch. Parameters' gradients get their process's weight after the backward pass, so here the
-    gradient takes the weights of the losses that it comes from, and not that of the part it goes to.
+    """The mean over the global batch. Parameters' gradients get their process's weight after the backward pass, so here
+    the gradient takes the weights of the losses that it comes from, and not that of the part it goes to.
     """
 
     @staticmethod
@@ -50,7 +50,9 @@ def _forward(layer: Any, x: Tensor) -> Tensor:
 
 
 def synchronise(model: nn.Module) -> None:
-    """Make the batch normalisations of `model` normalise by the global batch in training steps; with one process they do."""
+    """Make the batch normalisations of `model` normalise by the global batch in training steps; with one process they
+    do.
+    """
     forward = torch.compiler.disable(_forward)  # here and not at its definition: this imports the whole compiler
     for layer in model.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):

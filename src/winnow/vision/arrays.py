@@ -47,8 +47,12 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     for split in ("train", "test"):
         images, labels = found[f"{split}_images"], arrays[f"{split}_labels"]
         if labels.ndim == 0 or len(labels) != len(images):
-            raise WinnowError(f"{path}: {len(images)} {split}_images with N labels expected, got {split}_labels {labels.shape}")
-    numbers = as_numbers([arrays["train_labels"], arrays["test_labels"]], [f"{path}: {k}" for k in ARRAYS if "labels" in k])
+            raise WinnowError(
+                f"{path}: {len(images)} {split}_images with N labels expected, got {split}_labels {labels.shape}"
+            )
+    numbers = as_numbers(
+        [arrays["train_labels"], arrays["test_labels"]], [f"{path}: {k}" for k in ARRAYS if "labels" in k]
+    )
     return found | dict(zip(("train_labels", "test_labels"), numbers, strict=True))
 
 
@@ -77,7 +81,9 @@ def as_numbers(labels: Sequence[np.ndarray], where: Sequence[str]) -> list[np.nd
         known = np.unique(np.concatenate(names))
         unseen = sorted(set(known.tolist()) - set(names[0].tolist()))
         if unseen:
-            raise WinnowError(f"{where[1]}: class {unseen[0]!r} has no training image; names must be the same in both splits")
+            raise WinnowError(
+                f"{where[1]}: class {unseen[0]!r} has no training image; names must be the same in both splits"
+            )
         return [np.searchsorted(known, a).astype(np.int64) for a in names]
     numbers = [_whole(a, text) for a, text in zip(flat, where, strict=True)]
     unseen_numbers = np.setdiff1d(np.concatenate(numbers), numbers[0])
@@ -122,7 +128,8 @@ def _whole(labels: np.ndarray, where: str) -> np.ndarray:
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         raise WinnowError(
-            f"{where}[{row}]: {labels[row].item()!r} is no class number ({int(wrong.sum())} such labels; whole numbers from 0 "
+            f"{where}[{row}]: {labels[row].item()!r} is no class number ({int(wrong.sum())} such labels; whole numbers "
+            f"from 0 "
             f"to {LARGEST_LABEL - 1} are); leave such images out, or number the classes from 0"
         )
     return labels.astype(np.int64)

@@ -1,8 +1,8 @@
 """Gradient attacks in pixel space, batched on the device.
 
 The attacked model gets images in [0,1] and normalises inside, so `eps` means what the papers mean. Attacks run with the
-model in evaluation mode (batch statistics frozen), unless adversarial training asks for `batch_statistics`, and take gradients
-of the image only: no parameter gradient is computed.
+model in evaluation mode (batch statistics frozen), unless adversarial training asks for `batch_statistics`, and take
+gradients of the image only: no parameter gradient is computed.
 """
 
 from __future__ import annotations
@@ -37,16 +37,21 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def check_pixels(x: Tensor) -> None:
-    """WinnowError unless all values lie in [0,1]: an attack would clip them there, and measure other images. Waits for the device."""
+    """WinnowError unless all values lie in [0,1]: an attack would clip them there, and measure other images. Waits for
+    the device.
+    """
     low, high = torch.stack(x.aminmax()).cpu().tolist() if x.numel() else (0.0, 1.0)
     if not (low >= 0 and high <= 1):
         raise WinnowError(
-            f"attack: images must lie in [0,1], these run from {low:.4g} to {high:.4g}; leave the normalisation to the model"
+            f"attack: images must lie in [0,1], these run from {low:.4g} to {high:.4g}; leave the normalisation to the "
+            f"model"
         )
 
 
 def random_start(x: Tensor, attack: Attack, generator: torch.Generator | None = None) -> Tensor:
-    """A uniform perturbation of x in the ball (linf: each pixel; l2: direction uniform, radius by volume), clipped to [0,1]."""
+    """A uniform perturbation of x in the ball (linf: each pixel; l2: direction uniform, radius by volume), clipped to
+    [0,1].
+    """
     if attack.norm == "linf":
         delta = ranks.noise(x, lambda t, common: t.uniform_(-attack.eps, attack.eps, generator=generator or common))
     else:
@@ -60,9 +65,9 @@ def random_start(x: Tensor, attack: Attack, generator: torch.Generator | None = 
 def pgd(model: Model, x: Tensor, y: Tensor, attack: Attack, start: Tensor | None = None) -> Tensor:
     """Projected gradient ascent on the cross-entropy (Madry et al., ICLR 2018); returns adversarial images like x.
 
-    x: (B,C,H,W) in [0,1]; y: (B,) labels; start: first perturbation (default: random or zero, by `attack.random_start`).
-    Same arithmetic as advertorch's LinfPGDAttack / L2PGDAttack: step, project on the ball, clip to [0,1]. Raises WinnowError
-    for images outside [0,1].
+    x: (B,C,H,W) in [0,1]; y: (B,) labels; start: first perturbation (default: random or zero, by
+    `attack.random_start`). Same arithmetic as advertorch's LinfPGDAttack / L2PGDAttack: step, project on the ball, clip
+    to [0,1]. Raises WinnowError for images outside [0,1].
     """
     check_pixels(x)
     return _ascent(model, x, y, attack, start)
@@ -110,8 +115,9 @@ def advertorch_pgd(model: Any, x: Tensor, y: Tensor, attack: Attack) -> Tensor:
 def perturb(model: nn.Module, x: Tensor, y: Tensor, attack: Attack) -> Tensor:
     """Adversarial images by the configured back end, the model in evaluation mode meanwhile.
 
-    A model that trains is attacked as it is when the attack asks for `batch_statistics`: each forward pass of the attack uses the
-    statistics of its batch, and moves the running ones. x in [0,1], as a Loader makes it; not checked, for that would wait for the device at every training step.
+    A model that trains is attacked as it is when the attack asks for `batch_statistics`: each forward pass of the
+    attack uses the statistics of its batch, and moves the running ones. x in [0,1], as a Loader makes it; not checked,
+    for that would wait for the device at every training step.
     """
     with nullcontext() if attack.batch_statistics and model.training else evaluation_mode(model):
         if attack.backend == "advertorch":

@@ -1,7 +1,7 @@
 """Crops, flips and resizes of uint8 image batches, with the geometry of `winnow.vision.geometry`.
 
-On the CPU an image is resized in 8 bits, one at a time, by torch's antialiased kernel (within one level of PIL's); on a GPU a
-batch is, in floats, as two matrix products with filters that are made there.
+On the CPU an image is resized in 8 bits, one at a time, by torch's antialiased kernel (within one level of PIL's); on a
+GPU a batch is, in floats, as two matrix products with filters that are made there.
 """
 
 from __future__ import annotations
@@ -89,15 +89,18 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def resample(images: Tensor, boxes: np.ndarray, limits: np.ndarray, size: int, flips: np.ndarray | None) -> Tensor:
-    """Antialiased bilinear view of `boxes` (B,4: top, left, height, width in pixels) as (B,C,size,size) floats in [0,1].
+    """Antialiased bilinear view of `boxes` (B,4: top, left, height, width in pixels) as (B,C,size,size) floats in
+    [0,1].
 
-    Triangle filter widened by the scale when shrinking, taps confined to `limits` (B,4): what torchvision's antialiased resize
-    of the crop gives, as two batched matrix products. One row of boxes stands for the whole batch.
+    Triangle filter widened by the scale when shrinking, taps confined to `limits` (B,4): what torchvision's antialiased
+    resize of the crop gives, as two batched matrix products. One row of boxes stands for the whole batch.
     """
     boxes, limits = np.broadcast_arrays(np.asarray(boxes, np.float64), np.asarray(limits, np.float64))
     numbers = on_device(np.stack([boxes, limits]), images.device)
     rows, columns = (
-        _filters(numbers[:, :, axis], numbers[:, :, axis + 2], size, images.shape[axis - 2], float(boxes[:, axis + 2].max()))
+        _filters(
+            numbers[:, :, axis], numbers[:, :, axis + 2], size, images.shape[axis - 2], float(boxes[:, axis + 2].max())
+        )
         for axis in (0, 1)
     )
     if flips is not None and flips.any():
@@ -106,7 +109,8 @@ def resample(images: Tensor, boxes: np.ndarray, limits: np.ndarray, size: int, f
 
 
 def _filters(starts: Tensor, lengths: Tensor, size: int, pixels: int, longest: float) -> Tensor:
-    """(B, size, pixels) weights of a triangle filter over (box, limits) x B `starts` and `lengths`; each row sums to one.
+    """(B, size, pixels) weights of a triangle filter over (box, limits) x B `starts` and `lengths`; each row sums to
+    one.
 
     Only the taps that can count are computed: 2 * max(1, longest / size) + 1 of them.
     """

@@ -27,12 +27,15 @@ RESIDENT_BYTES = 2**30  # a packed set up to here lies on the device whole, like
 class Loader:
     """Training batches (`epoch`) and evaluation batches (`once`) of one split, floats in [0,1] on the device.
 
-    Arrays live on the device whole and are augmented there in batches; files are decoded by `workers` processes that live as
-    long as the loader, and a packed set is read by a thread. `waited` counts the seconds for which a batch was waited for.
-    The last, smaller batch of a training epoch is kept unless it holds a single image (batch statistics of one value).
+    Arrays live on the device whole and are augmented there in batches; files are decoded by `workers` processes that
+    live as long as the loader, and a packed set is read by a thread. `waited` counts the seconds for which a batch was
+    waited for. The last, smaller batch of a training epoch is kept unless it holds a single image (batch statistics of
+    one value).
     """
 
-    def __init__(self, split: Split, data: Data, batch_size: int, device: torch.device, seed: int = 0, workers: int = 0):
+    def __init__(
+        self, split: Split, data: Data, batch_size: int, device: torch.device, seed: int = 0, workers: int = 0
+    ):
         if len(split) == 0:
             raise WinnowError(f"data: the {data.dataset} split is empty")
         self.split, self.data, self.device, self.seed, self.waited = split, data, device, seed, 0.0
@@ -80,7 +83,11 @@ class Loader:
                 x = self._finished(next(coming), part, epoch)
             else:
                 pixels = self.images[chosen]
-                x = eval_batch(pixels, self.data) if epoch is None else train_batch(pixels, part, self.data, self.seed, epoch)
+                x = (
+                    eval_batch(pixels, self.data)
+                    if epoch is None
+                    else train_batch(pixels, part, self.data, self.seed, epoch)
+                )
             yield x, self.labels[chosen]
 
     def _timed(self, batches: Iterator[Tensor | Cut]) -> Iterator[Cut]:
@@ -97,7 +104,9 @@ class Loader:
         x = cut.images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         drawn = None if epoch is None else geometry.draws(part, self.seed, epoch)
         if cut.boxes is not None and cut.limits is not None:
-            flips = geometry.flips(drawn, self.data) if drawn is not None and self.data.train_crop == "resized" else None
+            flips = (
+                geometry.flips(drawn, self.data) if drawn is not None and self.data.train_crop == "resized" else None
+            )
             x = resample(x, cut.boxes, cut.limits, self._size(cut), flips)
             return moved(x, drawn, self.data) if drawn is not None and flips is None else x
         crops_are_done = drawn is None or self.data.train_crop == "resized"

@@ -1,7 +1,7 @@
 """CIFAR's pickled batches, read from the very bytes whose md5 was checked, and nothing in them is run.
 
-torchvision checks the md5 of a file and then opens it anew: in a data folder that others can write to, it may be another file by
-then, and unpickling it runs what it says.
+torchvision checks the md5 of a file and then opens it anew: in a data folder that others can write to, it may be
+another file by then, and unpickling it runs what it says.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ class _Arrays(pickle.Unpickler):
 
 
 def read(root: Path, kind: Any, train: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 (N,3,32,32) and labels int64 (N,) of a split, as torchvision's `kind` (CIFAR10, CIFAR100) lists its files.
+    """Images uint8 (N,3,32,32) and labels int64 (N,) of a split, as torchvision's `kind` (CIFAR10, CIFAR100) lists its
+    files.
 
-    Raises FileNotFoundError when a file is missing, WinnowError when it has another md5 than the published one, or holds anything
-    but arrays.
+    Raises FileNotFoundError when a file is missing, WinnowError when it has another md5 than the published one, or
+    holds anything but arrays.
     """
     images, labels = [], []
     for name, md5 in kind.train_list if train else kind.test_list:

@@ -1,7 +1,7 @@
 """Encoded images that are about to be packed: in a folder, a tar of one, or an .npz of JPEG bytes.
 
-What there is and in which order is known first (`items`); the images themselves come one at a time (`stream`), so memory does
-not grow with their number. Archives are read where they are, never unpacked.
+What there is and in which order is known first (`items`); the images themselves come one at a time (`stream`), so
+memory does not grow with their number. Archives are read where they are, never unpacked.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ Streamed = tuple[int, str, bytes | Path]  # number of the item, its name, its by
 
 @dataclass(frozen=True)
 class Encoded:
-    """Images of one source: class names, class numbers of each split, and their stream; `train`'s images are numbered first.
+    """Images of one source: class names, class numbers of each split, and their stream; `train`'s images are numbered
+    first.
 
-    identity: sha256 of what there is (names, order, classes, not contents). stream(wanted) yields the items whose numbers
-    `wanted` accepts, in the order in which the source gives them best.
+    identity: sha256 of what there is (names, order, classes, not contents). stream(wanted) yields the items whose
+    numbers `wanted` accepts, in the order in which the source gives them best.
     """
 
     names: list[str]
@@ -49,7 +50,9 @@ class Encoded:
 
 
 def _laid_out(found: Layout) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Paths of all images as bytes, train first, and the class numbers of each split: a few arrays, however many there are."""
+    """Paths of all images as bytes, train first, and the class numbers of each split: a few arrays, however many there
+    are.
+    """
     parts = {split: found.images(split) for split in ("train", "test")}
     paths = np.array([os.fsencode(path) for part in parts.values() for path, _ in part])
     return paths, {split: np.array([label for _, label in part], dtype=np.int64) for split, part in parts.items()}
@@ -62,7 +65,9 @@ def _identity(names: list[str], labels: dict[str, np.ndarray], *contents: np.nda
 
 
 def find(source: Path) -> Encoded:
-    """The images of `source`; WinnowError when it is not <train>/<class>/<image> beside a test split, or cannot be read."""
+    """The images of `source`; WinnowError when it is not <train>/<class>/<image> beside a test split, or cannot be
+    read.
+    """
     if source.is_dir():
         return _folder(source)
     outside.regular(source, sys.maxsize)
@@ -89,7 +94,9 @@ def _tar(source: Path) -> Encoded:
     for member in _members(source):
         path = member.name
         if member.issparse() or (is_image(path) and member.size > LARGEST_IMAGE):
-            raise WinnowError(f"{source}: {path} is sparse, or larger than any image ({member.size:,} bytes); leave it out")
+            raise WinnowError(
+                f"{source}: {path} is sparse, or larger than any image ({member.size:,} bytes); leave it out"
+            )
         if member.issym() or member.islnk():
             if is_image(path):
                 raise WinnowError(f"{source}: {member.name} is a link; unpack the archive and pack the folder")
@@ -144,7 +151,9 @@ def _jpeg_arrays(source: Path) -> Encoded:
             parts = {s: tuple(stored[k] for k in (f"{n}_jpeg", f"{n}_offsets", f"y_{n}")) for s, n in
                      (("train", "train"), ("test", held))}  # fmt: skip
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
-        raise WinnowError(f"{source}: no <split>_jpeg, <split>_offsets and y_<split> arrays to read ({error})") from None
+        raise WinnowError(
+            f"{source}: no <split>_jpeg, <split>_offsets and y_<split> arrays to read ({error})"
+        ) from None
     for split, (data, offsets, y) in parts.items():
         if (
             y.ndim != 1
@@ -157,7 +166,9 @@ def _jpeg_arrays(source: Path) -> Encoded:
         if offsets[0] < 0 or offsets[-1] > len(data) or (np.diff(offsets.astype(np.int64)) < 0).any():
             raise WinnowError(f"{source}: {split}: offsets must rise within the {len(data)} bytes")
     said = {split: [str(y) for y in part[2]] for split, part in parts.items()}
-    names = sorted({*said["train"], *said["test"]}, key=lambda n: (not n.isdecimal(), int(n) if n.isdecimal() else 0, n))
+    names = sorted(
+        {*said["train"], *said["test"]}, key=lambda n: (not n.isdecimal(), int(n) if n.isdecimal() else 0, n)
+    )
     number_of = {name: number for number, name in enumerate(names)}
     labels = {split: np.array([number_of[y] for y in part], dtype=np.int64) for split, part in said.items()}
     first = {"train": 0, "test": len(labels["train"])}

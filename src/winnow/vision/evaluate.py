@@ -1,6 +1,7 @@
 """The one evaluation loop: accuracy on clean, attacked and corrupted images. Accuracies are percentages.
 
-All randomness of a batch is seeded by its number, so an evaluation that was cut off goes on after its last finished batch.
+All randomness of a batch is seeded by its number, so an evaluation that was cut off goes on after its last finished
+batch.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ Transform = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass
 class Tally:
-    """Right answers of the finished batches of one measurement; `after_batch()` is called as soon as one more is in it."""
+    """Right answers of the finished batches of one measurement; `after_batch()` is called as soon as one more is in
+    it.
+    """
 
     right: list[int]
     after_batch: Callable[[], None]
@@ -113,7 +116,9 @@ def _percentage(
     run = (tally.run if tally else None) or Run()
     with run.doing(tally.name if tally else "evaluating", batches, "batch", len(counts)) as position:
         for batch, (x, y) in zip(itertools.count(turns.start, turns.step), loader.once(turns), strict=False):
-            smaller = f"evaluate fewer than {len(y)} images at once (evaluation.batch_size; in training train.micro_batch)"
+            smaller = (
+                f"evaluate fewer than {len(y)} images at once (evaluation.batch_size; in training train.micro_batch)"
+            )
             with autocast(compute, loader.device), evaluation_mode(model), explained(smaller):
                 counts.append(right(batch, x, y))
             beat()
@@ -129,14 +134,17 @@ def _percentage(
 def autoattack_accuracy(
     model: nn.Module, loader: Loader, config: AutoAttack, num_classes: int, seed: int, tally: Tally | None = None
 ) -> float:
-    """Percentage correct under AutoAttack (Croce and Hein, ICML 2020), the authors' own code as packaged in pyautoattack.
+    """Percentage correct under AutoAttack (Croce and Hein, ICML 2020), the authors' own code as packaged in
+    pyautoattack.
 
     Targeted attacks aim at min(9, classes - 1) classes. Runs in float32, as the reference does.
     """
     from pyautoattack import AutoAttack as Reference
 
     if num_classes < 4 and "apgd-t" in config.attacks:
-        raise WinnowError(f"autoattack.attacks: apgd-t needs at least 4 classes, the task has {num_classes}; leave it out")
+        raise WinnowError(
+            f"autoattack.attacks: apgd-t needs at least 4 classes, the task has {num_classes}; leave it out"
+        )
     adversary = Reference(
         model,
         norm="Linf",
@@ -173,7 +181,9 @@ def corruption_accuracy(
     """
     names = sorted({p.stem for p in folder.glob("*.npy")} - {"labels", *EXTRA_CORRUPTIONS})
     if not names or not (folder / "labels.npy").is_file():
-        raise WinnowError(f"{folder}: expected CIFAR-10-C's <corruption>.npy and labels.npy (Hendrycks and Dietterich, 2019)")
+        raise WinnowError(
+            f"{folder}: expected CIFAR-10-C's <corruption>.npy and labels.npy (Hendrycks and Dietterich, 2019)"
+        )
     labels = arrays.as_numbers([_array(folder / "labels.npy")], [str(folder / "labels.npy")])[0]
     found = {}
     for name in names:

@@ -10,7 +10,9 @@ from winnow.errors import WinnowError, nearest
 
 
 def fetch_weights(source: WeightsSource, data_root: Path, download: bool) -> Path:
-    """The local path of the weights, downloaded first when allowed; WinnowError names the file to put in place otherwise."""
+    """The local path of the weights, downloaded first when allowed; WinnowError names the file to put in place
+    otherwise.
+    """
     if source.torchvision is not None:
         return _torchvision(source.torchvision, data_root / "weights", download)
     if source.hub is not None:
@@ -35,10 +37,14 @@ def _torchvision(name: str, folder: Path, download: bool) -> Path:
         raise WinnowError(f"{path}: no such file; put the weights of {name} there, or set download: true")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        published = re.search(r"-([0-9a-f]{8,})\.pth$", url)  # torchvision's names end in the start of the file's sha256
+        published = re.search(
+            r"-([0-9a-f]{8,})\.pth$", url
+        )  # torchvision's names end in the start of the file's sha256
         torch.hub.download_url_to_file(url, str(path), hash_prefix=published[1] if published else None, progress=False)
     except (OSError, RuntimeError) as error:
-        raise WinnowError(f"weights.torchvision: {name} cannot be downloaded ({error}); put the file at {path}") from None
+        raise WinnowError(
+            f"weights.torchvision: {name} cannot be downloaded ({error}); put the file at {path}"
+        ) from None
     return path
 
 

@@ -24,7 +24,8 @@ from winnow.vision.augment import Pixels, pixels_of
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-# A JPEG may be decoded at 1/2, 1/4 or 1/8 (its own transform does the averaging) while so many pixels are left for one of the result
+# A JPEG may be decoded at 1/2, 1/4 or 1/8 (its own transform does the averaging) while so many pixels are left for one
+# of the result
 GAP = 2.0
 Part = tuple[int | None, np.ndarray]  # epoch (None: as at test time) and image numbers of a batch
 
@@ -87,14 +88,18 @@ class _Files(torch.utils.data.Dataset[Tensor | _Refused]):
 
 
 def _reduced(image: ImageFile, box: list[int], size: int) -> list[int]:
-    """Let a JPEG be decoded at a fraction of its size where `size` pixels of `box` allow it; the box in its new pixels."""
+    """Let a JPEG be decoded at a fraction of its size where `size` pixels of `box` allow it; the box in its new
+    pixels.
+    """
     height, width = image.height, image.width
     part = next((p for p in (8, 4, 2) if min(box[2:]) >= GAP * p * size), None)
     if part is None or image.format != "JPEG":
         return box
     image.draft(None, (width // part, height // part))
     down, across = image.height / height, image.width / width
-    top, left, tall, wide = (round(value * scale) for value, scale in zip(box, (down, across, down, across), strict=True))
+    top, left, tall, wide = (
+        round(value * scale) for value, scale in zip(box, (down, across, down, across), strict=True)
+    )
     return [top, left, max(1, tall), max(1, wide)]
 
 
@@ -112,7 +117,9 @@ class _Turn:
 
 
 def _ignore_ctrl_c(worker: int) -> None:
-    """A Ctrl-C reaches all processes of a terminal; the one that trains saves its state, and its loaders work on till it ends."""
+    """A Ctrl-C reaches all processes of a terminal; the one that trains saves its state, and its loaders work on till
+    it ends.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -1,8 +1,9 @@
 """Image folders <split>/<class>/<...image>, on disk or in an archive: which images, in which class, in which order.
 
-torchvision's ImageFolder has the rules where it has any: classes in the sorted order of their names (so "10" comes before "2"),
-links followed, files by their suffix in the sorted order of their folders and names, and no class without an image. Beyond it:
-hidden files and folders (a leading dot, `__MACOSX`) are no part of a set, and both splits must have the same classes.
+torchvision's ImageFolder has the rules where it has any: classes in the sorted order of their names (so "10" comes
+before "2"), links followed, files by their suffix in the sorted order of their folders and names, and no class without
+an image. Beyond it: hidden files and folders (a leading dot, `__MACOSX`) are no part of a set, and both splits must
+have the same classes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class Tree:
 
 
 def walk(folder: Path) -> Iterator[tuple[str, bool]]:
-    """(path below `folder`, whether it is a folder), links followed as torchvision does; a link to a folder above it ends there."""
+    """(path below `folder`, whether it is a folder), links followed as torchvision does; a link to a folder above it
+    ends there.
+    """
     above: dict[str, tuple[str, ...]] = {os.fspath(folder): (os.path.realpath(folder),)}
     for current, folders, files in os.walk(folder, followlinks=True):
         seen = above.pop(current)
@@ -54,7 +57,9 @@ def walk(folder: Path) -> Iterator[tuple[str, bool]]:
 
 
 def splits(entries: Iterable[tuple[str, bool]], anywhere: bool = False) -> dict[str, Tree]:
-    """Split name -> its tree, from (path, whether it is a folder). anywhere: a split's folder may lie below others (archives)."""
+    """Split name -> its tree, from (path, whether it is a folder). anywhere: a split's folder may lie below others
+    (archives).
+    """
     found: dict[str, Tree] = {}
     for path, is_folder in entries:
         parts = [p for p in path.split("/") if p not in ("", ".", "..")]
@@ -81,7 +86,9 @@ def splits(entries: Iterable[tuple[str, bool]], anywhere: bool = False) -> dict[
 
 @dataclass(frozen=True)
 class Layout:
-    """A set that can be loaded: class names, the trees of its two splits, and the folder that the test split comes from."""
+    """A set that can be loaded: class names, the trees of its two splits, and the folder that the test split comes
+    from.
+    """
 
     names: list[str]
     train: Tree
@@ -95,7 +102,8 @@ class Layout:
 
 
 def layout(found: Mapping[str, Tree], where: object, hint: str = "") -> Layout:
-    """Which folders are the two splits. The test split is the first of test/, val/, valid/, validation/ that has labels.
+    """Which folders are the two splits. The test split is the first of test/, val/, valid/, validation/ that has
+    labels.
 
     Raises WinnowError: a split that is missing or empty, a class without an image, splits whose classes differ.
     """
@@ -110,12 +118,15 @@ def layout(found: Mapping[str, Tree], where: object, hint: str = "") -> Layout:
     held = next((name for name, tree in others.items() if set(tree.filled) & set(names)), next(iter(others)))
     test = others.pop(held)
     if not test.classes:
-        raise WinnowError(f"{where}/{held}: {test.loose} images without class folders, so without labels; expected {SHAPE}")
+        raise WinnowError(
+            f"{where}/{held}: {test.loose} images without class folders, so without labels; expected {SHAPE}"
+        )
     _no_empty_class(test, f"{where}/{held}")
     if test.filled != names:
         only_test, only_train = _some(set(test.filled) - set(names)), _some(set(names) - set(test.filled))
         raise WinnowError(
-            f"{where}: the classes of train/ and {held}/ differ (only in {held}/: {only_test}; only in train/: {only_train}); "
+            f"{where}: the classes of train/ and {held}/ differ (only in {held}/: {only_test}; only in train/: "
+            f"{only_train}); "
             "rename or remove these folders"
         )
     for name in others:
@@ -139,4 +150,6 @@ def _hidden(name: str) -> bool:
 
 def _some(names: set[str], shown: int = 5) -> str:
     ordered = sorted(names)
-    return (", ".join(ordered[:shown]) + (f" and {len(ordered) - shown} more" if len(ordered) > shown else "")) or "none"
+    return (
+        ", ".join(ordered[:shown]) + (f" and {len(ordered) - shown} more" if len(ordered) > shown else "")
+    ) or "none"

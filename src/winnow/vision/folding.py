@@ -1,8 +1,8 @@
 """Batch normalisation with frozen statistics, folded into the convolution before it.
 
-In evaluation mode a normalisation is a scale and a shift per channel. An attack runs the same frozen network many times, so
-the two are multiplied into the convolution's weights once, and the normalisation's passes over the activations (forward and
-backward) go. The function is the same up to rounding.
+In evaluation mode a normalisation is a scale and a shift per channel. An attack runs the same frozen network many
+times, so the two are multiplied into the convolution's weights once, and the normalisation's passes over the
+activations (forward and backward) go. The function is the same up to rounding.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ _adjacent_in: WeakKeyDictionary[nn.Module, list[tuple[str, str]]] = WeakKeyDicti
 
 @contextmanager
 def folded(model: nn.Module) -> Iterator[None]:
-    """Within: each convolution of `model` whose output only goes into a batch normalisation does both; no gradient reaches it.
+    """Within: each convolution of `model` whose output only goes into a batch normalisation does both; no gradient
+    reaches it.
 
-    The model must be in evaluation mode and its weights must not change meanwhile. Under autocast the folded weights have
-    its dtype: cast here once instead of at every forward pass. Nested use and compiled models (which fuse by themselves) are
-    left alone.
+    The model must be in evaluation mode and its weights must not change meanwhile. Under autocast the folded weights
+    have its dtype: cast here once instead of at every forward pass. Nested use and compiled models (which fuse by
+    themselves) are left alone.
     """
     pairs = [] if is_compiled(model) else _pairs(model)
     pairs = [(conv, bn) for conv, bn in pairs if "forward" not in vars(bn)]
@@ -65,11 +66,15 @@ def _fold(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def _pairs(model: nn.Module) -> list[Pair]:
-    """The convolutions and normalisations of `model` that can be folded now; which follow each other is found once per model."""
+    """The convolutions and normalisations of `model` that can be folded now; which follow each other is found once per
+    model.
+    """
     if model not in _adjacent_in:
         try:
             nodes = list(Tracer().trace(model).nodes)
-        except Exception as error:  # a forward pass with data-dependent control flow, which tracing reports in many ways
+        except (
+            Exception
+        ) as error:  # a forward pass with data-dependent control flow, which tracing reports in many ways
             log.debug("%s runs unfolded in attacks: its graph cannot be traced (%s)", type(model).__name__, error)
             nodes = []
         _adjacent_in[model] = _adjacent(nodes)
@@ -78,7 +83,9 @@ def _pairs(model: nn.Module) -> list[Pair]:
 
 
 def _foldable(conv: nn.Module, bn: nn.Module) -> bool:
-    """A plain convolution (no parametrization, no weight that a hook computes) and a normalisation with running statistics."""
+    """A plain convolution (no parametrization, no weight that a hook computes) and a normalisation with running
+    statistics.
+    """
     plain = type(conv) is nn.Conv2d and "weight" in conv._parameters
     return plain and isinstance(bn, nn.BatchNorm2d) and bn.running_mean is not None
 

@@ -1,7 +1,8 @@
-"""Where an image is cut, resized and mirrored: numbers alone, which (seed, epoch, image index) and the image's size decide.
+"""Where an image is cut, resized and mirrored: numbers alone, which (seed, epoch, image index) and the image's size
+decide.
 
-Every loader asks here, wherever it does the work, so an image is augmented alike in a file, in a packed set and in memory. Boxes
-are (top, left, height, width) in pixels.
+Every loader asks here, wherever it does the work, so an image is augmented alike in a file, in a packed set and in
+memory. Boxes are (top, left, height, width) in pixels.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ Floats = npt.NDArray[np.float64]
 
 
 def draws(indices: np.ndarray, seed: int, epoch: int) -> Floats:
-    """The random numbers (B,6) in [0,1) that decide on the images with these numbers (B,): flip, area, ratio, top, left, spare."""
+    """The random numbers (B,6) in [0,1) that decide on the images with these numbers (B,): flip, area, ratio, top,
+    left, spare.
+    """
     return uniform(indices, 6, seed, "augment", epoch)
 
 
@@ -34,7 +37,9 @@ def shifts(drawn: Floats, padding: int) -> npt.NDArray[np.int64]:
 
 
 def random_boxes(height: npt.ArrayLike, width: npt.ArrayLike, drawn: Floats) -> npt.NDArray[np.int64]:
-    """RandomResizedCrop's boxes (B,4): area 8-100 %, aspect ratio 3/4-4/3 (log-uniform), clipped to the image; whole pixels."""
+    """RandomResizedCrop's boxes (B,4): area 8-100 %, aspect ratio 3/4-4/3 (log-uniform), clipped to the image; whole
+    pixels.
+    """
     height, width = np.asarray(height, dtype=np.int64), np.asarray(width, dtype=np.int64)
     area = (0.08 + 0.92 * drawn[:, 1]) * height * width
     ratio = np.exp(np.log(3 / 4) + drawn[:, 2] * (np.log(4 / 3) - np.log(3 / 4)))
@@ -61,9 +66,11 @@ class TestView:
 
 
 def test_view(height: int, width: int, data: Data) -> TestView | None:
-    """torchvision's Resize(test_resize), CenterCrop(image_size), or a plain resize to the square; None: as it is stored.
+    """torchvision's Resize(test_resize), CenterCrop(image_size), or a plain resize to the square; None: as it is
+    stored.
 
-    Raises WinnowError for an image that is not square and no image_size, and for a view larger than what it is cut from.
+    Raises WinnowError for an image that is not square and no image_size, and for a view larger than what it is cut
+    from.
     """
     if data.image_size is None and height != width:
         raise WinnowError("data.image_size: the stored images are not square; set the side that the model shall see")
@@ -71,7 +78,9 @@ def test_view(height: int, width: int, data: Data) -> TestView | None:
     if data.test_resize is None:
         return None if (height, width) == (size, size) else TestView(size, size, 0, 0, size)
     if data.test_resize < size:
-        raise WinnowError(f"data.test_resize: {data.test_resize} is below the image size {size} that is cut from it; raise it")
+        raise WinnowError(
+            f"data.test_resize: {data.test_resize} is below the image size {size} that is cut from it; raise it"
+        )
     short, long = min(height, width), max(height, width)
     resized = int(data.test_resize * long / short)
     h, w = (data.test_resize, resized) if height <= width else (resized, data.test_resize)

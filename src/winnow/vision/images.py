@@ -1,7 +1,8 @@
 """Image files as 8-bit RGB pictures: what cannot be shown whole and right is refused in one line that names the file.
 
-As torchvision's loader does, pixels are taken as they are stored: an EXIF rotation is not applied, transparency is dropped, of
-several frames the first is read. Unlike it, 16-bit grey is scaled to 8 bits (PIL's own conversion clips it to white).
+As torchvision's loader does, pixels are taken as they are stored: an EXIF rotation is not applied, transparency is
+dropped, of several frames the first is read. Unlike it, 16-bit grey is scaled to 8 bits (PIL's own conversion clips it
+to white).
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def is_image(name: str) -> bool:
 
 @contextmanager
 def opened(source: bytes | Path | BinaryIO, where: object) -> Iterator[ImageFile]:
-    """Within: the image of a path or stream, its pixels not read yet; any failure there is a WinnowError that names `where`."""
+    """Within: the image of a path or stream, its pixels not read yet; any failure there is a WinnowError that names
+    `where`.
+    """
     from PIL import Image
 
     try:
@@ -80,7 +83,9 @@ def _from_wide_grey(image: Picture, where: object) -> Picture:
 
     wide = np.asarray(image)
     if image.mode == "F" or (image.mode == "I" and image.format not in _SIXTEEN_BITS):
-        raise WinnowError(f"{where}: {wide.dtype} pixels have no known range; save the image with 8 or 16 bits a channel")
+        raise WinnowError(
+            f"{where}: {wide.dtype} pixels have no known range; save the image with 8 or 16 bits a channel"
+        )
     if wide.size and (wide.min() < 0 or wide.max() > 65535):
         raise WinnowError(f"{where}: pixels outside 0..65535; save the image with 8 or 16 bits a channel")
     return Image.fromarray(((wide.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")

@@ -16,8 +16,8 @@ from winnow.vision.encoded import Encoded, find
 def pack(source: Path, out: Path, image_size: int | None) -> dict[str, int]:
     """Write `out` from a folder or tar of <train|test|val>/<class>/<image>, or an npz of JPEG bytes; counts by array.
 
-    image_size: side that every image is resized to (antialiased); None: they must all have one size already. Classes are
-    numbered in the sorted order of their names, as torchvision numbers them; numbers in an npz keep their order.
+    image_size: side that every image is resized to (antialiased); None: they must all have one size already. Classes
+    are numbered in the sorted order of their names, as torchvision numbers them; numbers in an npz keep their order.
     """
     found = find(source)
     arrays = _decoded(found, source, image_size)

@@ -1,7 +1,8 @@
 """Packed image sets of any size: 8-bit pixels in one memory-mapped file a split, read in batches by a thread.
 
-A set is a folder: `pack.json` (class names, checksums), and for each split `<split>.npy`, the uint8 pixels (height, width, 3) of its
-images one after the other, and `<split>_index.npy`, int64 (N,4): offset of the first byte, height, width, class number.
+A set is a folder: `pack.json` (class names, checksums), and for each split `<split>.npy`, the uint8 pixels (height,
+width, 3) of its images one after the other, and `<split>_index.npy`, int64 (N,4): offset of the first byte, height,
+width, class number.
 """
 
 from __future__ import annotations
@@ -56,12 +57,16 @@ class Packed:
 
 
 def open_split(folder: Path, split: str) -> tuple[Packed, np.ndarray]:
-    """The images of a split and their class numbers int64 (N,); WinnowError when the folder is no complete packed set."""
+    """The images of a split and their class numbers int64 (N,); WinnowError when the folder is no complete packed
+    set.
+    """
     mend = "pack it again (python -m winnow.stages.pack_images)"
     try:
         record = json.loads((folder / RECORD).read_text())
         if record["format"] != FORMAT:
-            raise WinnowError(f"{folder}: a packed set of format {record['format']}, this winnow reads {FORMAT}; {mend}")
+            raise WinnowError(
+                f"{folder}: a packed set of format {record['format']}, this winnow reads {FORMAT}; {mend}"
+            )
         pixels = np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False)
         index = np.load(folder / f"{split}_index.npy", allow_pickle=False)
         expected = record["splits"][split]
@@ -85,7 +90,8 @@ def open_split(folder: Path, split: str) -> tuple[Packed, np.ndarray]:
 
 @dataclass(frozen=True)
 class Cut:
-    """A batch on its way to the device: uint8 (B,H,W,3), of whose images `boxes` (B or 1, 4) are still to be resized, or None.
+    """A batch on its way to the device: uint8 (B,H,W,3), of whose images `boxes` (B or 1, 4) are still to be resized,
+    or None.
 
     Random crops that are resized already are mirrored too.
     """
@@ -96,13 +102,17 @@ class Cut:
 
 
 class PackedFeed:
-    """Batches of a packed split, made by a thread one ahead of their use; resized there, or left to a GPU (`resized=False`)."""
+    """Batches of a packed split, made by a thread one ahead of their use; resized there, or left to a GPU
+    (`resized=False`).
+    """
 
     def __init__(self, source: Packed, data: Data, seed: int, resized: bool, pinned: bool):
         self.source, self.data, self.seed, self.resized, self.pinned = source, data, seed, resized, pinned
 
     def batches(self, parts: list[np.ndarray], epoch: int | None) -> Iterator[Cut]:
-        """The images of each part, cut and, if they are here, resized as training epoch `epoch` (None: the test) wants them."""
+        """The images of each part, cut and, if they are here, resized as training epoch `epoch` (None: the test) wants
+        them.
+        """
         for cut in one_ahead(lambda part: self._cut(part, epoch), parts):
             yield Cut(cut.images.pin_memory(), cut.boxes, cut.limits) if self.pinned else cut
 

@@ -1,7 +1,8 @@
 """Packing encoded images into a set of memory-mapped 8-bit pixels (`winnow.vision.packed`), of any number of images.
 
-Images are streamed: memory does not grow with their number, only their names and places are kept. Each one's checksum is written
-after its pixels, so a run that was cut off goes on where it stopped, and pixels that do not match are made again.
+Images are streamed: memory does not grow with their number, only their names and places are kept. Each one's checksum
+is written after its pixels, so a run that was cut off goes on where it stopped, and pixels that do not match are made
+again.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class Resize:
-    """What is stored: squares of side `image_size`, or the short side at `short_side`, or (both None) images as they are."""
+    """What is stored: squares of side `image_size`, or the short side at `short_side`, or (both None) images as they
+    are.
+    """
 
     image_size: int | None = None
     short_side: int | None = None
@@ -50,10 +53,12 @@ class Resize:
 
 
 def pack(source: Path, out: Path, resize: Resize, processes: int = 1) -> dict[str, int]:
-    """Write the packed set `out` (a folder) of a folder or tar of images, or an npz of JPEG bytes; returns what it holds.
+    """Write the packed set `out` (a folder) of a folder or tar of images, or an npz of JPEG bytes; returns what it
+    holds.
 
-    The work is done in `.<out>.partial` beside it, which a later call with the same source and sizes goes on with. Raises
-    WinnowError for a source that is no set, an image that cannot be decoded, a full disk, or another set at `out`.
+    The work is done in `.<out>.partial` beside it, which a later call with the same source and sizes goes on with.
+    Raises WinnowError for a source that is no set, an image that cannot be decoded, a full disk, or another set at
+    `out`.
     """
     found = find(source)
     key = sha256_text(repr(resize), found.identity)
@@ -76,7 +81,9 @@ def pack(source: Path, out: Path, resize: Resize, processes: int = 1) -> dict[st
         _record(found, partial, index, key, resize)
         partial.replace(out)
     except OSError as error:
-        raise WinnowError(f"{out}: cannot be written ({error.strerror or error}); free space or change the folder") from None
+        raise WinnowError(
+            f"{out}: cannot be written ({error.strerror or error}); free space or change the folder"
+        ) from None
     return counts
 
 
@@ -89,14 +96,19 @@ def check(folder: Path) -> None:
                 raise WinnowError(f"{folder / name}: has other bytes than were packed; pack the set again")
         wrong = np.flatnonzero(~_intact(folder, split, np.load(folder / f"{split}_index.npy")))
         if len(wrong):
-            raise WinnowError(f"{folder}: image {wrong[0]} of {split} has other bytes than were packed; pack the set again")
+            raise WinnowError(
+                f"{folder}: image {wrong[0]} of {split} has other bytes than were packed; pack the set again"
+            )
 
 
-# layout ----------------------------------------------------------------------------------------------------------------------
+# layout
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def _laid_out(found: Encoded, partial: Path, resize: Resize, run: Run) -> dict[str, np.ndarray]:
-    """Index of each split (see `winnow.vision.packed`), its pixel file made and its checksums at zero; kept from an earlier run."""
+    """Index of each split (see `winnow.vision.packed`), its pixel file made and its checksums at zero; kept from an
+    earlier run.
+    """
     if not all((partial / f"{s}_digests.npy").is_file() for s in SPLITS):
         sizes = np.empty((sum(map(len, found.labels.values())), 2), np.int64)
         if resize.image_size is not None:
@@ -135,7 +147,8 @@ def _sizes(chunk: list[Streamed], resize: Resize) -> list[tuple[int, int]]:
     return [resize.of(*images.size_of(io.BytesIO(d) if isinstance(d, bytes) else d, name)) for _, name, d in chunk]
 
 
-# pixels ----------------------------------------------------------------------------------------------------------------------
+# pixels
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def _fill(found: Encoded, partial: Path, index: dict[str, np.ndarray], run: Run) -> None:
@@ -158,7 +171,9 @@ def _fill(found: Encoded, partial: Path, index: dict[str, np.ndarray], run: Run)
         array.flush()
 
 
-def _place(number: int, first: int, index: dict[str, np.ndarray], partial: Path, places: dict[str, int]) -> tuple[Any, ...]:
+def _place(
+    number: int, first: int, index: dict[str, np.ndarray], partial: Path, places: dict[str, int]
+) -> tuple[Any, ...]:
     """(pixel file, offset in it, (height, width)) of item `number`."""
     split, row = ("train", number) if number < first else ("test", number - first)
     offset, height, width, _ = index[split][row].tolist()
@@ -209,14 +224,16 @@ def _record(found: Encoded, partial: Path, index: dict[str, np.ndarray], key: st
         for split in SPLITS
     }
     record = {
-        "format": FORMAT, "key": key, "class_names": found.names, "image_size": resize.image_size, "short_side": resize.short_side,
+        "format": FORMAT, "key": key, "class_names": found.names, "image_size": resize.image_size,
+        "short_side": resize.short_side,
         "splits": splits,
     }  # fmt: skip
     (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n")
     (partial / "key").unlink()
 
 
-# processes -------------------------------------------------------------------------------------------------------------------
+# processes
+# -------------------------------------------------------------------------------------------------------------------
 
 Run = Callable[[Callable[[Any, Any], list[Any]], Iterable[list[Any]], Any], Iterator[tuple[list[int], list[Any]]]]
 

@@ -21,7 +21,9 @@ from winnow.vision.packed import Packed, open_split
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled images. `images`: uint8 (N,C,H,W), the paths of N files as bytes (N,), or a packed set. `labels`: int64 (N,)."""
+    """Labelled images. `images`: uint8 (N,C,H,W), the paths of N files as bytes (N,), or a packed set. `labels`: int64
+    (N,).
+    """
 
     images: Any
     labels: np.ndarray
@@ -74,7 +76,8 @@ def load(data: Data, root: Path, download: bool = False) -> Sets:
 
 
 def stratified(labels: np.ndarray, count: int, *seed: object) -> np.ndarray:
-    """Sorted indices of `count` examples, each class in proportion (largest remainders; at least one of each if count allows).
+    """Sorted indices of `count` examples, each class in proportion (largest remainders; at least one of each if count
+    allows).
 
     Raises WinnowError when fewer than `count` are there.
     """
@@ -111,7 +114,9 @@ def fraction(split: Split, share: float, seed: int) -> Split:
 
 def subset(split: Split, count: int | None, seed: int) -> Split:
     """A stratified subset of `count` images (None: all)."""
-    return split if count is None or count >= len(split) else split.take(stratified(split.labels, count, seed, "subset"))
+    return (
+        split if count is None or count >= len(split) else split.take(stratified(split.labels, count, seed, "subset"))
+    )
 
 
 def _check_sizes(parts: Iterable[Split], data: Data) -> None:
@@ -159,11 +164,17 @@ def chosen_classes(labels: np.ndarray, classes: list[int]) -> tuple[np.ndarray, 
 
 
 def _digits(data: Data, root: Path, download: bool) -> tuple[Split, Split]:
-    """scikit-learn's digits (1,797 real 8x8 images), a stratified quarter as test; read without importing scikit-learn."""
+    """scikit-learn's digits (1,797 real 8x8 images), a stratified quarter as test; read without importing
+    scikit-learn.
+    """
     spec = importlib.util.find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
-        raise WinnowError("data.dataset: digits comes with scikit-learn, which is not installed; install requirements/lock.txt")
-    table = np.loadtxt(Path(spec.submodule_search_locations[0]) / "datasets/data/digits.csv.gz", delimiter=",", dtype=np.int64)
+        raise WinnowError(
+            "data.dataset: digits comes with scikit-learn, which is not installed; install requirements/lock.txt"
+        )
+    table = np.loadtxt(
+        Path(spec.submodule_search_locations[0]) / "datasets/data/digits.csv.gz", delimiter=",", dtype=np.int64
+    )
     grey = np.rint(table[:, :-1].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
     whole = Split(np.repeat(grey, 3, axis=1), table[:, -1])
     test = stratified(whole.labels, len(whole) // 4, "digits")
@@ -182,7 +193,9 @@ def _packed(data: Data, root: Path, download: bool) -> tuple[Split, Split]:
 
 def _imagefolder(data: Data, root: Path, download: bool) -> tuple[Split, Split]:
     base = root / (data.path or data.dataset)
-    licence = " (ImageNet must be placed there by hand: its licence allows no download)" if data.dataset == "imagenet" else ""
+    licence = (
+        " (ImageNet must be placed there by hand: its licence allows no download)" if data.dataset == "imagenet" else ""
+    )
     layout = folders.layout(folders.splits(folders.walk(base)), base, licence)
     train, test = (layout.images(split) for split in ("train", "test"))
     return tuple(of_files((base / p for p, _ in part), np.array([y for _, y in part])) for part in (train, test))  # type: ignore[return-value]
@@ -192,14 +205,22 @@ def _torchvision(data: Data, root: Path, download: bool) -> tuple[Split, Split]:
     from winnow.compat import torchvision
 
     datasets = torchvision().datasets
-    files = {"cifar10": "cifar-10-batches-py/", "cifar100": "cifar-100-python/", "svhn": "train_32x32.mat and test_32x32.mat"}
+    files = {
+        "cifar10": "cifar-10-batches-py/",
+        "cifar100": "cifar-100-python/",
+        "svhn": "train_32x32.mat and test_32x32.mat",
+    }
     try:
         if data.dataset == "svhn":
             parts: list[Any] = [datasets.SVHN(str(root), split=s, download=download) for s in ("train", "test")]
         else:
             kind = datasets.CIFAR10 if data.dataset == "cifar10" else datasets.CIFAR100
-            if download and not all((root / kind.base_folder / name).exists() for name, _ in kind.train_list + kind.test_list):
-                datasets.utils.download_and_extract_archive(kind.url, str(root), filename=kind.filename, md5=kind.tgz_md5)
+            if download and not all(
+                (root / kind.base_folder / name).exists() for name, _ in kind.train_list + kind.test_list
+            ):
+                datasets.utils.download_and_extract_archive(
+                    kind.url, str(root), filename=kind.filename, md5=kind.tgz_md5
+                )
             return tuple(Split(*cifar.read(root, kind, train)) for train in (True, False))  # type: ignore[return-value]
     except (RuntimeError, OSError) as error:
         mend = f"the download failed ({error})" if download else "put them there, or set download: true"

@@ -29,7 +29,9 @@ from winnow.vision.evaluate import accuracy, robust_accuracy
 def make_step(
     model: nn.Module, train: Train, compute: Compute, device: torch.device, attack: Attack | None
 ) -> Callable[[Batch], Tensor]:
-    """Forward and backward of one batch: the cross-entropy of clean images, or of adversarial ones when `attack` is given."""
+    """Forward and backward of one batch: the cross-entropy of clean images, or of adversarial ones when `attack` is
+    given.
+    """
 
     def step(batch: Batch) -> Tensor:
         x, y = batch
@@ -53,8 +55,12 @@ def place(model: nn.Module, compute: Compute, device: torch.device) -> nn.Module
     return model
 
 
-def training_loaders(splits: tuple[sources.Split, ...], data: Data, train: Train, seed: int, run: Run) -> tuple[Loader, ...]:
-    """Loaders of the training split, and of those that are evaluated: in pieces of at most `micro_batch` images, for memory."""
+def training_loaders(
+    splits: tuple[sources.Split, ...], data: Data, train: Train, seed: int, run: Run
+) -> tuple[Loader, ...]:
+    """Loaders of the training split, and of those that are evaluated: in pieces of at most `micro_batch` images, for
+    memory.
+    """
     sizes = [train.batch_size, *[min(train.batch_size, train.micro_batch or train.batch_size)] * (len(splits) - 1)]
     return tuple(Loader(s, data, n, run.device, seed, run.workers) for s, n in zip(splits, sizes, strict=True))
 
@@ -99,8 +105,9 @@ def train_classifier(
 ) -> tuple[list[dict[str, Any]], Best]:
     """Train `model` in place (on the loaders' device, by `place`), the ticket's mask enforced throughout.
 
-    Every epoch records loss, val_sa and, under an `attack`, val_ra (percentages, held-out split; by `selection_attack` if there
-    is one). Returns the history and the best states for the metrics in `watch`. Raises WinnowError when training diverges.
+    Every epoch records loss, val_sa and, under an `attack`, val_ra (percentages, held-out split; by `selection_attack`
+    if there is one). Returns the history and the best states for the metrics in `watch`. Raises WinnowError when
+    training diverges.
     """
     enforce(model, ticket, every_forward=False)
     best = Best(watch)
@@ -125,8 +132,12 @@ def train_classifier(
     return fit(plan, run), best
 
 
-def calibration(weights: Path, data: Data, images: int, seed: int, compute: Compute, run: Run) -> tuple[nn.Module, list[Batch]]:
-    """The model of a weights artifact on the run's device, and one batch: the first images of the shuffled training split."""
+def calibration(
+    weights: Path, data: Data, images: int, seed: int, compute: Compute, run: Run
+) -> tuple[nn.Module, list[Batch]]:
+    """The model of a weights artifact on the run's device, and one batch: the first images of the shuffled training
+    split.
+    """
     start(compute, run.device, seed)
     sets = sources.load(data, run.data_root, run.download)
     model = place(models.load_pretrained(weights)[0], compute, run.device)

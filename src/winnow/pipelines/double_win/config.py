@@ -91,7 +91,9 @@ class Imp(ImpSchedule):
     rewind: Literal["dense", "renda"] = key(
         "what a round trains from. dense: the pre-trained weights; renda: what the last round trained", "dense"
     )
-    ranked: Literal["last", "best"] = key("rank the weights of the last epoch, or of the best held-out accuracy", "last")
+    ranked: Literal["last", "best"] = key(
+        "rank the weights of the last epoch, or of the best held-out accuracy", "last"
+    )
     train: Train = key("optimisation of a round")
     attack: Attack | None = key("adversary of adversarial IMP (regime adv)", None)
 
@@ -110,13 +112,17 @@ class Tickets(Part):
     """Which tickets are transferred."""
 
     methods: list[str] = key(
-        f"kinds of tickets: {', '.join(METHODS)}; dense is the reference of every match, omp is one-shot magnitude pruning"
+        f"kinds of tickets: {', '.join(METHODS)}; dense is the reference of every match, omp is one-shot magnitude "
+        f"pruning"
     )
     rounds: list[Ordinal] | None = key("IMP rounds to transfer; null: all", None)
-    random: Literal["per_layer", "global"] = key("random tickets: per layer as many as IMP's, or uniform over all", "per_layer")
+    random: Literal["per_layer", "global"] = key(
+        "random tickets: per layer as many as IMP's, or uniform over all", "per_layer"
+    )
     tickets: list[ExtraTicket] = key("further tickets", factory=list)
     keep_models: Literal["all", "table"] = key(
-        "table: the transferred networks are deleted once they are measured, and trained anew when another measurement is asked for; "
+        "table: the transferred networks are deleted once they are measured, and trained anew when another measurement "
+        "is asked for; "
         "they are nearly all of a grid's disk", "all",
     )  # fmt: skip
 
@@ -130,8 +136,12 @@ class Downstream(Part):
     std: Train = key("standard transfer")
     adv: Train = key("adversarial transfer")
     attack: Attack = key("adversary of adversarial transfer")
-    selection_attack: Attack | None = key("attack of the validation RA that selects the best weights; null: `attack`", None)
-    normalisation: Normalisation | None = key("statistics of the input in transfer; null: those of the pre-trained model", None)
+    selection_attack: Attack | None = key(
+        "attack of the validation RA that selects the best weights; null: `attack`", None
+    )
+    normalisation: Normalisation | None = key(
+        "statistics of the input in transfer; null: those of the pre-trained model", None
+    )
     evaluation: TaskEvaluation = key("what is measured on the test split")
 
     def check(self) -> None:
@@ -155,7 +165,9 @@ class DoubleWin(Part):
     """Double-win tickets (ICML 2022): pre-train, prune, transfer, compare with the dense model."""
 
     seeds: list[Count] = key("one run of the whole chain each; table rows are means over them")
-    source_seed: int | None = key("one seed for pre-training and pruning, shared by all; null: every seed its own", None, ge=0)
+    source_seed: int | None = key(
+        "one seed for pre-training and pruning, shared by all; null: every seed its own", None, ge=0
+    )
     compute: Compute = key("numerical settings of every stage", factory=Compute)
     source: Source = key("the pre-training task")
     pretrainings: list[Pretraining] = key("the dense starting points")
@@ -179,7 +191,9 @@ class DoubleWin(Part):
         check_seeds(self.seeds)
         for ticket in self.transfer.tickets:
             if ticket.pretraining not in [p.name for p in self.pretrainings]:
-                raise ValueError(f"transfer.tickets: {ticket.name} names the unknown pretraining {ticket.pretraining!r}")
+                raise ValueError(
+                    f"transfer.tickets: {ticket.name} names the unknown pretraining {ticket.pretraining!r}"
+                )
             if ticket.name in METHODS:
                 raise ValueError(f"transfer.tickets: the name {ticket.name!r} is taken by a built-in method")
         for where, methods in [("transfer", self.transfer.methods), *((p.name, p.methods) for p in self.pretrainings)]:

@@ -16,7 +16,9 @@ PANELS = {
 
 
 def plot(rows: pd.DataFrame, title: str) -> Any:
-    """The figure of one downstream's rows of the table: SA and RA against the remaining percentage, a column a pre-training."""
+    """The figure of one downstream's rows of the table: SA and RA against the remaining percentage, a column a
+    pre-training.
+    """
     figure = panels(rows, "pretraining", "pre-training: ", PANELS, _panel, height=6.6)
     shared_legend(figure, columns=3, below=-0.02)
     figure.suptitle(f"{title}: {spread_in_words(rows['seeds'])}")
@@ -24,7 +26,9 @@ def plot(rows: pd.DataFrame, title: str) -> Any:
 
 
 def _panel(axis: Any, rows: pd.DataFrame, metric: str, methods: list[str]) -> None:
-    """One panel: for each method and IMP regime a line from the dense model, with error bars; the dense spread as a band."""
+    """One panel: for each method and IMP regime a line from the dense model, with error bars; the dense spread as a
+    band.
+    """
     dense = rows[rows["method"] == "dense"].iloc[0]
     mean, spread = dense[f"{metric}_mean"], dense[f"{metric}_std"] if dense["seeds"] > 1 else 0.0
     shade = look("dense", methods)["color"]

@@ -5,8 +5,8 @@
                                                      /trained/imp-<regime>-<round>.safetensors
                                                      /transfer/<dataset>/<percent>/<ticket>/<mode>/s<run seed>/
 
-A ticket is spelled `dense`, `imp-<regime>-<round>`, `random-<regime>-<round>`, `extra-<name>` or `<method>-<round>`: a one-shot
-method (omp: magnitude) that leaves as many weights as IMP does after that round.
+A ticket is spelled `dense`, `imp-<regime>-<round>`, `random-<regime>-<round>`, `extra-<name>` or `<method>-<round>`: a
+one-shot method (omp: magnitude) that leaves as many weights as IMP does after that round.
 """
 
 from __future__ import annotations
@@ -164,7 +164,10 @@ def grid_of(section: DoubleWin) -> Grid:
 def _task(task: Downstream) -> Task:
     auto = task.evaluation.autoattack
     return Task(
-        name=task.name, fractions=task.fractions, autoattack=auto is not None, autoattacked=auto.tickets if auto else None
+        name=task.name,
+        fractions=task.fractions,
+        autoattack=auto is not None,
+        autoattacked=auto.tickets if auto else None,
     )
 
 
@@ -183,7 +186,8 @@ def imp_train(section: DoubleWin, regime: str, seed: str) -> TrainWeights:
     """The training of an IMP round; the round is not in it, for the mask tells."""
     imp = section.imp
     return TrainWeights(
-        data=section.source.data, train=imp.train, attack=imp.attack if regime == "adv" else None, compute=section.compute,
+        data=section.source.data, train=imp.train, attack=imp.attack if regime == "adv" else None,
+        compute=section.compute,
         seed=int(seed), keep=imp.ranked,
     )  # fmt: skip
 
@@ -216,7 +220,8 @@ def transfer(section: DoubleWin, dataset: str, fraction_percent: str, mode: str,
     fraction = next(f for f in task.fractions if percent(f) == fraction_percent)
     train, attack = (task.std, None) if mode == "std" else (task.adv, task.attack)
     return Transfer(
-        data=task.data, fraction=fraction, train=train, attack=attack, normalisation=task.normalisation, compute=section.compute,
+        data=task.data, fraction=fraction, train=train, attack=attack, normalisation=task.normalisation,
+        compute=section.compute,
         selection_attack=task.selection_attack if attack else None, seed=int(seed),
     )  # fmt: skip
 
@@ -243,7 +248,9 @@ class Table(Part):
     """What the stage double_win_table gets."""
 
     grid: Grid = key("every run of the table")
-    tolerance: float | None = key("allowed distance below the dense mean in percentage points; null: one std", None, ge=0)
+    tolerance: float | None = key(
+        "allowed distance below the dense mean in percentage points; null: one std", None, ge=0
+    )
     published: list[Published] = key("published figures to stand beside ours", factory=list)
 
 

@@ -14,7 +14,9 @@ MOVED = ("dataset", "percent", "mode", "run_seed")  # wildcards that the configu
 
 
 def imported_names(section: DoubleWin) -> str:
-    """A regular expression of the pre-trainings that are brought in rather than trained (one that matches nothing: none)."""
+    """A regular expression of the pre-trainings that are brought in rather than trained (one that matches nothing:
+    none).
+    """
     return "|".join(re.escape(p.name) for p in section.pretrainings if p.method == "import") or "(?!)"
 
 
@@ -30,8 +32,8 @@ def extra_file(section: DoubleWin, wildcards: Any) -> str:
 
 
 def pruned(section: DoubleWin, wildcards: Any) -> dict[str, str | list[str]]:
-    """What a ticket is made from. imp: the weights that the last round trained under its mask, or the dense ones in round 1;
-    random per layer: the IMP ticket of its round; any other: the dense weights."""
+    """What a ticket is made from. imp: the weights that the last round trained under its mask, or the dense ones in
+    round 1; random per layer: the IMP ticket of its round; any other: the dense weights."""
     chain = CHAIN.format(**wildcards)
     kind, _, rest = wildcards.ticket.partition("-")
     found: dict[str, str | list[str]] = {"weights": f"{chain}/dense.safetensors", "mask": [], "like": []}
@@ -40,7 +42,10 @@ def pruned(section: DoubleWin, wildcards: Any) -> dict[str, str | list[str]]:
     regime, _, number = rest.partition("-")
     if kind == "imp" and int(number) > 1:
         last = f"imp-{regime}-{int(number) - 1}"
-        return found | {"weights": f"{chain}/trained/{last}.safetensors", "mask": f"{chain}/tickets/{last}.mask.safetensors"}
+        return found | {
+            "weights": f"{chain}/trained/{last}.safetensors",
+            "mask": f"{chain}/tickets/{last}.mask.safetensors",
+        }
     return found
 
 
@@ -55,7 +60,9 @@ def imp_start(section: DoubleWin, wildcards: Any) -> str:
 def transferred(wildcards: Any) -> dict[str, str | list[str]]:
     """Dense weights and, unless the dense model itself is transferred, a ticket."""
     chain = CHAIN.format(**wildcards)
-    mask: str | list[str] = [] if wildcards.ticket == "dense" else f"{chain}/tickets/{wildcards.ticket}.mask.safetensors"
+    mask: str | list[str] = (
+        [] if wildcards.ticket == "dense" else f"{chain}/tickets/{wildcards.ticket}.mask.safetensors"
+    )
     return {"init": f"{chain}/dense.safetensors", "mask": mask}
 
 

@@ -12,7 +12,9 @@ from winnow.schema import Part, key
 class Pretrain(Part):
     """Dense training on the source task (stage pretrain)."""
 
-    method: Literal["std", "fast_adv", "adv"] = key("std; fast_adv: FGSM with random start (Wong et al., ICLR 2020); adv: PGD")
+    method: Literal["std", "fast_adv", "adv"] = key(
+        "std; fast_adv: FGSM with random start (Wong et al., ICLR 2020); adv: PGD"
+    )
     data: Data = key("source task")
     model: Model = key("architecture")
     train: Train = key("optimisation")

@@ -16,7 +16,8 @@ def members(section: DoubleWin) -> Iterator[tuple[str, list[Job]]]:
     grid = grid_of(section)
     for run in grid.runs():
         names = {
-            "source": run.source, "pretraining": run.pretraining, "seed": run.seed, "dataset": run.dataset, "percent": run.percent,
+            "source": run.source, "pretraining": run.pretraining, "seed": run.seed, "dataset": run.dataset,
+            "percent": run.percent,
             "ticket": run.ticket, "mode": run.mode, "run_seed": run.run_seed,
         }  # fmt: skip
         measured = ["evaluate", "autoattack"] if grid.autoattacked(run) else ["evaluate"]

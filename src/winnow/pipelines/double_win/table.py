@@ -1,12 +1,13 @@
 """The double-win table: which tickets match the dense model under standard and adversarial transfer.
 
-A ticket matches in a metric when its mean over seeds is at most `tolerance` percentage points below the dense mean; without a
-tolerance, at most one standard deviation of the dense runs. It is a double-win ticket when SA matches after standard transfer
-and SA and RA both match after adversarial transfer (Double-win tickets, ICML 2022).
+A ticket matches in a metric when its mean over seeds is at most `tolerance` percentage points below the dense mean;
+without a tolerance, at most one standard deviation of the dense runs. It is a double-win ticket when SA matches after
+standard transfer and SA and RA both match after adversarial transfer (Double-win tickets, ICML 2022).
 
-A flag compares means, and says nothing of chance: `double_win_seeds` counts the seeds behind it (the fewer of the ticket's and the
-dense model's), and `double_win_margin_se` tells by how many standard errors of the difference the closest of its three comparisons
-holds (negative: is missed). With one seed there is no standard error, and the margin stays empty.
+A flag compares means, and says nothing of chance: `double_win_seeds` counts the seeds behind it (the fewer of the
+ticket's and the dense model's), and `double_win_margin_se` tells by how many standard errors of the difference the
+closest of its three comparisons holds (negative: is missed). With one seed there is no standard error, and the margin
+stays empty.
 """
 
 from __future__ import annotations
@@ -31,7 +32,17 @@ IDENTITY = [
     "dataset",
     "fraction",
 ]
-METRICS = ["std_sa", "std_ra", "adv_sa", "adv_ra", "adv_aa", "adv_l2_ra", "adv_corruption_sa", "adv_best_sa", "adv_best_sa_ra"]
+METRICS = [
+    "std_sa",
+    "std_ra",
+    "adv_sa",
+    "adv_ra",
+    "adv_aa",
+    "adv_l2_ra",
+    "adv_corruption_sa",
+    "adv_best_sa",
+    "adv_best_sa_ra",
+]
 MATCHED = ["std_sa", "adv_sa", "adv_ra"]
 
 
@@ -55,8 +66,8 @@ def table(
     published: list[Published],
     autoattack: Callable[[Run], float | None] = lambda run: None,
 ) -> pd.DataFrame:
-    """One row per (pre-training, ticket, dataset, fraction); `evaluation`, `autoattack` (accuracy in percent; None: not run) and
-    `remaining_percent` read a run's artifacts.
+    """One row per (pre-training, ticket, dataset, fraction); `evaluation`, `autoattack` (accuracy in percent; None: not
+    run) and `remaining_percent` read a run's artifacts.
     """
     found = [_row(run, remaining_percent(run)) | measured(run, evaluation(run), autoattack(run)) for run in runs]
     rows = pd.DataFrame(found)
@@ -106,7 +117,9 @@ def _compare(result: pd.DataFrame, tolerance: float | None) -> pd.DataFrame:
         known = ticket & gap.notna() & (pd.Series(allowed, index=result.index).notna())
         result[f"{metric}_match"] = (gap <= allowed).astype("Int64").where(known)
         own = standard_error(result[f"{metric}_std"], result["seeds"])
-        result[f"{metric}_gap_se"] = of_difference(own, standard_error(result[f"dense_{metric}_std"], result["dense_seeds"]))
+        result[f"{metric}_gap_se"] = of_difference(
+            own, standard_error(result[f"dense_{metric}_std"], result["dense_seeds"])
+        )
         margins[metric] = margin(allowed - gap, result[f"{metric}_gap_se"]).where(known)
     flags = result[[f"{m}_match" for m in MATCHED]]
     result["double_win"] = flags.min(axis=1, skipna=False).astype("Int64")

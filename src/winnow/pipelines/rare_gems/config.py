@@ -23,14 +23,18 @@ class ImpWithRewinding(ImpSchedule):
     rewind: Literal["warm", "cold", "renda"] = key(
         "warm: to rewind_iteration; cold: to iteration 0; renda: not the weights", "warm"
     )
-    ranked: Literal["last", "best"] = key("rank the weights of the last epoch, or of the best held-out accuracy", "best")
+    ranked: Literal["last", "best"] = key(
+        "rank the weights of the last epoch, or of the best held-out accuracy", "best"
+    )
 
 
 class _Branch(Part):
     name: str = key(f"names its folder; {NAME}")
     targets: list[Percent] | None = key("percentages that REMAIN; null: the experiment's", None)
     init: WeightInit | None = key("initialisation of the weights; null: the experiment's", None)
-    weights: FilePath | None = key("start from this weights artifact of winnow instead (warm gems); {seed} is replaced", None)
+    weights: FilePath | None = key(
+        "start from this weights artifact of winnow instead (warm gems); {seed} is replaced", None
+    )
     imported: WeightsSource | None = key("start from pre-trained weights from outside instead", None)
     imported_classes: int | None = key("for imported: classes of the head in the file", None, ge=1)
     attack: Attack | None = key("adversary of search and fine-tuning (robust gems)", None)
@@ -113,7 +117,9 @@ class Experiment(Part):
         for b in self.branches:
             drawn = isinstance(b, SearchBranch) and b.algo in NESTED and not b.search.unflag_before_finetune
             if drawn and len(b.targets or self.targets) > 1:
-                raise ValueError(f"{b.name}: without unflag_before_finetune a search gives one target; make a branch for each")
+                raise ValueError(
+                    f"{b.name}: without unflag_before_finetune a search gives one target; make a branch for each"
+                )
 
 
 class PublishedGem(Part):
@@ -138,7 +144,9 @@ class RareGems(Part):
     checks: list[Literal["reinit", "shuffle", "invert"]] = key(
         "sanity checks of the branches that ask for them", factory=lambda: ["reinit", "shuffle", "invert"]
     )
-    gem_margin: float = key("a gem beats every check by more than this many percentage points after fine-tuning", 1.0, ge=0)
+    gem_margin: float = key(
+        "a gem beats every check by more than this many percentage points after fine-tuning", 1.0, ge=0
+    )
     gem_before: float = key("a gem's accuracy before fine-tuning is this many points above chance", 10.0, ge=0)
     published: list[PublishedGem] = key("published figures for the table", factory=list)
 

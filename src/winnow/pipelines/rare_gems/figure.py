@@ -13,7 +13,9 @@ PANELS = {"acc_after": "test accuracy (%)\nafter fine-tuning", "acc_before": "te
 
 
 def plot(rows: pd.DataFrame, title: str) -> Any:
-    """The figure of one experiment's rows of the table: a line a branch, after fine-tuning above and before it below."""
+    """The figure of one experiment's rows of the table: a line a branch, after fine-tuning above and before it
+    below.
+    """
     figure, axes = pyplot().subplots(2, 1, figsize=(5.6, 6.0), sharex=True)
     names = list(dict.fromkeys(rows["branch"]))
     means = {"acc_after": "acc_after_mean", "acc_before": "acc_before"}
@@ -31,7 +33,9 @@ def plot(rows: pd.DataFrame, title: str) -> Any:
             winners(axis, won["remaining_percent"], won[means[metric]], "gem")
         column = f"published_{metric}"
         if rows[column].notna().any():
-            axis.plot(rows["remaining_percent"], rows[column], ls="", marker="_", ms=12, color="#777777", label="published")
+            axis.plot(
+                rows["remaining_percent"], rows[column], ls="", marker="_", ms=12, color="#777777", label="published"
+            )
         axis.set_ylabel(label)
     remaining_axis(axes[-1], rows["remaining_percent"])
     shared_legend(figure, columns=3, below=-0.04)

@@ -9,8 +9,8 @@
                                                    /sanity/<target>.json
                                                    /imp/round<k>.{json,safetensors}      round 0 is dense
 
-A target is the percentage that remains. An <init> is spelled `signed_constant`, `signed_constant-fan5.0` (fans scaled for
-5 %) or `from-<branch>` (that branch's pre-trained weights).
+A target is the percentage that remains. An <init> is spelled `signed_constant`, `signed_constant-fan5.0` (fans scaled
+for 5 %) or `from-<branch>` (that branch's pre-trained weights).
 """
 
 from __future__ import annotations

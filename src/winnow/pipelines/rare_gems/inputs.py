@@ -34,7 +34,9 @@ def order(section: RareGems, wildcards: Any) -> str:
 
 
 def pruned(section: RareGems, wildcards: Any) -> dict[str, Any]:
-    """What a ticket is cut from: the initial weights; for IMP round k what round k-1 trained, under its ticket (k > 1)."""
+    """What a ticket is cut from: the initial weights; for IMP round k what round k-1 trained, under its ticket (k >
+    1).
+    """
     if wildcards.method != "imp":
         return {"weights": init(section, wildcards), "mask": [], "like": []}
     folder, last = f"{FOLDER}/imp".format(**wildcards), int(wildcards.target.removeprefix("round")) - 1

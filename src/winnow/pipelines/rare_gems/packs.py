@@ -16,6 +16,10 @@ def members(section: RareGems) -> Iterator[tuple[str, list[Job]]]:
     for cell in grid_of(section).cells():
         if cell.algo not in ("imp", "wt"):
             tuned = job(
-                "gem_finetune", experiment=cell.experiment, branch=cell.branch, seed=cell.seed, target=f"{cell.target:g}"
+                "gem_finetune",
+                experiment=cell.experiment,
+                branch=cell.branch,
+                seed=cell.seed,
+                target=f"{cell.target:g}",
             )
             yield f"gem_{cell.experiment}_{cell.branch}_{cell.seed}", [tuned]

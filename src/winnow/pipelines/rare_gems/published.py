@@ -1,4 +1,6 @@
-"""The options of the released rare-gems code that decide an experiment, with its defaults, and which of them a run reads."""
+"""The options of the released rare-gems code that decide an experiment, with its defaults, and which of them a run
+reads.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,13 @@ IMP_ROUNDS = 30
 
 
 class Published(Part):
-    """A released configuration, key by key, as far as it decides an experiment; defaults are those of the released parser."""
+    """A released configuration, key by key, as far as it decides an experiment; defaults are those of the released
+    parser.
+    """
 
-    algo: Literal["hc_iter", "hc", "ep", "global_ep", "global_ep_iter", "imp", "training", "wt"] = key("algorithm", "ep")
+    algo: Literal["hc_iter", "hc", "ep", "global_ep", "global_ep_iter", "imp", "training", "wt"] = key(
+        "algorithm", "ep"
+    )
     weight_training: bool = key("train the dense network instead", False)
     random_subnet: bool = key("fine-tune a random ticket instead: by the smart ratio if smart_ratio is set", False)
     smart_ratio: float = key("fraction that the smart ratio removes; -1: a uniform random ticket", -1, lt=1)
@@ -41,7 +47,9 @@ class Published(Part):
     batch_size: int = key("batch size", 64, ge=1)
     label_smoothing: float | None = key("label smoothing", None, ge=0, lt=1)
     prune_type: Literal["BottomK", "LocalBottomK", "FixThresholding"] = key("hard prune", "FixThresholding")
-    prune_rate: float = key("fraction kept (ep) or removed (others), read with override_prune_rate; scales the fans", 0.5)
+    prune_rate: float = key(
+        "fraction kept (ep) or removed (others), read with override_prune_rate; scales the fans", 0.5
+    )
     override_prune_rate: bool = key("prune_rate counts; false: it follows from target_sparsity", False)
     target_sparsity: float = key("percentage of the weights that shall REMAIN", 0.5, gt=0, le=100)
     unflag_before_finetune: bool = key("restore what the regulariser alone removed", False)
@@ -116,7 +124,8 @@ def without_effect(document: Mapping[str, Any], p: Published) -> list[str]:
         others |= set(SEARCHED)
     if p.kind == "search":
         unread = {"hc_iter": (), "hc": ("prune_type",)}.get(
-            p.algo, ("score_init", "prune_type", "round", "hc_quantized", "quantize_threshold", "unflag_before_finetune")
+            p.algo,
+            ("score_init", "prune_type", "round", "hc_quantized", "quantize_threshold", "unflag_before_finetune"),
         )
         others |= set(unread)
         if not p.override_prune_rate and not p.scale_fan:

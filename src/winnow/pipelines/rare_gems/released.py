@@ -1,8 +1,9 @@
-"""The released rare-gems configurations (YAML, flat, in the paper's own words), checked and translated into an experiment.
+"""The released rare-gems configurations (YAML, flat, in the paper's own words), checked and translated into an
+experiment.
 
-Options mean what the released code makes of them, with its defaults: `prune_rate` counts only with `override_prune_rate`, `wd` and
-not `weight_decay` is the weight decay, without `lr_policy` the rate is constant. What it does not read there is logged; what winnow
-does not do is refused with the reason.
+Options mean what the released code makes of them, with its defaults: `prune_rate` counts only with
+`override_prune_rate`, `wd` and not `weight_decay` is the weight decay, without `lr_policy` the rate is constant. What
+it does not read there is logged; what winnow does not do is refused with the reason.
 """
 
 from __future__ import annotations
@@ -32,12 +33,16 @@ SIX_EPOCHS = 150  # a run of 6 epochs is scheduled as one of so many
 
 
 def milestones(epochs: int) -> list[int]:
-    """The released multistep schedule: 100 epochs 50/80, 150 and 160 80/120, 200 100/150, 300 150/250, else 1/2 and 2/3."""
+    """The released multistep schedule: 100 epochs 50/80, 150 and 160 80/120, 200 100/150, 300 150/250, else 1/2 and
+    2/3.
+    """
     known = {6: [80, 120], 100: [50, 80], 150: [80, 120], 160: [80, 120], 200: [100, 150], 300: [150, 250]}
     return known.get(epochs, [epochs // 2, 2 * epochs // 3])
 
 
-def _train(p: Published, optimizer: str, lr: float, policy: Policy | None, weight_decay: float, epochs: int) -> dict[str, Any]:
+def _train(
+    p: Published, optimizer: str, lr: float, policy: Policy | None, weight_decay: float, epochs: int
+) -> dict[str, Any]:
     schedule = (policy or "constant_lr").removesuffix("_lr")
     return {
         "epochs": epochs,
@@ -68,7 +73,10 @@ def _task(p: Published, path: str) -> tuple[dict[str, Any], dict[str, Any]]:
             raise WinnowError(f"{path}.width: {p.width:g} is for Conv4; {p.arch} has its own width")
         model["width"] = round(64 * p.width)
     if p.dataset == "Caltech101":
-        return {"dataset": "imagefolder", "path": "caltech101", "image_size": 224, "val_images": 606}, {**model, "dropout": 0.4}
+        return {"dataset": "imagefolder", "path": "caltech101", "image_size": 224, "val_images": 606}, {
+            **model,
+            "dropout": 0.4,
+        }
     if p.dataset in ("ImageNet", "FfcvImageNet"):
         view = {"image_size": 224, "train_crop": "resized", "test_resize": 256, "flip": True, "val_images": 10000}
         return {"dataset": "imagenet", **view}, model
@@ -81,13 +89,19 @@ def _task(p: Published, path: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def remaining_percent(p: Published, path: str) -> float:
     """What the search leaves: of each layer for ep, of all weights otherwise.
 
-    Without override_prune_rate the rate is p = 1 - (target / 100)^(1/n) with n = floor((epochs - 1) / iter_period): ep keeps 1 - p of
-    each layer, global_ep removes p once, hc_iter and global_ep_iter remove p of what is left n times. Raises WinnowError for n = 0.
+    Without override_prune_rate the rate is p = 1 - (target / 100)^(1/n) with n = floor((epochs - 1) / iter_period): ep
+    keeps 1 - p of each layer, global_ep removes p once, hc_iter and global_ep_iter remove p of what is left n times.
+    Raises WinnowError for n = 0.
     """
     prunes = prune_count(p.epochs, p.iter_period)
-    if p.algo in (*ITERATIVE, *EDGE_POPUP) and prunes == 0 and not (p.override_prune_rate and p.algo in ("ep", "global_ep")):
+    if (
+        p.algo in (*ITERATIVE, *EDGE_POPUP)
+        and prunes == 0
+        and not (p.override_prune_rate and p.algo in ("ep", "global_ep"))
+    ):
         raise WinnowError(
-            f"{path}.epochs: {p.epochs} epochs hold no prune with iter_period {p.iter_period}, and the released code divides by their "
+            f"{path}.epochs: {p.epochs} epochs hold no prune with iter_period {p.iter_period}, and the released code "
+            f"divides by their "
             "number; take iter_period + 1 epochs or more"
         )
     if p.override_prune_rate and p.algo != "hc":
@@ -121,7 +135,8 @@ def _branch(p: Published, path: str) -> tuple[dict[str, Any], list[float]]:
         removed = p.prune_rate if p.kind == "random" else p.smart_ratio
         if not 0 < removed < 1:
             raise WinnowError(
-                f"{path}: smart_ratio {p.smart_ratio:g} and prune_rate {p.prune_rate:g} leave open how much goes; set one"
+                f"{path}: smart_ratio {p.smart_ratio:g} and prune_rate {p.prune_rate:g} leave open how much goes; set "
+                f"one"
             )
         return {"name": name, "algo": p.kind, "sanity": not p.skip_sanity_checks}, [100 * (1 - removed)]
     search = {n: getattr(p, n) for n in SearchOptions.model_fields}
@@ -131,18 +146,24 @@ def _branch(p: Published, path: str) -> tuple[dict[str, Any], list[float]]:
 
 
 def _fans(p: Published, path: str) -> dict[str, Any]:
-    """Initialisation; fans are scaled by 1 - prune_rate as the file says it: the network is built before another rate is worked out."""
+    """Initialisation; fans are scaled by 1 - prune_rate as the file says it: the network is built before another rate
+    is worked out.
+    """
     if not p.scale_fan:
         return {"init": p.init}
     if p.prune_rate >= 1:
-        raise WinnowError(f"{path}.scale_fan: fans times 1 - prune_rate = {1 - p.prune_rate:g} cannot be; lower prune_rate")
+        raise WinnowError(
+            f"{path}.scale_fan: fans times 1 - prune_rate = {1 - p.prune_rate:g} cannot be; lower prune_rate"
+        )
     return {"init": p.init, "scale_fan": True, "target_sparsity": 100 * (1 - p.prune_rate)}
 
 
 def _known(document: Mapping[str, Any], path: str) -> dict[str, Any]:
     """The options that decide an experiment; what winnow refuses is refused here, and what nobody knows."""
     if "algo" not in document and {"num_epochs", "pruning_strategy"} & set(document):
-        raise WinnowError(f"{path}: a configuration of the greedy program, which is not built; take a search of main.py")
+        raise WinnowError(
+            f"{path}: a configuration of the greedy program, which is not built; take a search of main.py"
+        )
     for option, reasons in (("arch", NETWORKS), ("dataset", DATASETS)):
         if (reason := reasons.get(str(document.get(option)))) is not None:
             raise WinnowError(f"{path}.{option}: {document[option]}: {reason}; choose another")
@@ -175,7 +196,9 @@ def translate(document: Any, name: str, path: str) -> Experiment:
     if p.rewind_score and p.rewind_to_epoch > 0:
         raise WinnowError(f"{path}.rewind_to_epoch: {p.rewind_to_epoch}: scores are rewound to their start; set 0")
     if p.kind == "smart_ratio" and p.sr_version != 1:
-        raise WinnowError(f"{path}.sr_version: {p.sr_version}: only the published smart ratio, version 1, is built; set 1")
+        raise WinnowError(
+            f"{path}.sr_version: {p.sr_version}: only the published smart ratio, version 1, is built; set 1"
+        )
     data, model = _task(p, path)
     branch, targets = _branch(p, path)
     tuned = _train(p, p.fine_tune_optimizer, p.fine_tune_lr, p.fine_tune_lr_policy, p.fine_tune_wd, p.epochs)
@@ -199,7 +222,9 @@ def experiment_name(path: str) -> str:
     """The name of a file's experiment: its folders below `configs`, or its folder, and itself, joined by dots."""
     parts = Path(path).with_suffix("").parts
     below = parts[parts.index("configs") + 1 :] if "configs" in parts[:-1] else parts[-2:]
-    plain = ("".join(c if c.isalnum() or c == "_" else "_" for c in part) for part in below if part not in ("/", ".", ".."))
+    plain = (
+        "".join(c if c.isalnum() or c == "_" else "_" for c in part) for part in below if part not in ("/", ".", "..")
+    )
     return ".".join(plain)
 
 

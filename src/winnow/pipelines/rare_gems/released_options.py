@@ -1,4 +1,5 @@
-"""The vocabulary of the released rare-gems code beyond what winnow translates: what has no effect here, and what winnow refuses.
+"""The vocabulary of the released rare-gems code beyond what winnow translates: what has no effect here, and what winnow
+refuses.
 
 Names and defaults are those of the released option parser; `released.py` holds the options that decide an experiment.
 """
@@ -11,11 +12,14 @@ from typing import Any
 NEVER_READ = {
     "compare-rounding", "compare_rounding", "iter_ep", "transfer_learning", "weight_decay", "lr_adjust", "milestones",
     "gamma", "num_epochs", "hc_warmup", "hc_period", "iter_start", "num_round", "num_trial", "num_test",
-    "plot_hc_convergence", "save_model", "save_every", "ckpt_interval", "evaluate_only", "warmup_length", "dense_training",
-    "hidden_size", "submask_size", "metric", "pruning_strategy", "how_to_prune", "start_from_nothing", "flips", "td", "temp",
+    "plot_hc_convergence", "save_model", "save_every", "ckpt_interval", "evaluate_only", "warmup_length",
+    "dense_training",
+    "hidden_size", "submask_size", "metric", "pruning_strategy", "how_to_prune", "start_from_nothing", "flips", "td",
+    "temp",
     "max_iter", "loss", "load_ckpt", "save_plot_data", "log_interval", "shift", "score_init_constant", "no_cuda",
     "interpolate", "how_to_connect", "mode_connect", "mode_connect_filename", "imp_resume_epoch", "imp_resume_iter",
-    "imp_rewind_model", "num_step_finetune", "sanity_folder", "transformer_bptt", "transformer_clip", "transformer_dropout",
+    "imp_rewind_model", "num_step_finetune", "sanity_folder", "transformer_bptt", "transformer_clip",
+    "transformer_dropout",
     "transformer_emsize", "transformer_nhead", "transformer_nhid", "transformer_nlayers",
 }  # fmt: skip
 
@@ -27,7 +31,8 @@ ELSEWHERE = {
     "data": "see data_root", "data_dir": "see data_root",
     "seed": "see rare_gems.seeds", "trial_num": "see rare_gems.seeds", "fixed_init": "see rare_gems.seeds",
     "seed_fixed_init": "see rare_gems.seeds",
-    "workers": "see workers", "num_workers": "see workers", "gpu": "see device", "multiprocessing_distributed": "see gpus",
+    "workers": "see workers", "num_workers": "see workers", "gpu": "see device",
+    "multiprocessing_distributed": "see gpus",
     "world_size": "see gpus", "rank": "see gpus", "dist_backend": "see gpus",
     "mixed_precision": "see rare_gems.compute.precision",
     "skip_fine_tune": "accuracy before fine-tuning is in the table beside that after it",
@@ -37,14 +42,18 @@ ELSEWHERE = {
 # option -> (values under which it does nothing, why winnow does not do what it does otherwise)
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "evaluate": ((False,), "it only evaluates a finished file; bring the file in with winnow.stages.import_ticket"),
-    "only_sanity": ((False,), "it only checks finished runs, and ends in an error as released; set sanity on the branch that searches"),
-    "pretrained": ((None,), "it starts from a file; bring it in with winnow.stages.import_weights and name it as `weights` of a branch"),
+    "only_sanity": ((False,),
+     "it only checks finished runs, and ends in an error as released; set sanity on the branch that searches"),
+    "pretrained": ((None,),
+     "it starts from a file; bring it in with winnow.stages.import_weights and name it as `weights` of a branch"),
     "pretrained2": ((None,), "it connects two finished networks; no pipeline does that"),
     "resume": ((None,), "it continues a run of the released program; winnow continues its own"),
     "start_epoch": ((None, 0), "it continues a run of the released program; winnow continues its own"),
     "imp_resume_round": ((-1,), "it continues a run of the released program; winnow continues its own"),
-    "bottom_k_on_forward": ((False,), "masks that drop scores by rank within each forward pass are not built; hc_iter prunes them instead"),
-    "drop_bottom_half_weights": ((False,), "starting from half of the weights is not built; give a pruned file as `weights` of a branch"),
+    "bottom_k_on_forward": ((False,),
+     "masks that drop scores by rank within each forward pass are not built; hc_iter prunes them instead"),
+    "drop_bottom_half_weights": ((False,),
+     "starting from half of the weights is not built; give a pruned file as `weights` of a branch"),
     "first_layer_dense": ((False,), "a dense first layer is not built"),
     "last_layer_dense": ((False,), "a dense last layer is not built"),
     "first_layer_type": ((None,), "a first layer of another kind is not built"),

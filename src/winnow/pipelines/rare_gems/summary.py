@@ -23,11 +23,15 @@ def summary(rows: list[Row]) -> Summary:
             best = min(gems, key=lambda r: number(r, "remaining_percent") or 100.0)
             sure = sureness(number(best, "is_gem_margin_se"), number(best, "is_gem_seeds"))
             verdicts.append(
-                f"{experiment}: the sparsest gem is {best['branch']} with {percent(best, 'remaining_percent')} % of the weights: "
-                f"{number(best, 'acc_before') or 0:.1f} % before any training, {number(best, 'acc_after_mean') or 0:.1f} % after, its best "
+                f"{experiment}: the sparsest gem is {best['branch']} with {percent(best, 'remaining_percent')} % of "
+                f"the weights: "
+                f"{number(best, 'acc_before') or 0:.1f} % before any training, "
+                f"{number(best, 'acc_after_mean') or 0:.1f} % after, its best "
                 f"sanity check {_best_check(best)} % ({sure}); {len(gems)} of {len(checked)} checked tickets are gems"
             )
-        others = sorted((r for r in own if r not in checked), key=lambda r: number(r, "acc_after_mean") or 0.0, reverse=True)
+        others = sorted(
+            (r for r in own if r not in checked), key=lambda r: number(r, "acc_after_mean") or 0.0, reverse=True
+        )
         chosen += [*checked, *others][: max(2, ROWS // len(experiments))]
     several = len(experiments) > 1
     table = [

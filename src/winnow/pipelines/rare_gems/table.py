@@ -1,10 +1,12 @@
 """The rare-gems table: accuracy of each ticket before and after fine-tuning, beside its sanity checks.
 
-A ticket is a rare gem when its accuracy before any weight training is well above chance, and its accuracy after fine-tuning
-clearly beats every sanity check (Rare Gems, NeurIPS 2022, sections 3 and 5). Without checks the question stays open.
+A ticket is a rare gem when its accuracy before any weight training is well above chance, and its accuracy after
+fine-tuning clearly beats every sanity check (Rare Gems, NeurIPS 2022, sections 3 and 5). Without checks the question
+stays open.
 
-`is_gem` compares means: `is_gem_seeds` counts the seeds behind it, and `is_gem_margin_se` tells by how many standard errors the closer
-of its comparisons holds (negative: is missed). With one seed there is no standard error, and the margin stays empty.
+`is_gem` compares means: `is_gem_seeds` counts the seeds behind it, and `is_gem_margin_se` tells by how many standard
+errors the closer of its comparisons holds (negative: is missed). With one seed there is no standard error, and the
+margin stays empty.
 """
 
 from __future__ import annotations
@@ -55,7 +57,12 @@ def table(
         | measured(read(c.metrics), read(c.checks) if c.checks else None)
         for c in cells
     ])  # fmt: skip
-    for name in (*(f"{c}_acc" for c in CHECKS), *(f"{c}_acc_before" for c in CHECKS), "robust_acc_before", "robust_acc_after"):
+    for name in (
+        *(f"{c}_acc" for c in CHECKS),
+        *(f"{c}_acc_before" for c in CHECKS),
+        "robust_acc_before",
+        "robust_acc_after",
+    ):
         if name not in rows:
             rows[name] = float("nan")
     groups = rows.groupby(IDENTITY, sort=False)
@@ -86,7 +93,9 @@ def table(
 
 def _is_gem(result: pd.DataFrame, margin: float, before: float) -> pd.Series:
     checks = result[[f"{c}_acc" for c in CHECKS]]
-    beats = (result["acc_after_mean"] > checks.max(axis=1) + margin) & (result["acc_before"] >= result["chance"] + before)
+    beats = (result["acc_after_mean"] > checks.max(axis=1) + margin) & (
+        result["acc_before"] >= result["chance"] + before
+    )
     return beats.astype("Int64").where(checks.notna().any(axis=1))
 
 

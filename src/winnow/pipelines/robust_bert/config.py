@@ -28,7 +28,8 @@ class Task(Part):
     retrain: Train = key("retraining of a ticket on the pre-trained weights")
     search_epochs: list[Ordinal] = key("epochs of the search, from 1, whose scores are drawn from")
     search_frozen: bool = key(
-        "search on frozen weights; false: their gradients add up from step to step and count in the norm that is clipped, as in the "
+        "search on frozen weights; false: their gradients add up from step to step and count in the norm that is "
+        "clipped, as in the "
         "released code (the weights never move either way)", True,
     )  # fmt: skip
     masks: HardConcrete = key("mask distribution and L0 schedule", factory=HardConcrete)
@@ -77,8 +78,12 @@ class RobustBert(Part):
     model_name: str = key(f"column `model` of the table; {NAME}")
     model: TextModel = key("the pre-trained model")
     tasks: list[Task] = key("tasks")
-    removed_fractions: list[Annotated[float, Field(gt=0, lt=1)]] = key("fractions of the masked weights that tickets remove")
-    imp_step_percent: float = key("imp_ticket: percentage of all masked weights that a round removes", 10.0, gt=0, lt=100)
+    removed_fractions: list[Annotated[float, Field(gt=0, lt=1)]] = key(
+        "fractions of the masked weights that tickets remove"
+    )
+    imp_step_percent: float = key(
+        "imp_ticket: percentage of all masked weights that a round removes", 10.0, gt=0, lt=100
+    )
     methods: list[str] = key(f"rows of the table: {', '.join(METHODS)}")
     attackers: list[Attacker] = key("attackers")
     assets: Assets = key("files of the attackers", factory=Assets)

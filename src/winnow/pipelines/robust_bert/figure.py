@@ -22,7 +22,9 @@ def plot(rows: pd.DataFrame, title: str) -> Any:
 
 
 def _panel(axis: Any, rows: pd.DataFrame, metric: str, methods: list[str]) -> None:
-    """Tickets as lines, networks without a mask as horizontal lines; a star on the ticket that withstands most attacks."""
+    """Tickets as lines, networks without a mask as horizontal lines; a star on the ticket that withstands most
+    attacks.
+    """
     epochs = sorted(set(rows["search_epoch"]) - {0})
     for (method, epoch), part_of in rows.groupby(["method", "search_epoch"]):
         part_of = part_of.sort_values("removed_percent")

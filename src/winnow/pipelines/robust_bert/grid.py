@@ -6,8 +6,8 @@
                                       /s<seed>/tickets/<ticket>.mask.safetensors
                                       /s<seed>/attacks/<attacker>/<network>.jsonl
 
-A network is `dense`, `freelb` or a ticket; a ticket is spelled `robust-<epoch>-<removed %>`, `imp-<removed %>` (rounds of iterative
-magnitude pruning) or `<method>-<removed %>`.
+A network is `dense`, `freelb` or a ticket; a ticket is spelled `robust-<epoch>-<removed %>`, `imp-<removed %>` (rounds
+of iterative magnitude pruning) or `<method>-<removed %>`.
 """
 
 from __future__ import annotations
@@ -184,8 +184,8 @@ def prune(section: RobustBert, task: str, kind: str, removed_percent: str, seed:
 
 
 def pruned(section: RobustBert, wildcards: Any) -> dict[str, str | list[str]]:
-    """What a ticket is made from: the fine-tuned dense model; for random the pre-trained one; for a later IMP round what the last
-    round trained, and its ticket."""
+    """What a ticket is made from: the fine-tuned dense model; for random the pre-trained one; for a later IMP round
+    what the last round trained, and its ticket."""
     seed, step = SEED.format(**wildcards), section.imp_step_percent
     found: dict[str, str | list[str]] = {"weights": f"{seed}/dense/model.safetensors", "mask": [], "like": []}
     if wildcards.kind == "random":
@@ -193,7 +193,10 @@ def pruned(section: RobustBert, wildcards: Any) -> dict[str, str | list[str]]:
     last = float(wildcards.percent) - step
     if wildcards.kind == "imp" and last > 1e-9:
         name = f"imp-{last:g}"
-        return found | {"weights": f"{seed}/{name}/model.safetensors", "mask": f"{seed}/tickets/{name}.mask.safetensors"}
+        return found | {
+            "weights": f"{seed}/{name}/model.safetensors",
+            "mask": f"{seed}/tickets/{name}.mask.safetensors",
+        }
     return found
 
 

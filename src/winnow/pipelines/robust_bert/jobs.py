@@ -41,7 +41,9 @@ class SearchRobustTicket(Part):
     masks: HardConcrete = key("mask distribution and L0 schedule", factory=HardConcrete)
     adversary: FreeLB = key("adversary", factory=FreeLB)
     keep_epochs: list[Ordinal] = key("epochs, counted from 1, whose scores are kept")
-    frozen: bool = key("false: gradients of the weights add up from step to step and count in the norm that is clipped", True)
+    frozen: bool = key(
+        "false: gradients of the weights add up from step to step and count in the norm that is clipped", True
+    )
     compute: Compute = key("numerical settings")
     seed: int = key("order, masks, dropout, adversary", ge=0)
 

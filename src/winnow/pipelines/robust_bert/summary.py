@@ -25,7 +25,8 @@ def summary(rows: list[Row]) -> Summary:
             seeds = min(number(best, "seeds") or 0, number(dense, "seeds") or 0)
             sure = sureness(gain / spread if spread else None, seeds)
             verdicts.append(
-                f"{task}, {attacker}: the best ticket, {best['method']} with {percent(best, 'removed_percent')} % removed, keeps "
+                f"{task}, {attacker}: the best ticket, {best['method']} with {percent(best, 'removed_percent')} % "
+                f"removed, keeps "
                 f"{_aua(best):.1f} % under attack, the dense model {_aua(dense):.1f} %: {gain:+.1f} points ({sure})"
             )
         kinds = [max(of_kind, key=_aua) for of_kind in groups(of_cell, "method").values()]
@@ -36,7 +37,8 @@ def summary(rows: list[Row]) -> Summary:
             chosen.append(r)
     table = [
         [
-            f"{r['task']}, {r['attacker']}", r["method"], percent(r, "removed_percent"), mean(r, "clean_percent", "clean_std"),
+            f"{r['task']}, {r['attacker']}", r["method"], percent(r, "removed_percent"),
+            mean(r, "clean_percent", "clean_std"),
             mean(r, "aua_percent", "aua_std"), percent(r, "mean_queries"), whole(r, "seeds"),
         ]
         for r in chosen

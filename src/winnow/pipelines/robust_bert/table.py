@@ -19,7 +19,8 @@ def table(
     """One row per (task, method, sparsity, search epoch, attacker).
 
     `examples` and `attacked` are sums over the seeds, the rest means over them, with the standard deviation (n - 1) of
-    clean_percent and aua_percent beside; a figure without a denominator in every seed (no success, no attacked example) is empty.
+    clean_percent and aua_percent beside; a figure without a denominator in every seed (no success, no attacked example)
+    is empty.
     """
     rows = []
     for run in runs:
@@ -27,12 +28,20 @@ def table(
         identity = {"task": run.task, "model": run.model, "method": run.method, "search_epoch": run.search_epoch}
         measured = {k: found[k] for k in ("examples", "attacked", *MEANS)}
         rows.append(
-            {**identity, "removed_percent": removed_percent(run), "attacker": run.attacker, "seed": run.seed, **measured}
+            {
+                **identity,
+                "removed_percent": removed_percent(run),
+                "attacker": run.attacker,
+                "seed": run.seed,
+                **measured,
+            }
         )
     frame = pd.DataFrame(rows).astype(dict.fromkeys(MEANS, float))
     groups = frame.groupby(IDENTITY, sort=False)
     means = groups[MEANS].mean()
     spread = groups[["clean_percent", "aua_percent"]].std().rename(columns=lambda c: c.replace("_percent", "_std"))
-    result = groups[["examples", "attacked"]].sum().join(groups["seed"].nunique().rename("seeds")).join(means).join(spread)
+    result = (
+        groups[["examples", "attacked"]].sum().join(groups["seed"].nunique().rename("seeds")).join(means).join(spread)
+    )
     order = [*IDENTITY, "attacked", "seeds", *MEANS[:5], "clean_std", "aua_std", "examples", "test_accuracy_percent"]
     return result.reset_index()[order]

@@ -1,4 +1,6 @@
-"""Parts of attacks that TextAttack lacks, or has in a slow or unreproducible form. Import after `compat.textattack()`."""
+"""Parts of attacks that TextAttack lacks, or has in a slow or unreproducible form. Import after
+`compat.textattack()`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ LOOKALIKES = dict(zip("aceijopsvxyhdgkmnrtu0135", "асеіјорѕνхуһԁɡ�
 
 
 class Victim(ModelWrapper):
-    """The attacked classifier: tokenised as in training (same truncation, token types), padded to the longest of the call."""
+    """The attacked classifier: tokenised as in training (same truncation, token types), padded to the longest of the
+    call.
+    """
 
     def __init__(self, model: nn.Module, tokenizer: Any, max_length: int, compute: Compute, device: torch.device):
         self.model, self.tokenizer, self.max_length = model.to(device).eval(), tokenizer, max_length
@@ -74,7 +78,9 @@ class WordNetSwap(WordSwap):
 
 
 class LookalikeSwap(WordSwap):
-    """Replaces one character by a Unicode lookalike, one candidate a position (TextAttack's own lacks its data file)."""
+    """Replaces one character by a Unicode lookalike, one candidate a position (TextAttack's own lacks its data
+    file).
+    """
 
     def _get_replacement_words(self, word: str) -> list[str]:
         return [word[:i] + LOOKALIKES[c] + word[i + 1 :] for i, c in enumerate(word) if c in LOOKALIKES]
@@ -101,20 +107,28 @@ def textfooler_stopwords() -> frozenset[str]:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "stopwords":
             words = node.value.args[0] if isinstance(node.value, ast.Call) else node.value
             return frozenset(ast.literal_eval(words))
-    raise WinnowError("attack.stopwords: TextAttack's TextFooler recipe has no list in this version; use builtin or nltk")
+    raise WinnowError(
+        "attack.stopwords: TextAttack's TextFooler recipe has no list in this version; use builtin or nltk"
+    )
 
 
 class LocalEncoder(SentenceEncoder):
-    """Sentence similarity from a Hugging Face encoder: mean of the last layer over the tokens (sentence-transformers' pooling).
+    """Sentence similarity from a Hugging Face encoder: mean of the last layer over the tokens (sentence-transformers'
+    pooling).
 
-    Each distinct window of an example is encoded once, the new ones of a call in batches; texts shorter than the window pass
-    without being encoded, where the setting says so.
+    Each distinct window of an example is encoded once, the new ones of a call in batches; texts shorter than the window
+    pass without being encoded, where the setting says so.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, batch_size: int, device: torch.device, **settings: Any):
         settings.setdefault("skip_text_shorter_than_window", settings.get("window_size") is not None)
         super().__init__(**settings)
-        self.encoder, self.tokenizer, self.batch_size, self.device = model.to(device).eval(), tokenizer, batch_size, device
+        self.encoder, self.tokenizer, self.batch_size, self.device = (
+            model.to(device).eval(),
+            tokenizer,
+            batch_size,
+            device,
+        )
         self.known: dict[str, Tensor] = {}
 
     def clear_cache(self) -> None:
@@ -127,7 +141,9 @@ class LocalEncoder(SentenceEncoder):
         new = [s for s in dict.fromkeys(sentences) if s not in self.known]
         for start in range(0, len(new), self.batch_size):
             texts = new[start : start + self.batch_size]
-            batch = self.tokenizer(texts, truncation=True, max_length=256, padding=True, return_tensors="pt").to(self.device)
+            batch = self.tokenizer(texts, truncation=True, max_length=256, padding=True, return_tensors="pt").to(
+                self.device
+            )
             hidden = self.encoder(**batch).last_hidden_state
             mask = batch["attention_mask"][:, :, None].to(hidden.dtype)
             means = ((hidden * mask).sum(1) / mask.sum(1)).float().cpu()

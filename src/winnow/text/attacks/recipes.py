@@ -1,8 +1,8 @@
 """TextAttack attacks from configuration: six recipes, their word sources, constraints and search orders.
 
-Recipes: textfooler (Jin 2020), textbugger (Li 2019), bertattack (Li 2020 with masked_lm; with a synonym list the variant that
-the robust-ticket paper runs under this name: BAE's constraints, 50 embedding neighbours, similarity 0.2), bae (Garg 2020,
-replacement), pwws (Ren 2019), deepwordbug (Gao 2018).
+Recipes: textfooler (Jin 2020), textbugger (Li 2019), bertattack (Li 2020 with masked_lm; with a synonym list the
+variant that the robust-ticket paper runs under this name: BAE's constraints, 50 embedding neighbours, similarity 0.2),
+bae (Garg 2020, replacement), pwws (Ren 2019), deepwordbug (Gao 2018).
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def _transformation(config: TextAttack, found: dict[str, Path], victim: Any) -> 
         ])  # fmt: skip
     if config.recipe == "deepwordbug":
         return CompositeTransformation([
-            WordSwapNeighboringCharacterSwap(), WordSwapRandomCharacterSubstitution(), WordSwapRandomCharacterDeletion(),
+            WordSwapNeighboringCharacterSwap(), WordSwapRandomCharacterSubstitution(),
+            WordSwapRandomCharacterDeletion(),
             WordSwapRandomCharacterInsertion(), *synonyms,
         ])  # fmt: skip
     return synonyms[0]

@@ -87,11 +87,11 @@ def rows_so_far(folder: Path) -> dict[int, dict[str, Any]]:
 def attack_all(
     make: Callable[[int], tuple[Any, Examples]], chosen: Sequence[int], seed: int, run: Run | None = None
 ) -> list[dict[str, Any]]:
-    """Rows of the `chosen` examples in that order. `make(worker)` builds the attack and its examples, in each of `run.workers`
-    processes anew (a function that can be pickled, such as `Setup.attack`).
+    """Rows of the `chosen` examples in that order. `make(worker)` builds the attack and its examples, in each of
+    `run.workers` processes anew (a function that can be pickled, such as `Setup.attack`).
 
-    Rows that an earlier, killed run finished are taken over. Raises Stopped when the run is asked to stop, WinnowError from
-    any process.
+    Rows that an earlier, killed run finished are taken over. Raises Stopped when the run is asked to stop, WinnowError
+    from any process.
     """
     run = run or Run()
     kept = run.claim_checkpoints()
@@ -120,7 +120,9 @@ def _work(
         return
     attack, examples = make(worker)
     begun = time.monotonic()
-    handle, _ = tempfile.mkstemp(dir=folder, prefix=f"part-{worker}-", suffix=".jsonl")  # a new file, whatever lies there
+    handle, _ = tempfile.mkstemp(
+        dir=folder, prefix=f"part-{worker}-", suffix=".jsonl"
+    )  # a new file, whatever lies there
     with os.fdopen(handle, "w", encoding="utf-8") as part:
         bar = tqdm(indices, desc="attack", unit="example", leave=False, disable=not run.shows_progress or worker > 0)
         for n, index in enumerate(bar, 1):
@@ -134,7 +136,9 @@ def _work(
                 raise Stopped
 
 
-def _child(folder: Path, indices: list[int], seed: int, make: Callable[[int], tuple[Any, Examples]], worker: int) -> None:
+def _child(
+    folder: Path, indices: list[int], seed: int, make: Callable[[int], tuple[Any, Examples]], worker: int
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches the process that started this one, which ends it
     try:
         _work(folder, indices, seed, make, worker, Run())
@@ -174,4 +178,6 @@ def _in_parallel(
         raise WinnowError(text)
     failed = next((c for c in children if c.exitcode), None)
     if failed is not None:
-        raise WinnowError(f"an attack process ended with code {failed.exitcode}; run again, it goes on from the rows so far")
+        raise WinnowError(
+            f"an attack process ended with code {failed.exitcode}; run again, it goes on from the rows so far"
+        )

@@ -9,9 +9,9 @@ from typing import Any
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Counts, and the paper's figures in percent of all examples.
 
-    clean = (succeeded + failed) / all; aua (accuracy under attack) = failed / all; suc = (clean - aua) / clean; mean_queries
-    over attacked examples (those classified right before); perturbed_percent: mean share of words changed over the successes.
-    Figures without a denominator are None.
+    clean = (succeeded + failed) / all; aua (accuracy under attack) = failed / all; suc = (clean - aua) / clean;
+    mean_queries over attacked examples (those classified right before); perturbed_percent: mean share of words changed
+    over the successes. Figures without a denominator are None.
     """
     count = {s: sum(r["status"] == s for r in rows) for s in ("succeeded", "failed", "skipped")}
     attacked = [r for r in rows if r["status"] != "skipped"]

@@ -211,7 +211,9 @@ class _NumbersAndWords(pickle.Unpickler):
 
 
 def read_counter_fitted(folder: Path) -> Any:
-    """The counter-fitted embedding (`paragramcf` layout: paragram.npy, wordlist.pickle, nn.npy) as a TextAttack embedding."""
+    """The counter-fitted embedding (`paragramcf` layout: paragram.npy, wordlist.pickle, nn.npy) as a TextAttack
+    embedding.
+    """
     from textattack.shared import WordEmbedding
 
     try:

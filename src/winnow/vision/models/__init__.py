@@ -27,8 +27,8 @@ def build(config: Model, num_classes: int) -> nn.Module:
 
     Its state dict has the architecture's own names, so plain torchvision reads what winnow writes and the reverse. The
     released rare-gems networks are known by their released names (`networks.RELEASED`). GoogLeNet and Inception v3 come
-    without auxiliary outputs; their published weights expect (x - 0.5) / 0.5, to which torchvision carries inputs over that
-    were normalised with ImageNet's statistics (`transform_input`): with these statistics they get that here too.
+    without auxiliary outputs; their published weights expect (x - 0.5) / 0.5, to which torchvision carries inputs over
+    that were normalised with ImageNet's statistics (`transform_input`): with these statistics they get that here too.
     Raises WinnowError for an unknown `arch`.
     """
     model = networks.network(config, num_classes)
@@ -73,7 +73,8 @@ def from_spec(recorded: Mapping[str, Any], num_classes: int | None = None) -> nn
     config = parse(Model, keys, "model")
     if config.code is not None and (now := own_models.code_of(config.arch)) != config.code:
         raise WinnowError(
-            f"model.arch: the code of {config.arch} {'is not there' if now is None else 'has changed'} since these weights were made; "
+            f"model.arch: the code of {config.arch} {'is not there' if now is None else 'has changed'} since these "
+            f"weights were made; "
             "put it back, or make the weights anew"
         )
     return build(config, num_classes or recorded["num_classes"])
@@ -86,7 +87,9 @@ def head_names(model: nn.Module) -> list[str]:
 
 
 def named_prunable(model: nn.Module, chosen: PrunedLayers | None = None) -> list[str]:
-    """Names of the weights that tickets may remove: by default all convolutions', never the head's. WinnowError when none are."""
+    """Names of the weights that tickets may remove: by default all convolutions', never the head's. WinnowError when
+    none are.
+    """
     return Layers(**plain(chosen or PrunedLayers())).names(model)
 
 
@@ -99,7 +102,9 @@ def prunable(model: nn.Module, chosen: PrunedLayers | None = None) -> list[str]:
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Strict load, as PyTorch's own: batch counters that old files lack begin at 0; WinnowError lists what is missing, unexpected or of another shape."""
+    """Strict load, as PyTorch's own: batch counters that old files lack begin at 0; WinnowError lists what is missing,
+    unexpected or of another shape.
+    """
     own = model.state_dict()
     state = {**{k: torch.zeros_like(v) for k, v in own.items() if k.endswith("num_batches_tracked")}, **state}
     problems = [f"missing {k}" for k in own if k not in state]
@@ -122,7 +127,8 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None
 def load_pretrained(
     path: Any, num_classes: int | None = None, normalisation: Normalisation | None = None
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The model of a winnow weights artifact and its spec; with `num_classes`, a fresh head of that size in place of its own.
+    """The model of a winnow weights artifact and its spec; with `num_classes`, a fresh head of that size in place of
+    its own.
 
     `normalisation` replaces the statistics by which it normalises its input, in the spec too.
     The head is drawn from torch's global generator: seed it first.

@@ -1,7 +1,7 @@
 """ResNets for 32x32 images (He et al., CVPR 2016, section 4.2): depth 6n+2, option-A shortcuts, three stages.
 
-With `classifier="conv1x1"` and `bn="non_affine"` it is the network of the rare-gems paper: every weight is a convolution's,
-no bias, no scale or shift. Parameter names: conv1, layer{1,2,3}.{i}.conv{1,2}, fc.
+With `classifier="conv1x1"` and `bn="non_affine"` it is the network of the rare-gems paper: every weight is a
+convolution's, no bias, no scale or shift. Parameter names: conv1, layer{1,2,3}.{i}.conv{1,2}, fc.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a parameter-free shortcut: subsampled, padded with zero channels on both sides (option A)."""
+    """Two 3x3 convolutions and a parameter-free shortcut: subsampled, padded with zero channels on both sides (option
+    A).
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int, affine: bool):
         super().__init__()

@@ -18,8 +18,8 @@ STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 class InvertedResidual(nn.Module):
     """Expand, depthwise 3x3, project; a shortcut at stride 1.
 
-    `released`: the expansion stands also where it expands nothing (t = 1), ReLU takes the place of ReLU6, and a block of stride
-    1 that changes the width has a 1x1 convolution as its shortcut instead of none.
+    `released`: the expansion stands also where it expands nothing (t = 1), ReLU takes the place of ReLU6, and a block
+    of stride 1 that changes the width has a 1x1 convolution as its shortcut instead of none.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int, affine: bool, released: bool):
@@ -38,7 +38,9 @@ class InvertedResidual(nn.Module):
         if stride == 1 and inputs == outputs:
             self.shortcut = nn.Identity()
         elif stride == 1 and released:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs, affine=affine))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs, affine=affine)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,in,H,W) -> (B,out,H/stride,W/stride)."""

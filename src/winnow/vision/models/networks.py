@@ -1,4 +1,6 @@
-"""The networks by name: CIFAR networks, the released rare-gems networks, torchvision's classifiers; without normalisation."""
+"""The networks by name: CIFAR networks, the released rare-gems networks, torchvision's classifiers; without
+normalisation.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,9 @@ _AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 class Released:
     """How a network of the released rare-gems code (arXiv 2202.12002) differs from the one that it is built as.
 
-    None of them has biases. `outputs`: width of the head, whatever the data set. `projections_stay`: the 1x1 convolutions of
-    the shortcuts carry scores, but no hard prune removes their weights and no density counts them (the model names them in its
-    `never_hard_pruned`).
+    None of them has biases. `outputs`: width of the head, whatever the data set. `projections_stay`: the 1x1
+    convolutions of the shortcuts carry scores, but no hard prune removes their weights and no density counts them (the
+    model names them in its `never_hard_pruned`).
     """
 
     arch: str
@@ -40,8 +42,8 @@ class Released:
     projections_stay: bool = False
 
 
-# vgg16, resnet20 and resnet32 of the released code are vgg16_cifar, resnet20 and resnet32 with `classifier: conv1x1`: the first
-# name is torchvision's here, the others are these networks' own
+# vgg16, resnet20 and resnet32 of the released code are vgg16_cifar, resnet20 and resnet32 with `classifier: conv1x1`:
+# the first name is torchvision's here, the others are these networks' own
 RELEASED = {
     "Conv4": Released("conv4"),
     "Conv4Normal": Released("conv4"),
@@ -71,7 +73,9 @@ def network(config: Model, num_classes: int) -> nn.Module:
         raise WinnowError(f"model.imagenet_stem: {config.arch} has the stem of its released code; leave the key out")
     outputs = as_released.outputs or num_classes
     if num_classes > outputs:
-        raise WinnowError(f"model.arch: {config.arch} has {outputs} outputs, as released; the task has {num_classes} classes")
+        raise WinnowError(
+            f"model.arch: {config.arch} has {outputs} outputs, as released; the task has {num_classes} classes"
+        )
     width = config.width or as_released.width
     model = _network(as_released.arch, outputs, width, "conv1x1", config.bn, as_released.imagenet_stem, {})
     if as_released.projections_stay:
@@ -96,7 +100,13 @@ def transforms_input(model: nn.Module) -> bool:
 
 
 def _network(
-    arch: str, num_classes: int, width: int | None, classifier: str, bn: str, imagenet_stem: bool, options: Mapping[str, Any]
+    arch: str,
+    num_classes: int,
+    width: int | None,
+    classifier: str,
+    bn: str,
+    imagenet_stem: bool,
+    options: Mapping[str, Any],
 ) -> nn.Module:
     bias, affine = classifier == "linear", bn == "affine"
     if match := _CIFAR_RESNET.match(arch):
@@ -116,7 +126,9 @@ def _network(
 
 
 def _without_extras(model: nn.Module, classifier: str, bn: str) -> nn.Module:
-    """A torchvision model without the bias of its last layer (classifier conv1x1) and without scale and shift (non_affine)."""
+    """A torchvision model without the bias of its last layer (classifier conv1x1) and without scale and shift
+    (non_affine).
+    """
     for name, module in list(model.named_modules()):
         if bn == "non_affine" and isinstance(module, nn.BatchNorm2d) and module.affine:
             model.set_submodule(name, nn.BatchNorm2d(module.num_features, module.eps, module.momentum, affine=False))

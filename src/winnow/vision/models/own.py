@@ -1,4 +1,6 @@
-"""Networks from outside winnow: a class in a user's file, timm's and Hugging Face's classifiers, freshly initialised."""
+"""Networks from outside winnow: a class in a user's file, timm's and Hugging Face's classifiers, freshly
+initialised.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,12 @@ from winnow.errors import WinnowError
 
 
 def network(arch: str, num_classes: int, options: Mapping[str, Any]) -> nn.Module:
-    """The network that `arch` (`python:`, `timm:` or `hf:`, see config/own_models.py) names, with the state dict that it has there.
+    """The network that `arch` (`python:`, `timm:` or `hf:`, see config/own_models.py) names, with the state dict that
+    it has there.
 
-    options: keyword arguments of the class or of timm's constructor, or keys of the Hugging Face configuration. It takes
-    (B,3,H,W) images and returns (B,num_classes) logits. Raises WinnowError, in one line, for whatever keeps it from being built.
+    options: keyword arguments of the class or of timm's constructor, or keys of the Hugging Face configuration. It
+    takes (B,3,H,W) images and returns (B,num_classes) logits. Raises WinnowError, in one line, for whatever keeps it
+    from being built.
     """
     if why := own_models.unknown(arch):
         raise WinnowError(f"model.arch: {why}")
@@ -44,7 +48,8 @@ def check_head(arch: str, name: str, layer: nn.Module, num_classes: int) -> None
     outputs = getattr(layer, "out_features", getattr(layer, "out_channels", None))
     if outputs != num_classes:
         raise WinnowError(
-            f"model.arch: the last linear or convolution layer of {arch}, {name}, has {outputs} outputs for {num_classes} classes; "
+            f"model.arch: the last linear or convolution layer of {arch}, {name}, has {outputs} outputs for "
+            f"{num_classes} classes; "
             "define the classification head last"
         )
 
@@ -100,12 +105,18 @@ def _from_transformers(name: str, num_classes: int, options: dict[str, Any]) -> 
     transformers.utils.logging.set_verbosity_error()
     try:
         config, unused = transformers.AutoConfig.from_pretrained(
-            name, num_labels=num_classes, local_files_only=True, trust_remote_code=False, return_unused_kwargs=True, **options
+            name,
+            num_labels=num_classes,
+            local_files_only=True,
+            trust_remote_code=False,
+            return_unused_kwargs=True,
+            **options,
         )
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise WinnowError(
-            f"model.arch: hf:{name} is not here ({reason}); name a folder with its config.json, or fetch it first: hf download {name}"
+            f"model.arch: hf:{name} is not here ({reason}); name a folder with its config.json, or fetch it first: hf "
+            f"download {name}"
         ) from None
     if unused := set(unused) & set(options):
         raise WinnowError(f"model.options: the configuration of hf:{name} has no {sorted(unused)[0]!r}")

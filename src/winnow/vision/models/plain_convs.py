@@ -1,6 +1,8 @@
-"""Stacks of plain convolutions for 32x32 images: VGG-16 and Conv4, with the layer names of the released rare-gems networks.
+"""Stacks of plain convolutions for 32x32 images: VGG-16 and Conv4, with the layer names of the released rare-gems
+networks.
 
-Their last layers are linear here and 1x1 convolutions there: the same arithmetic, and the same weights but for two axes of one.
+Their last layers are linear here and 1x1 convolutions there: the same arithmetic, and the same weights but for two axes
+of one.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512
 class Vgg16(nn.Module):
     """Thirteen 3x3 convolutions with batch normalisation, one linear layer (Simonyan and Zisserman, configuration D).
 
-    `average`: average the last map (one vector whatever the image size). Without it the last layer acts on every position of
-    the map, as in the released `tinyvgg16`: 64x64 images then give 4 * num_classes outputs, class by class.
+    `average`: average the last map (one vector whatever the image size). Without it the last layer acts on every
+    position of the map, as in the released `tinyvgg16`: 64x64 images then give 4 * num_classes outputs, class by class.
     """
 
     def __init__(self, num_classes: int, bias: bool, affine: bool, average: bool = True):

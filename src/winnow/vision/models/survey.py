@@ -21,6 +21,10 @@ def network(config: Model, num_classes: int) -> nn.Module:
 
 
 def few_pruned(config: Model, num_classes: int) -> str | None:
-    """One line when the chosen layers hold under a fifth of the network, else None. Raises WinnowError when they are none."""
+    """One line when the chosen layers hold under a fifth of the network, else None. Raises WinnowError when they are
+    none.
+    """
     model = network(config, num_classes)
-    return coverage_warning(named_prunable(model, config.layers), {n: tuple(p.shape) for n, p in model.named_parameters()})
+    return coverage_warning(
+        named_prunable(model, config.layers), {n: tuple(p.shape) for n, p in model.named_parameters()}
+    )

@@ -1,4 +1,6 @@
-"""Wide residual networks (Zagoruyko and Komodakis, BMVC 2016), with the layer names of the released rare-gems network."""
+"""Wide residual networks (Zagoruyko and Komodakis, BMVC 2016), with the layer names of the released rare-gems
+network.
+"""
 
 from __future__ import annotations
 
