@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -61,6 +61,19 @@ def release(folder: Path) -> None:
     handle = _held.pop(folder.absolute(), None)
     if handle is not None:
         os.close(handle)
+
+
+def discard(folders: Iterable[Path]) -> None:
+    """Remove those of the folders that are this user's and that no process has locked; links stay."""
+    for folder in folders:
+        with suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if os.fstat(handle).st_uid == os.geteuid():
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError where somebody has it, or has no locks
+                    shutil.rmtree(folder)
+            finally:
+                os.close(handle)
 
 
 def _wait_for(folder: Path, handle: int) -> None:

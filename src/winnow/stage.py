@@ -27,6 +27,7 @@ from winnow.artifacts import (
     write_record,
     write_tensors,
 )
+from winnow.digests import remembered
 from winnow.errors import WinnowError
 from winnow.fingerprint import source_hash, versions
 from winnow.progress import duration, figures, speaking
@@ -52,6 +53,7 @@ class Job(Generic[C]):
     outputs: dict[str, Path]
     run: Run = field(default_factory=Run)
     store: Path | None = None
+    scratch: Path = Path(".winnow/scratch")
     also: tuple[str, ...] = ()  # modules beyond the stage's imports that decide its result
     started: float = field(default_factory=time.monotonic)
     result: str = ""  # in words, for the last line of the log
@@ -95,11 +97,12 @@ class Job(Generic[C]):
         """False in all but the first of several processes: what they would write is the same."""
         return launch.rank() == 0
 
-    def data_files(self) -> list[Path]:
-        """The data files below data_root that the configuration names; public data sets are known by their name."""
+    def data_digests(self) -> list[str]:
+        """The sha256 of the data files below data_root that the configuration names; public sets are known by name."""
         data = getattr(self.config, "data", None)
         names = [getattr(data, name, None) for name in ("dataset", "path", "train_path", "test_path")]
-        return [f for f in (self.run.data_root / name for name in names if name) if f.exists()]
+        files = [f for f in (self.run.data_root / name for name in names if name) if f.exists()]
+        return [remembered(f, self.scratch / "digests") for f in files]
 
     def parents(self) -> dict[str, Any]:
         """Role -> {path, sha256} of every input; a model folder is named by its sidecar, which vouches for its other
@@ -136,6 +139,12 @@ class Job(Generic[C]):
         contents = [f"{role}={p['sha256']}" for role, p in self.parents().items()]
         contents += [f"{name}:{local(path)}" for name in sorted(self.outputs) for path in self.paths(name)]
         return sha256_text(self.stage, canonical_json(self.config), source_hash(self.stage, self.also), *contents)[:32]
+
+    def slot(self) -> str:
+        """Names the place of the first output, whatever is computed for it: its checkpoints' names begin with it."""
+        first = next(path for name in self.outputs for path in self.paths(name))
+        own = self.scratch.absolute().is_relative_to(Path.cwd())  # else folders of several projects may share it
+        return f"{self.stage}-{sha256_text(local(first) if own else str(first.absolute()))[:16]}"
 
     def write_ticket(self, name: str, ticket: Ticket, **metadata: Any) -> None:
         """Write a ticket output with this job's provenance."""
@@ -257,6 +266,9 @@ class Stage(Generic[C]):
             code = self._work(job, sys.argv[1:] if argv is None else argv, args["processes"])
             if job.writes and code == 0 and (self.trains or job.run.keeps_state):
                 job.run.discard_checkpoints()
+                places.discard(
+                    args["scratch"].glob(f"{job.slot()}-*")
+                )  # what other code or settings left of this output
             if code == 0 and not launch.launched():
                 log.info(
                     "done in %s%s", duration(time.monotonic() - job.started), f": {job.result}" if job.result else ""
@@ -317,11 +329,19 @@ class Stage(Generic[C]):
             places.sweep(path.parent if path.name == MODEL_FILE else path)
         also = tuple(self.also(config)) if self.also else ()
         launch.share_compiled(args["scratch"])
-        job = Job(self.name, config, files["inputs"], files["outputs"], store=args["store"], also=also)
+        job = Job(
+            self.name,
+            config,
+            files["inputs"],
+            files["outputs"],
+            store=args["store"],
+            scratch=args["scratch"],
+            also=also,
+        )
         first = next(iter(paths["outputs"]), None) if self.trains and launch.rank() == 0 else None
         job.run = Run(
             launch.device_name(args["device"]),
-            checkpoints=lambda: guard.watched(args["silent_minutes"], args["scratch"] / f"{self.name}-{job.key()}"),
+            checkpoints=lambda: guard.watched(args["silent_minutes"], args["scratch"] / f"{job.slot()}-{job.key()}"),
             tensorboard=args["tensorboard"] / local(first).replace("/", "-") if args["tensorboard"] and first else None,
             **{k: args[k] for k in ("workers", "data_root", "download", "checkpoint_seconds")},
         )

@@ -59,8 +59,8 @@ class Work(Protocol):
         """The files that an output consists of."""
         ...
 
-    def data_files(self) -> list[Path]:
-        """The data files that it reads."""
+    def data_digests(self) -> list[str]:
+        """The sha256 of each data file or folder that it reads."""
         ...
 
     def provenance(self, path: Path) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def entry_of(store: Path, job: Work, processes: int) -> Path:
     bytes.
     """
     says = [canonical_json(job.provenance(path)) for name in job.outputs for path in job.paths(name)]
-    key = sha256_text(str(processes), *says, *map(sha256_file, job.data_files()))
+    key = sha256_text(str(processes), *says, *job.data_digests())
     return store / key[:2] / key
 
 

@@ -79,3 +79,16 @@ def test_another_configuration_or_input_starts_anew(made, tmp_path, capsys):
         assert "resumed" not in capsys.readouterr().err
     assert case.run(tmp_path) == 0  # the killed run's own checkpoint is still there
     assert f"resumed at step {case.kill_at - 1}" in capsys.readouterr().err
+
+
+def test_finished_work_clears_what_other_settings_left_of_the_same_output(made, tmp_path):
+    case = made("train")
+    case.killed(tmp_path, signal.SIGKILL)
+    elsewhere, held = replace(case, outputs=case.outputs | {"out": "elsewhere"}), tmp_path / "scratch"
+    elsewhere.killed(tmp_path, signal.SIGKILL)
+    assert len(list(held.rglob("current.ckpt"))) == 2
+    assert replace(case, config=case.config | {"seed": 1}).run(tmp_path) == 0
+    (left,) = held.rglob("current.ckpt")  # of the other output
+    before = left.read_bytes()
+    assert case.run(tmp_path) == 0 and left.read_bytes() == before
+    assert elsewhere.run(tmp_path) == 0 and not list(held.rglob("*.ckpt"))

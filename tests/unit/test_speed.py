@@ -151,12 +151,32 @@ def test_the_rule_counts_what_a_way_does():
     assert counted["rows"][1] == 4 * 3 * 9 * 5 * 8
 
 
-def test_a_calibration_describes_the_layers_that_it_measured():
-    rates = rule.calibrate((8,))
+def test_a_calibration_finds_the_rates_that_its_layers_follow(monkeypatch):
+    """Of a machine whose times are exactly counts x rates: bench/sparse.py compares with a real one."""
+    true = {"dense": (2e-6, 1e-9, 1e-10, 3e-10, 1e-10), "csr": (9e-6, 2e-10, 4e-9, 1e-9, 3e-10),
+            "rows": (6e-6, 3e-10, 3e-9, 2e-9, 2e-10), "points": (5e-6, 2e-9, 1e-9, 1e-10),
+            "bag": (5e-6, 1e-10, 3e-9, 2e-9, 1e-10)}  # fmt: skip
+
+    def seconds(layer, shapes, device):
+        (given,) = shapes
+        shape = LayerShape(tuple(layer.weight.shape), given, getattr(layer, "how", None))
+        counted = rule.counts(shape, int(layer.weight.count_nonzero()))
+        return {way: float(np.dot(counted[way], true[way])) for way in counted}
+
+    monkeypatch.setattr(rule, "times", seconds)
+    rates = rule.calibrate((1, 8))
     assert {w for k, w in rates.values if k == "conv"} == {"dense", "csr", "rows", "points"}
-    assert 0 < rates.error < 0.5
-    layer = LayerShape((64, 64, 3, 3), (8, 64, 8, 8), Geometry(padding=(1, 1)))
-    assert rates.seconds(layer, 500) < rates.dense(layer)
+    assert rates.error < 1e-6
+    layer = LayerShape((48, 24, 3, 3), (8, 24, 16, 16), Geometry(padding=(1, 1)))  # not one of those measured
+    for way, counted in rule.counts(layer, 500).items():
+        assert rates.by_way(layer, 500)[way] == pytest.approx(np.dot(counted, true[way]), rel=1e-4), way
+    assert rates.seconds(layer, 500) == min(rates.by_way(layer, 500).values())
+
+
+def test_a_calibration_measures_each_way_that_a_layer_has():
+    (layer, kept, measured), *_ = [m for m in rule.measurements((2,), True) if m[0].how is not None]
+    assert kept > 0 and set(measured) == {"dense", "csr", "rows", "points"} and min(measured.values()) > 0
+    assert set(rule.counts(layer, kept)) == set(measured)
 
 
 RATES = Rates({("conv", "dense"): (1e-6, 1e-10, 0, 0, 0), ("conv", "rows"): (1e-6, 0, 1e-9, 0, 0),

@@ -236,9 +236,11 @@ class Channels:
     def _pad(self, first: State, rest: tuple[Any, ...], kwargs: dict[str, Any]) -> State | None:
         """Zeros around the map, and as new channels."""
         widths = list(rest[0]) if rest else []
+        how = dict(zip(("mode", "value"), rest[1:], strict=False)) | kwargs  # tracing may spell the defaults out
         if (
-            len(rest) != 1
-            or kwargs
+            how.pop("mode", "constant") != "constant"
+            or how.pop("value", None) not in (None, 0)
+            or how
             or not all(isinstance(n, int) and n >= 0 for n in widths)
             or len(widths) not in (4, 6)
         ):

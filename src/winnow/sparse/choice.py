@@ -1,9 +1,9 @@
 """Which way each layer of a network takes: measured once for a shape of input on this machine, and kept.
 
 Every layer is timed in every way that it has, on inputs of the shape that it gets. From the times a few plans for the
-whole network are made (all dense; the fastest way of each layer; the same with dense kernels where the gain is small,
-since a change of storage between layers costs too), their outputs are compared, and the plan that is fastest as a whole
-is taken.
+whole network are made (all dense; the fastest way of each layer, of all ways and of those that store alike; the same
+with dense kernels where the gain is small, since a change of storage between layers costs too), their outputs are
+compared, and the plan that is fastest as a whole is taken.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from torch import Tensor, nn
 from winnow.artifacts import read_json, write_json
 from winnow.errors import WinnowError
 from winnow.schema import canonical_json
+from winnow.sparse import ways
 from winnow.sparse.layers import Layer, SparseConv2d
 
 log = logging.getLogger("winnow")
-VERSION = 1
+VERSION = 2
 TOLERANCE = 1e-4  # of two plans, relative to the largest output; rounding gives some 1e-6
+LEAST_AT_ONCE = 8  # images; of fewer, sums of rows lose more than the caches give
 LEAST_GAINS = (1.0, 1.5, 3.0)  # a sparse way is taken where the dense one takes so many times as long
 ROUNDS = 5
 
@@ -38,11 +41,13 @@ ROUNDS = 5
 class Plan:
     """The way of each layer that is not dense, and how images and dense kernels are stored.
 
-    seconds: of the whole network when it was measured; dense_seconds: with all layers dense, the same smaller network.
+    at_once: images that pass through the network together, so that what lies between its layers stays in the caches;
+    None: the batch. seconds: of the whole network when it was measured; dense_seconds: with all layers dense, the same smaller network.
     """
 
     ways: Mapping[str, str]
     channels_last: bool = False
+    at_once: int | None = None
     seconds: float = float("nan")
     dense_seconds: float = float("nan")
 
@@ -69,6 +74,13 @@ def stored(value: Any, plan: Plan) -> Any:
     if plan.channels_last and isinstance(value, Tensor) and value.dim() == 4:
         return value.contiguous(memory_format=torch.channels_last)
     return value
+
+
+def answer(network: nn.Module, plan: Plan, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """What the network, set to `plan`, returns."""
+    if plan.at_once is None:
+        return network(*(stored(v, plan) for v in args), **kwargs)
+    return torch.cat([network(stored(part, plan)) for part in args[0].split(plan.at_once)])
 
 
 def signature(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -112,16 +124,28 @@ def measure(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     for turn in range(ROUNDS):
         for i, plan in enumerate(plans):
             use(network, plan)
-            given = [stored(v, plan) for v in args]
-            output = _tensor(network(*given, **kwargs))
+            output = answer(network, plan, args, kwargs)
             expected = output if expected is None else expected
-            if turn == 0:
-                _compare(output, expected, plan)
-            best[i] = min(best[i], seconds_of(lambda g=given: network(*g, **kwargs), device, 0.02, 2))  # type: ignore[misc]
+            if best[i] == float("inf"):
+                _compare(_tensor(output), _tensor(expected), plan)
+            taken = seconds_of(lambda p=plan: answer(network, p, args, kwargs), device, 0.02, 2)  # type: ignore[misc]
+            best[i] = min(best[i], taken)
+        if turn == 0 and not kwargs:
+            fastest = plans[min(range(len(plans)), key=best.__getitem__)]
+            parts = list(_in_parts(fastest, args, expected))
+            plans += parts
+            best += [float("inf")] * len(parts)
     chosen = min(range(len(plans)), key=best.__getitem__)
     dense = min(t for t, p in zip(best, plans, strict=True) if not p.ways)
     log.info("%d plans measured: %.4g s, all dense %.4g s", len(plans), best[chosen], dense)
-    return Plan(plans[chosen].ways, plans[chosen].channels_last, best[chosen], dense)
+    return replace(plans[chosen], seconds=best[chosen], dense_seconds=dense)
+
+
+def _in_parts(plan: Plan, args: tuple[Any, ...], output: Any) -> Iterator[Plan]:
+    """The plan with half and a quarter of a batch of images at once, where the output is one row an image."""
+    images = args[0] if len(args) == 1 and isinstance(args[0], Tensor) and args[0].dim() == 4 else None
+    if images is not None and isinstance(output, Tensor) and len(output) == len(images):
+        yield from (replace(plan, at_once=n) for d in (2, 4) if (n := len(images) // d) >= LEAST_AT_ONCE)
 
 
 def times(layer: Layer, shapes: set[tuple[int, ...]], device: torch.device) -> dict[str, float]:
@@ -134,7 +158,8 @@ def times(layer: Layer, shapes: set[tuple[int, ...]], device: torch.device) -> d
             continue
         built = [layer.built(name, tuple(x.shape)) for x in inputs]
         if all(built):
-            liked = [x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2) if x.dim() == 4 else x for x in inputs]
+            order = ways.LIKED.get(name, ways.CHANNELS_FIRST)
+            liked = [ways.from_stored(ways.stored_as(x, order), order) if x.dim() == 4 else x for x in inputs]
             pairs = zip(built, liked, strict=True)
             found[name] = sum(seconds_of(lambda w=b[0], x=x: w(x), device) for b, x in pairs if b)  # type: ignore[misc]
     fastest = min((n for n in found if n != "dense"), key=found.__getitem__, default="dense")
@@ -147,10 +172,10 @@ def _plans(layers: Mapping[str, Layer], times: Mapping[str, Mapping[str, float]]
     if any(isinstance(layer, SparseConv2d) for layer in layers.values()):
         yield Plan({}, channels_last=True)
     tried: list[dict[str, str]] = [{}]
-    for gain in (0.0, *LEAST_GAINS):
+    for left_out, gain in product(((), ("points",), ("rows", "csr")), (0.0, *LEAST_GAINS)):
         found: dict[str, str] = {}
         for name, by_way in times.items():
-            others = {n: t for n, t in by_way.items() if n != "dense"}
+            others = {n: t for n, t in by_way.items() if n != "dense" and n not in left_out}
             fastest = min(others, key=others.__getitem__, default="dense")
             if fastest != "dense" and by_way["dense"] >= gain * others[fastest]:
                 found[name] = fastest

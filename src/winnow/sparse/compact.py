@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from winnow.sparse import attention
 from winnow.sparse.channels import Channels, depthwise, plain_layer
 from winnow.sparse.layers import SparseConv2d, SparseLinear
-from winnow.sparse.ways import Geometry
+from winnow.sparse.ways import Geometry, from_stored
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,21 @@ class Embed(nn.Module):
         self.widths, self.channels = widths, channels
         self.register_buffer("places", torch.from_numpy(places))
         self.places: Tensor
+        self.count = len(places)
+        self.low = int(places[0]) if len(places) and (np.diff(places) == 1).all() else None  # one piece: a plain copy
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,H,W) -> (B,channels,...), channel i of x at places[i]."""
         left, right, top, bottom = self.widths
         x = F.pad(x, (left, right, top, bottom)) if any(self.widths) else x
-        out = x.new_zeros(self.channels, *x.shape[2:], x.shape[0])
-        out[self.places] = x.permute(1, 2, 3, 0)
-        return out.permute(3, 0, 1, 2)
+        order = tuple(sorted(range(4), key=x.stride, reverse=True))  # stored as x is
+        shape = (x.shape[0], self.channels, *x.shape[2:])
+        out = from_stored(x.new_zeros([shape[i] for i in order]), order)
+        if self.low is None:
+            out[:, self.places] = x
+        else:
+            out.narrow(1, self.low, self.count).copy_(x)
+        return out
 
 
 class Whole(nn.Module):

@@ -189,7 +189,7 @@ class SparseConv2d(Layer):
         size, kernel, how = (shape[2], shape[3]), (self.weight.shape[2], self.weight.shape[3]), self.how
         out = how.output(size, kernel)
         if name == "points" and (points := ways.sums_of_points(self.weight, how, size)) is not None:
-            return self._computed(points, lambda x: x.view(-1, x.shape[3]), size, out), points.bytes
+            return self._by_points(points, size, out), points.bytes
         if name == "rows":
             sums = ways.sums_of_lines(self.weight, how, size)
             return self._computed(sums, lambda x: ways.lines(x, kernel[1], how, out[1]), size, out), sums.bytes
@@ -214,10 +214,28 @@ class SparseConv2d(Layer):
         dims = (len(self.weight), *out, -1)
 
         def computed(x: Tensor) -> Tensor:
-            y = product(cut(ways.batch_last(x))).view(dims)
+            y = product(cut(ways.stored_as(x, ways.CHANNELS_FIRST))).view(dims)
             if shift is not None:
                 y.add_(shift)
-            return y.permute(3, 0, 1, 2)
+            return ways.from_stored(y, ways.CHANNELS_FIRST)
+
+        return computed
+
+    def _by_points(self, sums: Sums, size: tuple[int, int], out: tuple[int, int]) -> Way:
+        """The layer by sums of (H*W*C,B)."""
+        outputs, shifted = len(self.weight), self.bias is not None or self.border is not None
+        shift = self.shift(size)[0].permute(1, 2, 0).unsqueeze(3) if shifted else None  # (1,1,O,1) or (Ho,Wo,O,1)
+        wide: dict[int, Tensor] = {}  # without a border, for a whole position: one long addition each
+
+        def computed(x: Tensor) -> Tensor:
+            stored = ways.stored_as(x, ways.CHANNELS_INSIDE)
+            batch = stored.shape[3]
+            y = sums(stored.view(-1, batch)).view(*out, outputs, batch)
+            if shift is not None:
+                if batch not in wide:
+                    wide[batch] = shift if self.border is not None else shift.expand(1, 1, outputs, batch).contiguous()
+                y.add_(wide[batch])
+            return ways.from_stored(y, ways.CHANNELS_INSIDE)
 
         return computed
 

@@ -40,7 +40,7 @@ class SparseModel(nn.Module):
         if plan is not self._in_use:
             choice.use(self.network, plan)
             self._in_use = plan
-        return self.network(*(choice.stored(v, plan) for v in args), **kwargs)
+        return choice.answer(self.network, plan, args, kwargs)
 
     @torch.no_grad()
     def plan(self, *args: Any, **kwargs: Any) -> choice.Plan:

@@ -12,8 +12,9 @@
 
 Sums of rows are `torch.embedding_bag` with weights: on x86 FBGEMM compiles a vectorised kernel for the length of the
 row, and a zero costs nothing. It is faster than the CSR product from some 8 values a row on. A row is contiguous when
-the batch lies innermost, (C,H,W,B): the ways read and return tensors of the usual logical shape (B,C,H,W) stored like
-that, which elementwise operations keep, so that neighbouring layers of this kind copy nothing.
+the batch lies innermost: the ways read and return tensors of the usual logical shape (B,C,H,W) stored as (C,H,W,B), or
+as (H,W,C,B) by `points`, where all that an output position reads lies close together and stays in the first cache.
+Elementwise operations keep the storage, so that neighbouring layers of one kind copy nothing.
 """
 
 from __future__ import annotations
@@ -77,9 +78,19 @@ class Sums:
         return sum(t.numel() * t.element_size() for t in (self.indices, self.offsets, self.values))
 
 
-def batch_last(x: Tensor) -> Tensor:
-    """(B,C,H,W) -> contiguous (C,H,W,B); no copy where it is stored so."""
-    return x.permute(1, 2, 3, 0).contiguous()
+CHANNELS_FIRST, CHANNELS_INSIDE = (1, 2, 3, 0), (2, 3, 1, 0)  # orders in which a (B,C,H,W) tensor is stored
+LIKED = {"csr": CHANNELS_FIRST, "rows": CHANNELS_FIRST, "points": CHANNELS_INSIDE}
+
+
+def stored_as(x: Tensor, order: tuple[int, ...]) -> Tensor:
+    """(B,C,H,W) -> contiguous with its dimensions in `order`; no copy where it is stored so."""
+    return x.permute(order).contiguous()
+
+
+def from_stored(x: Tensor, order: tuple[int, ...]) -> Tensor:
+    """The (B,C,H,W) view of what `stored_as` gives."""
+    back = [order.index(i) for i in range(4)]
+    return x.permute(back)
 
 
 def entries(weight: Tensor, groups: int) -> tuple[np.ndarray, ...]:
@@ -90,7 +101,7 @@ def entries(weight: Tensor, groups: int) -> tuple[np.ndarray, ...]:
 
 
 def sums_of_points(weight: Tensor, how: Geometry, size: tuple[int, int]) -> Sums | None:
-    """The sums that make a convolution of inputs of `size` a product with its (C*H*W,B) values; None: too many
+    """The sums that make a convolution of inputs of `size` a product with its (H*W*C,B) values; None: too many
     indices.
     """
     (high, wide), (h, w) = how.output(size, tuple(weight.shape[2:])), size  # type: ignore[arg-type]
@@ -101,8 +112,8 @@ def sums_of_points(weight: Tensor, how: Geometry, size: tuple[int, int]) -> Sums
     iy = y * how.stride[0] - how.padding[0] + ky[:, None] * how.dilation[0]
     ix = x * how.stride[1] - how.padding[1] + kx[:, None] * how.dilation[1]
     inside = ((iy >= 0) & (iy < h))[:, :, None] & ((ix >= 0) & (ix < w))[:, None, :]
-    sums = np.broadcast_to((o[:, None, None] * high + y[:, None]) * wide + x, inside.shape)
-    rows = (i[:, None, None] * h + iy[:, :, None]) * w + ix[:, None, :]
+    sums = np.broadcast_to((y[:, None] * wide + x) * len(weight) + o[:, None, None], inside.shape)
+    rows = (iy[:, :, None] * w + ix[:, None, :]) * (weight.shape[1] * how.groups) + i[:, None, None]
     spread = np.broadcast_to(values[:, None, None], inside.shape)
     return Sums.of(sums[inside], rows[inside], spread[inside], weight.shape[0] * high * wide, weight.device)
 
