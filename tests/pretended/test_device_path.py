@@ -181,15 +181,12 @@ def test_numbers_are_those_of_the_cpu(counted, run_stage, tmp_path):
 def test_mixed_devices_are_an_error():
     """The device's own rule, without which the tests above would show nothing."""
     script = (
-        "import device, torch; device.register()\n"
-        "with device.counting() as ledger:\n"
-        "    there, here = torch.ones(3).to('gpu'), torch.ones(3)\n"
-        "    assert float((there * 2).sum()) == 6 and (there + torch.tensor(1.0)).device.type == 'gpu'\n"
+        "import device, torch; device.register()\nwith device.counting() as ledger:\n    there, here = "
+        "torch.ones(3).to('gpu'), torch.ones(3)\n    assert float((there * 2).sum()) == 6 and (there + "
+        "torch.tensor(1.0)).device.type == 'gpu'\n"
         "    assert sum(ledger.waits.values()) == 2, ledger.waits\n"  # the copy and the number
-        "    here.pin_memory().to('gpu', non_blocking=True)\n"
-        "    assert sum(ledger.waits.values()) == 2\n"
-        "    try: there + here\n"
-        "    except device.MixedDevicesError: print('refused')\n"
+        "    here.pin_memory().to('gpu', non_blocking=True)\n    assert sum(ledger.waits.values()) == 2\n    try: "
+        "there + here\n    except device.MixedDevicesError: print('refused')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parent)
     assert done.stdout == "refused\n", done.stderr[-2000:]

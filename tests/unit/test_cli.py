@@ -34,9 +34,8 @@ def test_help_fits_a_screen_and_names_every_command(capsys):
 
 def test_it_starts_at_once_without_heavy_packages():
     code = (
-        "import sys\nfor m in ('torch', 'pandas', 'snakemake', 'matplotlib', 'yaml', 'transformers'): sys.modules[m] = "
-        "None\n"
-        "from winnow.cli import main; sys.exit(main(['--help']))"
+        "import sys\nfor m in ('torch', 'pandas', 'snakemake', 'matplotlib', 'yaml', 'transformers'): sys.modules[m] "
+        "= None\nfrom winnow.cli import main; sys.exit(main(['--help']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -321,6 +321,15 @@ REFUSALS = {
         "double_win.downstreams[0].evaluation.autoattack.attacks",
         "apgd-t needs at least 4 classes, the task has 2; leave it out", "evaluation:",
     ),
+    "single images under batch normalisation": (
+        changed(f"std: {TRAIN}", f"std: {TRAIN.replace('batch_size: 8', 'batch_size: 1')}"),
+        "double_win.downstreams[0].std.batch_size", "1, but resnet8 normalises over batches; take 2 images or more",
+        "batch_size: 1",
+    ),
+    "a gem search on single images": (
+        changed("batch_size: 8", "batch_size: 1", GEMS, count=2),
+        "rare_gems.experiments[0].finetune.batch_size", "1, but resnet8 normalises over batches", "batch_size: 1",
+    ),
     "a transfer of no epoch": (
         changed(f"std: {TRAIN}", f"std: {TRAIN.replace('epochs: 2', 'epochs: 0')}"),
         "double_win.downstreams[0]", "std.epochs: 0, but a transfer trains at least one epoch", "- name: down",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from winnow import WinnowError
 from winnow.compat import torchvision
+from winnow.config import architectures
 from winnow.config.parts import Model
 from winnow.schema import parse
 from winnow.vision.models import build, head_names, load_pretrained, load_state, prunable
@@ -60,6 +62,18 @@ def test_the_small_stem_replaces_the_large_one():
     assert model(arch="resnet18", imagenet_stem=False).conv1.weight.shape == (64, 3, 3, 3)
     with pytest.raises(WinnowError, match=r"imagenet_stem: only torchvision ResNets"):
         model(arch="mobilenet_v2", imagenet_stem=False)
+
+
+@pytest.mark.parametrize(
+    "arch",
+    ["resnet18", "vgg11", "vgg11_bn", "alexnet", "squeezenet1_1", "densenet121", "vit_b_32", "swin_t", "convnext_tiny",
+     "maxvit_t", "mobilenet_v3_small", "efficientnet_b0", "shufflenet_v2_x0_5", "mnasnet0_5", "resnet8", "vgg16_cifar",
+     "conv4", "Conv4", "Conv4Normal", "tinyvgg16", "MobileNetV2", "wideresnet-28-2"],
+)  # fmt: skip
+def test_the_name_says_whether_batches_are_normalised(arch):
+    with torch.device("meta"):
+        built = model(arch=arch)
+    assert architectures.normalises_batches(arch) == any(isinstance(m, _BatchNorm) for m in built.modules())
 
 
 def test_an_unknown_architecture_names_the_nearest():

@@ -26,8 +26,7 @@ def test_the_sparsest_double_win_beside_the_published_with_its_sureness():
     made = double_win(rows)
     assert made.verdicts == [
         "down: the sparsest double-win ticket is adv, imp with 36 % removed (within chance: 0.4 standard errors, 3 "
-        "seeds); "
-        "2 of 3 tickets are double-win"
+        "seeds); 2 of 3 tickets are double-win"
     ]
     assert len(made.header) == 8
     assert made.rows == [
@@ -59,9 +58,8 @@ def test_the_most_robust_ticket_is_compared_with_the_dense_model():
     made = robust_bert(rows)
     # errors 8/2 and 6/2: 25 points over 5
     assert made.verdicts == [
-        "t, pwws: the best ticket, robust_ticket with 30 % removed, keeps 75.0 % under attack, the dense model 50.0 %: "
-        "+25.0 points "
-        "(clear: 5.0 standard errors, 4 seeds)"
+        "t, pwws: the best ticket, robust_ticket with 30 % removed, keeps 75.0 % under attack, the dense model 50.0 "
+        "%: +25.0 points (clear: 5.0 standard errors, 4 seeds)"
     ]
     assert [r[1] for r in made.rows] == ["robust_ticket", "dense", "freelb", "random_ticket"] and made.won == {0}
     assert made.rows[0][4] == "75.0 ± 4.0" and len(made.header) <= 8
@@ -81,8 +79,7 @@ def test_gems_are_told_by_their_sparsest():
                       gem("m", "1", "70", "70", "0", "-1")])  # fmt: skip
     assert made.verdicts == [
         "e: the sparsest gem is m with 5 % of the weights: 60.0 % before any training, 85.0 % after, its best sanity "
-        "check 80.0 % "
-        "(clear: 4.5 standard errors, 2 seeds); 2 of 3 checked tickets are gems"
+        "check 80.0 % (clear: 4.5 standard errors, 2 seeds); 2 of 3 checked tickets are gems"
     ]
     assert [r[0] for r in made.rows] == ["m", "m", "m", "random"] and made.won == {0, 1} and made.rows[0][4] == "77.9"
 

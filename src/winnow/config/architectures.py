@@ -66,3 +66,14 @@ _MOSTLY_CONVOLUTIONS = re.compile(
 def mostly_convolutions(arch: str) -> bool:
     """Whether the convolutions of a network are known, without building it, to hold a fifth of its weights or more."""
     return is_winnows(arch) or bool(_MOSTLY_CONVOLUTIONS.match(arch))
+
+
+# networks without batch normalisation; of one's own nothing is known
+_WITHOUT_BATCHES = re.compile(
+    r"conv4|Conv4(Normal)?|(torchvision/)?(alexnet|vgg\d+|squeezenet.*|vit_.*|swin_.*|convnext_.*)"
+)
+
+
+def normalises_batches(arch: str) -> bool:
+    """Whether a network is known, without building it, to normalise over batches."""
+    return not own_models.is_own(arch) and not _WITHOUT_BATCHES.fullmatch(arch)

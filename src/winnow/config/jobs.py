@@ -35,9 +35,8 @@ class ExportTicket(Part):
 
     layout: Literal["double_win", "gem_miner", "imp_mask", "imp_model", "robust_bert"] = key(
         "double_win: .pth.tar with weight_mask and weight_orig; gem_miner: weight, flag and scores; imp_mask, "
-        "imp_model: the "
-        "round_<k>_mask.npy and round_<k>_model.pth of the rare-gems IMP program; robust_bert: pytorch_model.bin with "
-        "scores of "
+        "imp_model: the round_<k>_mask.npy and round_<k>_model.pth of the rare-gems IMP program; robust_bert: "
+        "pytorch_model.bin with scores of "
         "20 and -20", "double_win",
     )  # fmt: skip
 
@@ -50,8 +49,7 @@ class ImportTicket(Part):
     )
     rule: Literal["auto", "flags", "flags_and_scores", "ep", "global_ep", "weights"] = key(
         "masks of a Gem-Miner checkpoint: flags (what was not hard-pruned), flags_and_scores (of that, what rounds to "
-        "1), ep or "
-        "global_ep (the remaining_percent largest scores), weights (what is not zero: IMP rounds); auto: "
+        "1), ep or global_ep (the remaining_percent largest scores), weights (what is not zero: IMP rounds); auto: "
         "flags_and_scores, or "
         "weights where all flags are 1 and weights are zero", "auto",
     )  # fmt: skip

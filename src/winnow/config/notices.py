@@ -16,8 +16,7 @@ def notices(root: Any) -> Iterator[str]:
     if double_win is not None and len(double_win.seeds) == 1 and double_win.tolerance is None:
         yield (
             "double_win.tolerance: null compares with the spread of the dense runs, and there is 1 seed: the columns "
-            "*_match and "
-            "double_win will be empty; give several seeds, or a tolerance in percentage points"
+            "*_match and double_win will be empty; give several seeds, or a tolerance in percentage points"
         )
     elif double_win is not None and len(double_win.seeds) == 1:
         yield (

@@ -61,9 +61,8 @@ class Train(Part):
     batch_size: int = key("global batch size, whatever the number of GPUs", ge=1)
     micro_batch: int | None = key(
         "examples that pass through the network at once on each GPU, for batches that do not fit into its memory: the "
-        "gradient is the "
-        "mean over the whole batch all the same, but batch normalisation sees, and averages, the micro-batches; null: "
-        "no limit",
+        "gradient is the mean over the whole batch all the same, but batch normalisation sees, and averages, the "
+        "micro-batches; null: no limit",
         None, ge=2,
     )  # fmt: skip
     optimizer: Literal["sgd", "adam", "adamw"] = key("optimiser", "sgd")
@@ -140,12 +139,10 @@ class Model(Part):
     """A classifier with the input normalisation inside."""
 
     arch: str = key(
-        "resnet8/14/20/32/44/56, vgg16_cifar, mobilenet_v2_cifar, wideresnet-28-2, conv4 (CIFAR); a released rare-gems "
-        "network: "
-        "Conv4, cResNet18, MobileNetV2, ResNet50, ResNet101, resnet32_double, TinyResNet18, tinyvgg16, WideResNet28; "
-        "or a "
-        "torchvision classifier. One of your own: python:path/file.py:Class (called with num_classes), timm:NAME, "
-        "hf:FOLDER or hf:OWNER/NAME"
+        "resnet8/14/20/32/44/56, vgg16_cifar, mobilenet_v2_cifar, wideresnet-28-2, conv4 (CIFAR); a released "
+        "rare-gems network: Conv4, cResNet18, MobileNetV2, ResNet50, ResNet101, resnet32_double, TinyResNet18, "
+        "tinyvgg16, WideResNet28; or a torchvision classifier. One of your own: python:path/file.py:Class (called "
+        "with num_classes), timm:NAME, hf:FOLDER or hf:OWNER/NAME"
     )
     options: dict[str, Option] = key(
         "keyword arguments of a torchvision classifier or one of your own ({image_size: 64}); hf: keys of its "

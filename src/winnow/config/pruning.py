@@ -83,8 +83,7 @@ class ImpSchedule(Part):
     remaining_percents: list[Percent] | None = key("percentage that remains after each round, instead of both", None)
     rewind: Literal["dense", "cold", "warm", "renda"] = key(
         "what a round trains from. dense: the weights that round 1 pruned; cold: those at initialisation; warm: those "
-        "of "
-        "rewind_iteration; renda: what the last round trained, only the learning rate starts over"
+        "of rewind_iteration; renda: what the last round trained, only the learning rate starts over"
     )
     rewind_iteration: int = key("optimisation step that warm rewinds to", 1000, ge=0)
     ranked: Literal["last", "best"] = key("rank the weights of the last epoch, or of the best held-out accuracy")

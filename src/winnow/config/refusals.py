@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from winnow.config import architectures, own_models
-from winnow.config.parts import Data, Model
+from winnow.config.parts import Data, Model, Train
 from winnow.config.vision import AutoAttack, WeightsSource
 from winnow.errors import WinnowError
 from winnow.schema import Origin, Part
@@ -27,7 +27,7 @@ LEAST_CLASSES_TARGETED = 4  # APGD-T aims at one of the other classes after the 
 def refuse(root: Any, origin: Origin) -> None:
     """Raise WinnowError for the first key that no job could work with."""
     found = (((*steps, *key), text) for steps, part in walk(root, ()) for key, text in problems(part, root))
-    for where, text in chain(found, _unbuildable(root)):
+    for where, text in chain(found, _single_images(root), _unbuildable(root)):
         spelled = "config" + "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in where)
         place = origin(where)
         raise WinnowError(f"{spelled}: {text}" + (f" ({place})" if place else ""))
@@ -68,6 +68,19 @@ def problems(part: Part, root: Any) -> Iterator[tuple[tuple[str, ...], str]]:
         for fraction in part.fractions:
             if images is not None and round(images * fraction) < 2:
                 yield ("fractions",), f"{fraction:g} of {images} training images is less than two images; raise it"
+
+
+def _single_images(root: Any) -> Iterator[tuple[tuple[int | str, ...], str]]:
+    """Training on one image at a time where batches are normalised: their statistics would be those of that image."""
+    scopes: list[tuple[tuple[int | str, ...], Any, Model]] = []
+    if root.double_win is not None:
+        scopes.append((("double_win",), root.double_win, root.double_win.source.model))
+    for i, experiment in enumerate(root.rare_gems.experiments if root.rare_gems is not None else []):
+        scopes.append((("rare_gems", "experiments", i), experiment, experiment.model))
+    for steps, scope, model in scopes:
+        for where, part in walk(scope, steps):
+            if isinstance(part, Train) and part.batch_size == 1 and architectures.normalises_batches(model.arch):
+                yield (*where, "batch_size"), f"1, but {model.arch} normalises over batches; take 2 images or more"
 
 
 def _unbuildable(root: Any) -> Iterator[tuple[tuple[str, ...], str]]:

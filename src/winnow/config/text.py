@@ -23,15 +23,13 @@ class TextData(Part):
         "file: column with the label, 0, 1, ... or class names; one numbering for both tables", "label"
     )
     quoting: Literal["none", "minimal"] | None = key(
-        "file: minimal: cells of .tsv and .csv may be in double quotes; none: quotes are text; null: none for .tsv, as "
-        "GLUE's, "
-        "minimal for .csv",
+        "file: minimal: cells of .tsv and .csv may be in double quotes; none: quotes are text; null: none for .tsv, "
+        "as GLUE's, minimal for .csv",
         None,
     )
     fixed_text: Literal["none", "first", "second"] | None = key(
         "text of a pair that attacks leave alone; null: the premise where the task is natural language inference "
-        "(glue: mnli, qnli, "
-        "rte, wnli; columns named premise and hypothesis), otherwise none",
+        "(glue: mnli, qnli, rte, wnli; columns named premise and hypothesis), otherwise none",
         None,
     )
     classes: int = key("number of classes", 2, ge=2)

@@ -55,13 +55,20 @@ def explained(smaller: str) -> Iterator[None]:
     """Within: what a user can mend ends in one line. `smaller`: the key to change when the memory of the GPU is too
     small.
 
-    The other is a kernel that has no deterministic form (a VGG's pooling on a GPU).
+    The others are a kernel that has no deterministic form (a VGG's pooling on a GPU) and a batch of one example.
     """
     try:
         yield
     except torch.OutOfMemoryError as error:
         told = " ".join(str(error).split(". ")[:2])
         raise WinnowError(f"{told}; {smaller}") from None
+    except ValueError as error:
+        if "Expected more than 1 value per channel" not in str(error):
+            raise
+        raise WinnowError(
+            "a batch of one example meets a batch normalisation that sees one value a channel: nothing to normalise "
+            "over; take 2 examples or more in a batch (train.batch_size, train_images), or larger images"
+        ) from None
     except RuntimeError as error:
         if "deterministic" not in str(error) or not torch.are_deterministic_algorithms_enabled():
             raise
