@@ -164,7 +164,9 @@ def read_json(path: str | Path) -> Any:
     try:
         return outside.read_json(path, missing=_MISSING.format(path))
     except ValueError as error:
-        raise WinnowError(f"{path}: not a complete JSON file ({error}); delete it and rerun its stage") from None
+        raise WinnowError(
+            f"{path}: not a complete JSON file ({error}); make it again: `snakemake --force {path}`"
+        ) from None
 
 
 def local(path: Path) -> str:
@@ -278,4 +280,9 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def _broken(path: str | Path, error: Exception) -> str:
-    return f"{path}: truncated or not a safetensors file ({error}); delete it and rerun the stage that writes it"
+    if Path(path).suffix != ".safetensors":
+        return (
+            f"{path}: no safetensors file; masks and weights of other programs come in with "
+            "winnow.stages.import_ticket and winnow.stages.import_weights"
+        )
+    return f"{path}: truncated or not a safetensors file ({error}); make it again: `snakemake --force {path}`"

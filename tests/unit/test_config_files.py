@@ -330,6 +330,14 @@ REFUSALS = {
         changed("batch_size: 8", "batch_size: 1", GEMS, count=2),
         "rare_gems.experiments[0].finetune.batch_size", "1, but resnet8 normalises over batches", "batch_size: 1",
     ),
+    "a rewinding point beyond the training": (
+        changed("algo: hc_iter", "algo: imp", GEMS).replace("search: {iter_period: 1}", "imp: {rewind_iteration: 400}"),
+        "rare_gems.experiments[0].branches[0].imp.rewind_iteration",
+        "400 is beyond the 336 steps of the training; lower it", "rewind_iteration: 400",
+    ),
+    "a section that is null": ("    double_win: null\n", "double_win",
+        "null, and no other pipeline is set: nothing to run; give one of", "double_win: null",
+    ),
     "a transfer of no epoch": (
         changed(f"std: {TRAIN}", f"std: {TRAIN.replace('epochs: 2', 'epochs: 0')}"),
         "double_win.downstreams[0]", "std.epochs: 0, but a transfer trains at least one epoch", "- name: down",

@@ -98,3 +98,13 @@ def test_an_empty_ticket_and_a_float_mask_are_refused():
         Ticket({})
     with pytest.raises(WinnowError, match="expected bool"):
         Ticket({"a": np.ones(3)})
+
+
+@pytest.mark.parametrize("name", ["mask.pth", "mask.npy", "notes.txt", "mask.safetensors", "mask"])
+def test_nobody_is_told_to_delete_what_winnow_did_not_write(tmp_path, name):
+    torch.save({"a": torch.ones(3)}, tmp_path / name)
+    with pytest.raises(WinnowError) as error:
+        Ticket.load(tmp_path / name)
+    assert "delete it" not in str(error.value) and str(error.value).startswith(str(tmp_path / name))
+    other = "winnow.stages.import_ticket" if not name.endswith(".safetensors") else "make it again"
+    assert other in str(error.value)

@@ -43,7 +43,7 @@ def walk(part: Part, steps: tuple[int | str, ...]) -> Iterator[tuple[tuple[int |
                 yield from walk(inner, (*steps, name, i) if isinstance(value, list) else (*steps, name))
 
 
-def problems(part: Part, root: Any) -> Iterator[tuple[tuple[str, ...], str]]:
+def problems(part: Part, root: Any) -> Iterator[tuple[tuple[Any, ...], str]]:
     """(key within the part, what is wrong and how to mend it)."""
     data = getattr(part, "data", None)
     if isinstance(part, Model) and (text := architectures.unknown(part.arch)):
@@ -63,11 +63,26 @@ def problems(part: Part, root: Any) -> Iterator[tuple[tuple[str, ...], str]]:
                 ("evaluation", "autoattack", "attacks"),
                 f"apgd-t needs at least {LEAST_CLASSES_TARGETED} classes, the task has {classes}; leave it out",
             )
+    if isinstance(data, Data) and hasattr(part, "branches"):
+        yield from _late_rewinding(data, part.branches)
     if isinstance(data, Data) and hasattr(part, "fractions"):
         images = _train_images(data)
         for fraction in part.fractions:
             if images is not None and round(images * fraction) < 2:
                 yield ("fractions",), f"{fraction:g} of {images} training images is less than two images; raise it"
+
+
+def _late_rewinding(data: Data, branches: list[Any]) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """IMP that rewinds to a step which its training does not have."""
+    images = _train_images(data)
+    for i, branch in enumerate(branches):
+        imp = getattr(branch, "imp", None)
+        if imp is None or imp.rewind != "warm" or images is None:
+            continue
+        steps = branch.train.epochs * -(-images // branch.train.batch_size)
+        if imp.rewind_iteration > steps:
+            where = ("branches", i, "imp", "rewind_iteration")
+            yield where, f"{imp.rewind_iteration} is beyond the {steps} steps of the training; lower it"
 
 
 def _single_images(root: Any) -> Iterator[tuple[tuple[int | str, ...], str]]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from winnow.config.files import Document, resolve
 from winnow.config.parts import FilePath
+from winnow.errors import WinnowError
 from winnow.pipelines import NAMES, grid
 from winnow.pipelines.double_win.config import DoubleWin
 from winnow.pipelines.rare_gems.config import RareGems
@@ -60,6 +61,13 @@ def load(document: Document | Mapping[str, Any]) -> Root:
     if not isinstance(document, Document):
         document = Document(dict(document), {})
     root = parse(Root, document.values, "config", document.origin)
+    if not root.sections():
+        empty = next((n for n in NAMES if n in document.values), NAMES[0])
+        place = document.origin((empty,))
+        raise WinnowError(
+            f"config.{empty}: null, and no other pipeline is set: nothing to run; give one of {', '.join(NAMES)}, or "
+            "leave it out for the embedded default" + (f" ({place})" if place else "")
+        )
     if root.rare_gems is not None and root.rare_gems.from_files:
         from winnow.pipelines.rare_gems.released import with_published
 
