@@ -379,9 +379,9 @@ REFUSALS = {
         "train_images",
     ),
     "more digits than there are": (
-        changed(TASK, TASK.replace("100", "1437")),
-        "double_win.source.data.val_images", "val_images 1437 are more than the 1437 training images of digits allow",
-        "1437",
+        changed(TASK, TASK.replace("100", "1348")),
+        "double_win.source.data.val_images", "val_images 1348 are more than the 1348 training images of digits allow",
+        "1348",
     ),
     "labels that the digits lack": (
         changed(TASK, "data: {dataset: digits, classes: [0, 10], val_images: 100}"),

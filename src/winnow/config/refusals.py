@@ -13,14 +13,15 @@ from typing import Any
 
 from winnow.config import architectures, own_models
 from winnow.config.parts import Data, Model, Train
+from winnow.config.public_data import PUBLIC
 from winnow.config.vision import AutoAttack, WeightsSource
 from winnow.errors import WinnowError
 from winnow.schema import Origin, Part
 from winnow.vision import folders
 from winnow.vision.images import is_image
 
-CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "svhn": 10, "imagenet": 1000}
-IMAGES = {"digits": 1437, "cifar10": 50000, "cifar100": 50000, "svhn": 73257, "imagenet": 1281167}
+CLASSES = {name: known.classes for name, known in PUBLIC.items()}
+IMAGES = {name: known.train for name, known in PUBLIC.items()}
 LEAST_CLASSES_TARGETED = 4  # APGD-T aims at one of the other classes after the two most likely ones
 
 

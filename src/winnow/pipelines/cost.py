@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from winnow.config.parts import Model
+from winnow.config.public_data import OTHER, PUBLIC
 from winnow.config.root import Root
 from winnow.config.text import TextModel
 from winnow.pipelines import named
@@ -31,13 +32,6 @@ BERT_BASE = (
     85.0,
     110.0,
 )  # 10^6 weights that a token passes through, 10^6 parameters; what `source: pretrained` counts as
-# training and test examples; data sets of the user's own count as CIFAR-10
-EXAMPLES = {
-    "digits": (1437, 360), "cifar10": (50000, 10000), "cifar100": (50000, 10000), "svhn": (73257, 26032),
-    "imagenet": (1281167, 50000), "embedded": (2000, 400), "imdb": (25000, 25000), "ag_news": (120000, 7600),
-    "sst2": (67349, 872), "qnli": (104743, 5463), "qqp": (363846, 40430), "mnli": (392702, 9815),
-}  # fmt: skip
-OTHER_EXAMPLES = (50000, 10000)
 AUTOATTACK = {
     "apgd-ce": 200,
     "apgd-t": 1800,
@@ -77,10 +71,14 @@ def _forward(model: Model | TextModel, data: dict[str, Any]) -> float:
 
 def _examples(data: dict[str, Any]) -> tuple[float, float, float]:
     """Training, held-out and test examples."""
-    train, test = EXAMPLES.get(data.get("task") or data["dataset"], OTHER_EXAMPLES)
-    size, test = data.get("train_examples") or train, data.get("test_images") or data.get("test_examples") or test
-    held_out = data["val_images"] if "val_images" in data else data["val_fraction"] * size
-    return data.get("train_images") or max(1, size - held_out), held_out, test
+    known = PUBLIC.get(data.get("task") or data["dataset"])
+    _, train, test = known or OTHER
+    held_out = data["val_images"] if "val_images" in data else data["val_fraction"] * train
+    left = max(1, train - held_out)
+    few, some = (data.get(f"{split}_images") or data.get(f"{split}_examples") for split in ("train", "test"))
+    if known is None:  # of a set of the user's own only what is asked for is known
+        return few or left, held_out, some or test
+    return min(few or left, left), held_out, min(some or test, test)
 
 
 def work(text: str, model: Model | TextModel | None, wildcards: Any = None) -> float:
