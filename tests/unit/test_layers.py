@@ -15,6 +15,7 @@ SOURCE = Path(winnow.__file__).resolve().parent
 COMMANDS = {
     "winnow.stages",
     "winnow.stage",
+    "winnow.job",
     "winnow.launch",
     "winnow.warm",
     "winnow.measure",

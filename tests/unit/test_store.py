@@ -85,9 +85,9 @@ def test_another_configuration_code_or_data_file_is_another_entry(work, tmp_path
     work("one")
     assert work("two", {**CONFIG, "seed": 1}) == 1
     assert work("three", data=b"other images under the same name") == 1
-    monkeypatch.setattr("winnow.stage.source_hash", lambda stage, also: "edited")
+    monkeypatch.setattr("winnow.job.source_hash", lambda stage, also: "edited")
     assert work("four") == 1
-    monkeypatch.setattr("winnow.stage.versions", lambda: {"torch": "9"})
+    monkeypatch.setattr("winnow.job.versions", lambda: {"torch": "9"})
     assert work("five") == 1
     assert len(entries(tmp_path)) == 5
 
