@@ -15,7 +15,7 @@ from winnow.vision import sources
 
 def test_digits():
     sets = sources.load(Data(dataset="digits", val_images=100), Path("data"))
-    assert (sets.num_classes, len(sets.train) + len(sets.val), len(sets.test)) == PUBLIC["digits"]
+    assert (sets.num_classes, len(sets.train) + len(sets.val), len(sets.test)) == PUBLIC["digits"][:3]
 
 
 def test_the_embedded_texts():

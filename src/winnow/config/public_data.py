@@ -6,19 +6,22 @@ from typing import NamedTuple
 
 
 class Known(NamedTuple):
-    """Classes, and examples of the training and the test split (of GLUE: the labelled one that is tested on)."""
+    """Classes, examples of the training and the test split (of GLUE: the labelled one that is tested on), and of images
+    the side in pixels that networks see by default.
+    """
 
     classes: int
     train: int
     test: int
+    side: int | None = None
 
 
 PUBLIC = {
-    "digits": Known(10, 1348, 449),
-    "cifar10": Known(10, 50000, 10000),
-    "cifar100": Known(100, 50000, 10000),
-    "svhn": Known(10, 73257, 26032),
-    "imagenet": Known(1000, 1281167, 50000),
+    "digits": Known(10, 1348, 449, 8),
+    "cifar10": Known(10, 50000, 10000, 32),
+    "cifar100": Known(100, 50000, 10000, 32),
+    "svhn": Known(10, 73257, 26032, 32),
+    "imagenet": Known(1000, 1281167, 50000, 224),
     "embedded": Known(2, 2400, 600),
     "imdb": Known(2, 25000, 25000),
     "ag_news": Known(4, 120000, 7600),

@@ -27,7 +27,6 @@ NETWORKS = {
     "vgg16": (15470, 224, 138.4), "mobilenet_v2": (300, 224, 3.5),
 }  # fmt: skip
 OTHER_NETWORK = (4110, 224, 25.6)  # any other torchvision classifier counts as a ResNet-50
-SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "svhn": 32, "imagenet": 224}
 BERT_BASE = (
     85.0,
     110.0,
@@ -65,7 +64,7 @@ def _forward(model: Model | TextModel, data: dict[str, Any]) -> float:
         passed = BERT_BASE[0] * 1e6 if model.source == "pretrained" else 12 * model.hidden**2 * model.layers
         return passed * data["max_length"] * 1e-12
     macs, side, _ = NETWORKS.get(model.arch, OTHER_NETWORK)
-    shown = data["image_size"] or SIDES.get(data["dataset"], 32)
+    shown = data["image_size"] or PUBLIC.get(data["dataset"], OTHER).side or 32
     return macs * 1e-6 * ((model.width or 16) / 16) ** 2 * (shown / side) ** 2
 
 
