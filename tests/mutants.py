@@ -148,9 +148,8 @@ def _changes(node: ast.AST) -> Iterator[ast.AST | str]:
             swapped = copy.deepcopy(wrong)
             swapped.args.reverse()
             yield swapped
-        wrong.keywords.sort(
-            key=lambda k: k.arg in ("strict", "out", "observed")
-        )  # these guard, or choose where: the last to go
+        # these guard, or choose where: the last to go
+        wrong.keywords.sort(key=lambda k: k.arg in ("strict", "out", "observed"))
         if wrong.keywords and wrong.keywords[0].arg and wrong.keywords[0].arg not in ("strict", "out", "observed"):
             wrong.keywords.pop(0)
             yield wrong

@@ -34,9 +34,8 @@ METADATA_KEY = "winnow"  # exactly one: with two, safetensors' byte order depend
 _UNSEALED = "0" * 64
 # The seal's own place and no text that looks like it: within a JSON string a line break, or a quote behind one
 # backslash, cannot be
-_SEAL = re.compile(
-    rb'\n "seal": "([0-9a-f]{64})"|[,{]\\"seal\\":\\"([0-9a-f]{64})\\"'
-)  # of a record; of a safetensors' metadata
+# of a record; of a safetensors' metadata
+_SEAL = re.compile(rb'\n "seal": "([0-9a-f]{64})"|[,{]\\"seal\\":\\"([0-9a-f]{64})\\"')
 _LONGEST_HEADER = 100 << 20  # safetensors' own limit
 _MISSING = "run the stage that writes it (`snakemake {}`) or correct the path"
 
@@ -109,9 +108,8 @@ def seal_holds(path: str | Path) -> bool | None:
     digest = hashlib.sha256()
     with outside.opened(path, missing=_MISSING.format(path)) as f:
         head = f.read(8)
-        size = int.from_bytes(
-            head, "little"
-        )  # of a safetensors header; the first bytes of a JSON text make a huge number
+        # of a safetensors header; the first bytes of a JSON text make a huge number
+        size = int.from_bytes(head, "little")
         if size >= _LONGEST_HEADER:
             outside.regular(path, outside.LARGEST_JSON)
         head += f.read(size if size < _LONGEST_HEADER else -1)

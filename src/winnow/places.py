@@ -125,9 +125,8 @@ def sweep(path: Path) -> None:
                 status = os.fstat(handle)
                 if status.st_uid != os.geteuid() or abs(time.time() - status.st_mtime) < _ABANDONED:
                     continue
-                fcntl.flock(
-                    handle, fcntl.LOCK_EX | fcntl.LOCK_NB
-                )  # OSError where somebody has it, or there are no locks
+                # OSError where somebody has it, or there are no locks
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(found) if stat.S_ISDIR(status.st_mode) else found.unlink()
             finally:
                 os.close(handle)

@@ -38,9 +38,8 @@ class Record:
 
     file: Path
     base: Path | None
-    about: Mapping[
-        str, Any
-    ]  # path, stage, config, parents, source, versions, device; and the kind of a safetensors file
+    # path, stage, config, parents, source, versions, device; and the kind of a safetensors file
+    about: Mapping[str, Any]
     vouched: Mapping[Path, str] = field(default_factory=dict)  # other files of the job -> sha256
     run: Mapping[str, Any] = field(default_factory=dict)  # of a metrics JSON: wall_seconds, finished
 
@@ -194,9 +193,8 @@ def verify(folder: Path) -> tuple[list[Bad], list[str], int]:
     forget()
     files = artifacts(near(folder))
     reasons = {file: reason for file in files if (reason := fault(file))}
-    loose = [
-        f for f in reasons if f.suffix not in SEALED and record_about(f) is None
-    ]  # of a bad record, or a user's own
+    # of a bad record, or a user's own
+    loose = [f for f in reasons if f.suffix not in SEALED and record_about(f) is None]
     notes = [f"{f}: {reasons.pop(f)}" for f in loose]
     sealed = [record(f) for f in files if intact(f)]
     records = [r for r in sealed if r.file not in reasons]
@@ -313,9 +311,8 @@ def _result(file: Path) -> Any:
     """What must be equal in two runs: all bytes, or of a metrics JSON all that it measured and was told to do."""
     if file.suffix != ".json" or "run" not in (document := read_json(file)):
         return sha256(file)
-    about = {
-        k: v for k, v in document["provenance"].items() if k != "parents"
-    }  # hashes of metrics with their own run times
+    # hashes of metrics with their own run times
+    about = {k: v for k, v in document["provenance"].items() if k != "parents"}
     return {**document, "provenance": about, "run": None, "outputs": sorted(document["outputs"]), "seal": None}
 
 

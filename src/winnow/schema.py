@@ -142,9 +142,8 @@ def _one_line(cls: type[Part], error: ValidationError, path: str) -> tuple[str, 
     """The first mistake in the words of the documentation, and the steps to its key."""
     found = error.errors(include_url=False)[0]
     steps, owner = _place(cls, found["loc"])
-    named = (
-        [*steps[:-1], *map(str, steps[-1:])] if found["type"] == "invalid_key" else steps
-    )  # a number where a name belongs
+    # a number where a name belongs
+    named = [*steps[:-1], *map(str, steps[-1:])] if found["type"] == "invalid_key" else steps
     where = path + "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in named)
     return _worded(found, where, owner), steps
 

@@ -110,9 +110,8 @@ class Stage(Generic[C]):
             code = self._work(job, sys.argv[1:] if argv is None else argv, args["processes"])
             if job.writes and code == 0 and (self.trains or job.run.keeps_state):
                 job.run.discard_checkpoints()
-                places.discard(
-                    args["scratch"].glob(f"{job.slot()}-*")
-                )  # what other code or settings left of this output
+                # what other code or settings left of this output
+                places.discard(args["scratch"].glob(f"{job.slot()}-*"))
             if code == 0 and not launch.launched():
                 log.info(
                     "done in %s%s", duration(time.monotonic() - job.started), f": {job.result}" if job.result else ""

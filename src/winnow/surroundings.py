@@ -11,10 +11,8 @@ from pathlib import Path
 
 from winnow.project import CHECKOUT
 
-COMMAND, COMMIT = (
-    "WINNOW_COMMAND",
-    "WINNOW_COMMIT",
-)  # what the workflow was started with; jobs have them in their environment
+# what the workflow was started with; jobs have them in their environment
+COMMAND, COMMIT = ("WINNOW_COMMAND", "WINNOW_COMMIT")
 
 
 @cache

@@ -94,9 +94,8 @@ class Ticket:
         if Path(path).is_dir():
             path = Path(path) / SHARED
         elif not Path(path).exists() and _HUB_ID.fullmatch(str(path)) and not str(path).endswith(".safetensors"):
-            path = import_module("winnow.share.hub").fetch(
-                str(path), SHARED
-            )  # by name: no stage depends on the hub's code
+            # by name: no stage depends on the hub's code
+            path = import_module("winnow.share.hub").fetch(str(path), SHARED)
         metadata = read_metadata(path)
         if metadata.get("kind") != "ticket":
             raise WinnowError(

@@ -171,9 +171,8 @@ def test_edge_popup(gems, released):
             trained(job.train, s)
             trained(grid.finetune(gems, experiment, name, "0").train, s, weight_decay=1e-4, prefix="fine_tune_")
             assert job.search.start == "kaiming_uniform" and not (job.search.regularization and job.search.lmbda)
-            kept = (
-                s.get("prune_rate", 0.5) if b.algo != "ep" else target / 100
-            )  # files say one target each, the table has several
+            # files say one target each, the table has several
+            kept = s.get("prune_rate", 0.5) if b.algo != "ep" else target / 100
             fans(started(gems, experiment, name), {**s, "prune_rate": kept})
             if b.algo == "global_ep_iter":
                 assert job.search.iter_period == s["iter_period"]

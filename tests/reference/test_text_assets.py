@@ -144,9 +144,8 @@ def test_vectors_bound_the_similarity_of_words(victim, tmp_path, capsys):
     assert all(cosine[index[old.lower()], index[new.lower()]] >= 0.6 for old, new in found)
 
 
-SYNSETS = [
-    (word, *near) for word, near in sorted(grammar.lexicon().items())
-]  # of a WordNet that holds the embedded lexicon
+# of a WordNet that holds the embedded lexicon
+SYNSETS = [(word, *near) for word, near in sorted(grammar.lexicon().items())]
 
 
 def write_wordnet(folder):

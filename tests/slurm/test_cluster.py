@@ -116,8 +116,5 @@ def test_jobs_cut_off_go_on_and_a_third_gpu_job_waits(cluster, tmp_path):
         "TIMEOUT",
     ]
     assert {j["TimelimitRaw"] for j in jobs if j["State"] == "TIMEOUT"} == {"1"}
-    assert sorted(j["TimelimitRaw"] for j in jobs if j["State"] == "COMPLETED") == [
-        "10",
-        "20",
-        "20",
-    ]  # retries get more time
+    # retries get more time
+    assert sorted(j["TimelimitRaw"] for j in jobs if j["State"] == "COMPLETED") == ["10", "20", "20"]

@@ -271,9 +271,8 @@ def test_a_checkpoint_with_code_in_it_is_passed_over(tmp_path, monkeypatch, capl
     buffer = io.BytesIO()
     torch.save({"model": Code()}, buffer)
     checkpoints = Checkpoints(tmp_path)
-    (tmp_path / CURRENT).write_bytes(
-        hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue()
-    )  # its checksum holds
+    # its checksum holds
+    (tmp_path / CURRENT).write_bytes(hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())
     assert checkpoints.load() is None and "cannot be read" in caplog.text
     assert not (tmp_path / "code was run").exists()
     torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)  # the test can fail: a careless reader does run it

@@ -130,9 +130,8 @@ def gems(before: float, after: float, checks: dict[str, float] | None, margin: f
 
 def test_what_makes_a_gem():
     checks = {"reinit": 70.0, "shuffle": 71.0, "invert": 60.0}
-    assert (
-        gems(13.0, 73.1, checks)["is_gem"] == 1
-    )  # above the best check by more than the margin; at chance and 3 points
+    # above the best check by more than the margin; at chance and 3 points
+    assert gems(13.0, 73.1, checks)["is_gem"] == 1
     assert gems(13.0, 73.0, checks)["is_gem"] == 0  # by the margin alone
     assert gems(12.9, 73.1, checks)["is_gem"] == 0
     row = gems(13.0, 80.0, checks)

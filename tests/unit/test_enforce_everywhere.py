@@ -186,9 +186,8 @@ def test_attacks_run_on_an_enforced_model():
     loader = [(torch.rand(8, 3, 8, 8), torch.arange(8) % 4)]
     alone = copy.deepcopy(model)
     enforce(alone, None)
-    found = winnow.robust_accuracy(
-        model, loader, eps=0.1, steps=3
-    )  # folds normalisations into stand-ins of the weights
+    # folds normalisations into stand-ins of the weights
+    found = winnow.robust_accuracy(model, loader, eps=0.1, steps=3)
     assert found == winnow.robust_accuracy(alone, loader, eps=0.1, steps=3)
     handle.check()
 

@@ -68,10 +68,8 @@ def test_corruptions_are_read_by_name(tmp_path):
     np.save(tmp_path / "fog.npy", split.images.transpose(0, 2, 3, 1))
     np.save(tmp_path / "dark.npy", np.zeros_like(split.images.transpose(0, 2, 3, 1)))
     assert corruption_accuracy(Brightness(), tmp_path, DATA, COMPUTE, CPU, 4) == {"dark": 50.0, "fog": 100.0}
-    kept = {
-        "dark": Tally([3, 1], lambda: None),
-        "fog": Tally([], lambda: None),
-    }  # of two batches; dark was finished before
+    # of two batches; dark was finished before
+    kept = {"dark": Tally([3, 1], lambda: None), "fog": Tally([], lambda: None)}
     found = corruption_accuracy(Brightness(), tmp_path, DATA, COMPUTE, CPU, 4, kept.__getitem__)
     assert found == {"dark": pytest.approx(100 * 4 / 6), "fog": 100.0} and kept["fog"].right == [4, 2]
     with pytest.raises(WinnowError, match="expected CIFAR-10-C's"):
@@ -87,9 +85,8 @@ def test_corruptions_are_those_of_the_tasks_classes_and_the_four_extra_ones_do_n
     np.save(tmp_path / "labels.npy", labels)
     for name in ("fog", "speckle_noise", "gaussian_blur", "spatter", "saturate"):
         np.save(tmp_path / f"{name}.npy", pictures)
-    task = parse(
-        Data, {"dataset": "npz", "path": "x", "val_images": 1, "classes": [4, 7]}
-    )  # dark is class 0, bright class 1
+    # dark is class 0, bright class 1
+    task = parse(Data, {"dataset": "npz", "path": "x", "val_images": 1, "classes": [4, 7]})
     assert corruption_accuracy(Brightness(), tmp_path, task, COMPUTE, CPU, 8) == {"fog": 100.0}
     with pytest.raises(WinnowError, match=r"labels.npy names no image of data.classes \[77\]"):
         corruption_accuracy(

@@ -106,9 +106,8 @@ def test_older_densenet_names(run_stage, tmp_path, monkeypatch):
     new = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", k): v for k, v in new.items()}
     torch.save(old, tmp_path / "d.pth")
-    weights = (
-        torchvision().models.DenseNet121_Weights.IMAGENET1K_V1
-    )  # torchvision's own reader of these names takes the file
+    # torchvision's own reader of these names takes the file
+    weights = torchvision().models.DenseNet121_Weights.IMAGENET1K_V1
     monkeypatch.setattr(
         type(weights), "get_state_dict", lambda *_, **__: torch.load(tmp_path / "d.pth", weights_only=True)
     )

@@ -110,11 +110,8 @@ def test_networks_with_auxiliary_outputs_give_logits_alone(arch):
 
 @pytest.mark.parametrize("arch", ["googlenet", "inception_v3"])
 def test_published_weights_see_the_input_that_torchvision_gives_them(arch):
-    keys = {
-        "aux_logits": False,
-        "transform_input": True,
-        "init_weights": False,
-    }  # transform_input: as its weights are loaded
+    # transform_input: as its weights are loaded
+    keys = {"aux_logits": False, "transform_input": True, "init_weights": False}
     theirs = torchvision().models.get_model(arch, weights=None, num_classes=10, **keys).eval()
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     ours = model(arch=arch, mean=mean, std=std).eval()

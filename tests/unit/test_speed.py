@@ -96,9 +96,8 @@ def test_the_smaller_network_in_torch_modules_alone():
     assert not choice.layers_of(plain) and not any(type(m).__name__.startswith("Sparse") for m in plain.modules())
     x = torch.rand(2, 3, 16, 16)
     assert torch.allclose(plain(x), model(x), atol=1e-5)
-    assert torch.allclose(
-        torch.jit.trace(plain, x)(x), model(x), atol=1e-5
-    )  # the input's normalisation is in the graph
+    # the input's normalisation is in the graph
+    assert torch.allclose(torch.jit.trace(plain, x)(x), model(x), atol=1e-5)
 
 
 def test_onnx(tmp_path):
@@ -191,9 +190,8 @@ def test_predictions_fall_with_the_density_and_say_from_where_on(monkeypatch):
     monkeypatch.setattr(speed, "_seconds_within", lambda *_: 1.0)  # of the dense layers, whatever the machine does
     found = speed.predict(model, ticket, given, RATES, 1.0, 1.0)
     assert sorted(found.curve.values(), reverse=True) == [found.curve[p] for p in sorted(found.curve)]
-    assert (
-        found.curve[90] == pytest.approx(1.0) and found.folding == 1.0
-    )  # ten times the time a weight: dense stays faster
+    # ten times the time a weight: dense stays faster
+    assert found.curve[90] == pytest.approx(1.0) and found.folding == 1.0
     assert 6 <= found.worth_from <= 20
     other_work = speed.predict(model, ticket, given, RATES, 1001.0, 1001.0)
     assert other_work.speedup == pytest.approx(1.0, abs=0.01) and other_work.worth_from is None

@@ -85,9 +85,8 @@ def test_with_a_key_only_signed_entries_are_taken(work, tmp_path, monkeypatch): 
     assert work("two") == 1 and "is not signed with the key" in work.log()
     assert work("three") == 0
     file, content = manifest(tmp_path)
-    write_record(
-        file, content | {"files": content["files"] | {"r/m.json": content["files"]["r/w.safetensors"]}}
-    )  # resealed
+    # resealed
+    write_record(file, content | {"files": content["files"] | {"r/m.json": content["files"]["r/w.safetensors"]}})
     assert work("four") == 1
     secret.write_text("another secret, as long")
     assert work("five") == 1 and work("six") == 0

@@ -119,9 +119,8 @@ def test_an_attack_passes_over_a_torn_row_and_processes_share_the_examples(made,
     parallel = [*command, "--out", "b.jsonl", "--metrics", "b.json", "--scratch", "two", "--workers", "2"]
     assert subprocess.run(parallel, cwd=tmp_path, capture_output=True).returncode == 0
     assert (tmp_path / "b.jsonl").read_bytes() == b"".join(rows)
-    (tmp_path / "part-0-1.jsonl").write_bytes(
-        rows[0] + b'{"index": 39, "torn'
-    )  # what a kill in the middle of a line leaves
+    # what a kill in the middle of a line leaves
+    (tmp_path / "part-0-1.jsonl").write_bytes(rows[0] + b'{"index": 39, "torn')
     assert set(rows_so_far(tmp_path)) == {0}
 
 

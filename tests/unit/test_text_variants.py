@@ -115,9 +115,8 @@ def test_structured_masks_go_through_search_draw_and_retraining(pairs, granulari
     ticket = Ticket.load(pairs / "t.mask.safetensors")
     assert ticket.total - ticket.kept == round(0.3 * ticket.total)
     parts = [m.all(axis=axes) | ~m.any(axis=axes) for m in ticket.arrays.values()]
-    assert (
-        sum(int((~np.asarray(whole)).sum()) for whole in parts) <= 1
-    )  # only the part that meets the exact count is split
+    # only the part that meets the exact count is split
+    assert sum(int((~np.asarray(whole)).sum()) for whole in parts) <= 1
     files = {"model": pre, "mask": pairs / "t.mask.safetensors", "out": pairs / "r/model.safetensors"}
     run("finetune_text", pairs, task, **files, metrics=pairs / "m.json")
     weights = load_classifier(pairs / "r")[0]

@@ -104,9 +104,8 @@ def test_every_rule_names_its_environment():
     text = "".join(p.read_text() for p in (ROOT / "workflow/rules").glob("*.smk"))
     rules = re.split(r"\n(?=(?:use )?rule )", text)[1:]
     own = {r.split()[1].rstrip(":"): r for r in rules if r.startswith("rule ")}
-    taken = {
-        r.split()[2] for r in rules if r.startswith("use ")
-    }  # these take the environment of the rule that they name
+    # these take the environment of the rule that they name
+    taken = {r.split()[2] for r in rules if r.startswith("use ")}
     assert len(rules) > 30 and taken <= set(own) and not [n for n, r in own.items() if "    conda:\n" not in r]
 
 

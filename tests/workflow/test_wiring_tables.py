@@ -145,12 +145,8 @@ def test_a_double_win_needs_all_three_and_is_compared_with_the_dense_model_of_it
             assert row["adv_aa_mean"] == base - 25 if dataset == "many" else np.isnan(row["adv_aa_mean"])
             assert list(row[["adv_best_sa_mean", "adv_best_sa_ra_mean", "std_ra_mean"]]) == [99, 98, 1]
         flags = ["std_sa_match", "adv_sa_match", "adv_ra_match", "double_win"]
-        assert list(rows.loc[("imp", dataset, fraction), flags]) == [
-            1,
-            0,
-            1,
-            0,
-        ]  # SA is lost after adversarial transfer alone
+        # SA is lost after adversarial transfer alone
+        assert list(rows.loc[("imp", dataset, fraction), flags]) == [1, 0, 1, 0]
         assert list(rows.loc[("omp", dataset, fraction), flags]) == [1, 1, 1, 1]  # exactly the tolerance below
         assert list(rows.loc[("random", dataset, fraction), flags]) == [0, 1, 1, 0]
         assert rows.loc[("dense", dataset, fraction), flags].isna().all()

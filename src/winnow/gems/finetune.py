@@ -81,9 +81,8 @@ def recalibrate(model: nn.Module, loader: Loader) -> None:
     with eager(model), explained("set train.batch_size lower"):
         for number, (x, _) in enumerate(loader.epoch(0), 1):
             for layer in layers:
-                layer.momentum = (
-                    1.0 / number
-                )  # the cumulative mean; None would have each layer ask the device for its count
+                # the cumulative mean; None would have each layer ask the device for its count
+                layer.momentum = 1.0 / number
             model(x)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum

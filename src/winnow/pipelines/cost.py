@@ -27,16 +27,10 @@ NETWORKS = {
     "vgg16": (15470, 224, 138.4), "mobilenet_v2": (300, 224, 3.5),
 }  # fmt: skip
 OTHER_NETWORK = (4110, 224, 25.6)  # any other torchvision classifier counts as a ResNet-50
-BERT_BASE = (
-    85.0,
-    110.0,
-)  # 10^6 weights that a token passes through, 10^6 parameters; what `source: pretrained` counts as
-AUTOATTACK = {
-    "apgd-ce": 200,
-    "apgd-t": 1800,
-    "fab-t": 1800,
-    "square": 5000,
-}  # forward passes on an image that withstands them
+# 10^6 weights that a token passes through, 10^6 parameters; what `source: pretrained` counts as
+BERT_BASE = (85.0, 110.0)
+# forward passes on an image that withstands them
+AUTOATTACK = {"apgd-ce": 200, "apgd-t": 1800, "fab-t": 1800, "square": 5000}
 WITHSTANDS = 0.4  # of the images; the others leave AutoAttack early
 QUERIES = 200  # model calls of a text attack on one example, in the papers' order of magnitude
 
@@ -71,7 +65,7 @@ def _forward(model: Model | TextModel, data: dict[str, Any]) -> float:
 def _examples(data: dict[str, Any]) -> tuple[float, float, float]:
     """Training, held-out and test examples."""
     known = PUBLIC.get(data.get("task") or data["dataset"])
-    _, train, test = known or OTHER
+    _, train, test, _ = known or OTHER
     held_out = data["val_images"] if "val_images" in data else data["val_fraction"] * train
     left = max(1, train - held_out)
     few, some = (data.get(f"{split}_images") or data.get(f"{split}_examples") for split in ("train", "test"))

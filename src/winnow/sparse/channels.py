@@ -65,9 +65,8 @@ class Channels:
     module: nn.Module
     states: dict[fx.Node, State | None] = field(default_factory=dict)
     readers: list[Reader] = field(default_factory=list)
-    layers: dict[fx.Node, tuple[State | None, State | None]] = field(
-        default_factory=dict
-    )  # convolutions and linear layers
+    # convolutions and linear layers
+    layers: dict[fx.Node, tuple[State | None, State | None]] = field(default_factory=dict)
     _parents: list[int] = field(default_factory=list)
     _forced: set[int] = field(default_factory=set)
     _needed: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))

@@ -101,10 +101,8 @@ def local_model(kind: str, folder: Path) -> tuple[Any, Any]:
     """A model of transformers class `kind` and its tokenizer from a local folder; WinnowError when they do not load."""
     module = transformers()
     try:
-        settings = {
-            "local_files_only": True,
-            "trust_remote_code": False,
-        }  # code in the folder is neither run nor asked about
+        # code in the folder is neither run nor asked about
+        settings = {"local_files_only": True, "trust_remote_code": False}
         model = getattr(module, kind).from_pretrained(folder, dtype="float32", **settings)
         return model, module.AutoTokenizer.from_pretrained(folder, use_fast=True, **settings)
     except (OSError, ValueError, KeyError) as error:

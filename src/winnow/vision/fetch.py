@@ -37,9 +37,8 @@ def _torchvision(name: str, folder: Path, download: bool) -> Path:
         raise WinnowError(f"{path}: no such file; put the weights of {name} there, or set download: true")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        published = re.search(
-            r"-([0-9a-f]{8,})\.pth$", url
-        )  # torchvision's names end in the start of the file's sha256
+        # torchvision's names end in the start of the file's sha256
+        published = re.search(r"-([0-9a-f]{8,})\.pth$", url)
         torch.hub.download_url_to_file(url, str(path), hash_prefix=published[1] if published else None, progress=False)
     except (OSError, RuntimeError) as error:
         raise WinnowError(

@@ -120,9 +120,8 @@ def _work(
         return
     attack, examples = make(worker)
     begun = time.monotonic()
-    handle, _ = tempfile.mkstemp(
-        dir=folder, prefix=f"part-{worker}-", suffix=".jsonl"
-    )  # a new file, whatever lies there
+    # a new file, whatever lies there
+    handle, _ = tempfile.mkstemp(dir=folder, prefix=f"part-{worker}-", suffix=".jsonl")
     with os.fdopen(handle, "w", encoding="utf-8") as part:
         bar = tqdm(indices, desc="attack", unit="example", leave=False, disable=not run.shows_progress or worker > 0)
         for n, index in enumerate(bar, 1):
