@@ -159,7 +159,7 @@ def test_values_are_those_of_the_files(released, outcome):
             assert branch.search.hc_quantized == s.get("hc_quantized", False)
             assert branch.search.unflag_before_finetune == s.get("unflag_before_finetune", False)
             assert (branch.search.regularization, branch.search.lmbda) == (
-                s.get("regularization") or None,
+                r if isinstance(r := s.get("regularization"), str) else None,
                 s.get("lmbda", 1e-3),
             )
             assert branch.search.score_init == (None if "ep" in branch.algo.split("_") else s.get("score_init", "unif"))
@@ -225,6 +225,15 @@ def test_what_is_not_read_is_logged(released, caplog):
     said = {part.split(" (")[0] for part in line.split("effect: ")[1].split(", ")}
     assert said == {"subfolder", "weight_decay", "workers", "checkpoint_at_prune", "score_init", "lr_adjust"}
     assert e.branches[0].train.weight_decay == 5e-4 and e.targets == [0.5]
+
+
+@pytest.mark.parametrize(("said", "read"), [(True, None), (False, None), (None, None), ("L2", "L2")])
+def test_a_regulariser_without_a_name_adds_nothing(said, read, caplog):
+    """The released code compares the value with names of regularisers: `true` is none of them."""
+    with caplog.at_level(logging.WARNING, logger="winnow"):
+        e = translate({**RATE, "algo": "hc_iter", "regularization": said, "lmbda": 0.1}, "x", "x.yml")
+    assert e.branches[0].search.regularization == read
+    assert ("regularization" in " ".join(caplog.messages)) == (said is True)
 
 
 def test_released_networks_are_known_where_torch_is_not():
