@@ -61,7 +61,10 @@ def test_the_papers_overlays_set_the_released_behaviour(name):
     for task in double_win.downstreams:
         assert task.data.flip and task.attack.batch_statistics and not task.evaluation.attack.batch_statistics
         assert (task.selection_attack.steps, task.selection_attack.step_size) == (20, pytest.approx(2 / 255))
-    assert double_win.imp.attack.batch_statistics and (double_win.imp.attack.steps, double_win.imp.ranked) == (3, "last")
+    assert double_win.imp.attack.batch_statistics and (double_win.imp.attack.steps, double_win.imp.ranked) == (
+        3,
+        "last",
+    )
     methods = [p.method for p in double_win.pretrainings]
     assert methods == (["import"] * 3 if "imported" in name else ["import", "fast_adv", "adv"])
     bert = load_files([ROOT / "config/paper/robust_bert.yaml"], files)[0].robust_bert

@@ -325,7 +325,9 @@ def test_visda_is_read_by_its_list_or_from_its_validation_split(tmp_path):
     assert found == {"trunk01/1.jpg": 0, "trunk02/0.jpg": 0, "trunk01/2.jpg": 1, "trunk01/0.jpg": 2, "trunk02/2.jpg": 2}
     assert sets.num_classes == 3 and len(sets.train) + len(sets.val) == 9
     (base / "test/image_list.txt").unlink()
-    assert names(folder(base).test) == {f"validation/{c}/{i}.png" for c in ("aeroplane", "train", "truck") for i in "012"}
+    assert names(folder(base).test) == {
+        f"validation/{c}/{i}.png" for c in ("aeroplane", "train", "truck") for i in "012"
+    }
 
 
 @pytest.mark.parametrize(

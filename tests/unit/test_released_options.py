@@ -245,7 +245,7 @@ def test_a_native_transfer_replaces_the_stem_and_leaves_it_dense(run_stage, tmp_
 def test_only_an_imagenet_stem_is_replaced():
     section = yaml.safe_load((ROOT / "config/config.yaml").read_text())["double_win"]
     section["downstreams"][0]["imagenet_stem"] = False
-    with pytest.raises(WinnowError, match="digits59.imagenet_stem: resnet8 has no such stem here to replace"):
+    with pytest.raises(WinnowError, match=r"digits59\.imagenet_stem: resnet8 has no such stem here to replace"):
         parse(DoubleWin, section)
 
 

@@ -9,8 +9,12 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from winnow.artifacts import read_json, read_tensors
 from winnow.config.root import load
+from winnow.pipelines import packs
 from winnow.pipelines.robust_bert import grid
+
+from .conftest import Workflow
 
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 PAPER = yaml.safe_load((ROOT / "config/paper/robust_bert.yaml").read_text())
@@ -56,3 +60,56 @@ def test_the_table_has_a_row_for_each_method(finished):
         "seeds",
     ]
     assert {r["method"] for r in rows} == {"dense", "freelb", "robust_ticket", "random_ticket", "magnitude_ticket"}
+
+
+def every(epochs: int, each: int | None):
+    config = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())
+    own = {"methods": ["dense", "random_ticket"], "attack_every": each}
+    task = config["robust_bert"]["tasks"][0]
+    task["retrain"] = {**task["retrain"], "epochs": epochs}
+    return {"robust_bert": {**config["robust_bert"], **own}}
+
+
+def test_which_epochs_of_a_retraining_are_attacked():
+    def networks(config):
+        return [r.network for r in grid.grid_of(section(config)).runs()]
+
+    assert networks(every(5, None)) == networks(every(5, 5)) == networks(every(5, 9)) == ["dense", "random-30"]
+    assert networks(every(5, 2)) == ["dense", "random-30.epoch2", "random-30.epoch4", "random-30"]
+    assert grid.finetune(section(every(5, 2)), "embedded", "random-30", "0").keep_epochs == [2, 4]
+    assert grid.finetune(section(every(5, 2)), "embedded", "dense", "0").keep_epochs == []
+    run = grid.Run("m", "t", 0, "robust-14-12.5.epoch2", "a")
+    assert (run.method, run.search_epoch, run.retrain_epoch) == ("robust_ticket", 14, 2)
+    assert run.mask.endswith("/tickets/robust-14-12.5.mask.safetensors")
+    members = list(packs.members(load(every(5, 2))))
+    assert [[rule for rule, _ in jobs] for _, jobs in members] == [
+        ["finetune_text", "attack_text"],
+        *[["attack_text"]] * 3,
+    ]
+
+
+@pytest.mark.slow
+def test_a_ticket_is_attacked_on_the_way_by_the_same_attack(tmp_path):
+    """One retraining makes the networks of all epochs, and each is a row; the rate is constant, so a retraining of one
+    epoch ends where that of two is after its first.
+    """
+    long, short = (Workflow(tmp_path / name, every(n, 1)) for name, n in (("long", 2), ("short", 1)))
+    for workflow in (long, short):
+        workflow.folder.mkdir()
+        workflow.run("results/tables/robust_bert.csv")
+    rows = list(csv.DictReader((long.folder / "results/tables/robust_bert.csv").open(newline="")))
+    assert [(r["method"], r["retrain_epoch"]) for r in rows] == [
+        ("dense", "0"), ("random_ticket", "1"), ("random_ticket", "0"),
+    ]  # fmt: skip
+    base = "results/robust_bert/tiny_bert/embedded/s0"
+    first, last, alone = (
+        read_tensors(f / base / n / "model.safetensors")
+        for f, n in ((long.folder, "random-30.epoch1"), (long.folder, "random-30"), (short.folder, "random-30"))
+    )
+    assert all((first[n] == alone[n]).all() for n in alone) and any((first[n] != last[n]).any() for n in alone)
+    on_the_way, at_the_end = (
+        read_json(f / base / "attacks/textfooler" / f"{n}.json")
+        for f, n in ((long.folder, "random-30.epoch1"), (short.folder, "random-30"))
+    )
+    figures = ("attacked", "clean_percent", "aua_percent", "mean_queries")
+    assert [on_the_way[f] for f in figures] == [at_the_end[f] for f in figures]

@@ -208,7 +208,9 @@ class DoubleWin(Part):
             self._check_autoattack(task)
             arch = self.source.model.arch
             if not task.imagenet_stem and (architectures.is_winnows(arch) or not self.source.model.imagenet_stem):
-                raise ValueError(f"{task.name}.imagenet_stem: {arch} has no such stem here to replace; leave the key out")
+                raise ValueError(
+                    f"{task.name}.imagenet_stem: {arch} has no such stem here to replace; leave the key out"
+                )
         rounds = len(self.imp.schedule())
         late = [r for r in self.transfer.rounds or [] if r > rounds]
         if late:
