@@ -183,6 +183,38 @@ def test_robust_tickets_drawn_from_scores(name, removed):
         tickets_from_file(read_checkpoint(file), name, bert_shapes(name))
 
 
+BLOCKS = {"weight": [1, 1], "row": [1, 32], "column": [32, 1]}  # out_w_per_mask, in_w_per_mask of the three files
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_masks_over_blocks_are_the_released_ones(kind, run_stage, tmp_path):
+    """The released scores under `masks.block`: the released network's outputs in evaluation, and its drawn tickets."""
+    from winnow.config.text import HardConcrete
+    from winnow.text import compat, hard_concrete
+    from winnow.text.models import prunable
+
+    file = folder(f"robust_search_{kind}") / "pytorch_model.bin"
+    state, values = read_checkpoint(file), load_file(file.with_name("expected.safetensors"))
+    transformers = compat.transformers()
+    config = transformers.BertConfig.from_pretrained(file.parent, local_files_only=True)
+    model = transformers.BertForSequenceClassification(config)
+    model.load_state_dict({k: v for k, v in state.items() if not k.endswith("mask_scores")}, strict=True)
+    shapes = {n: list(model.get_parameter(n).shape) for n in prunable(model)}
+    scores = hard_concrete.attach(model, list(shapes), HardConcrete(block=BLOCKS[kind]))
+    for name, score in scores.items():  # of one shape: copied as they are
+        score.data = torch.empty_like(score).copy_(
+            state[name.replace(".weight", ".mask.mask_scores")].view(score.shape)
+        )
+    with torch.no_grad():
+        logits = model.eval()(input_ids=values["ids"], attention_mask=values["attention_mask"]).logits
+    assert torch.allclose(logits, values["eval_logits"], atol=1e-5)
+    saved, out = tmp_path / "s.safetensors", tmp_path / "t.mask.safetensors"
+    hard_concrete.write_scores(saved, scores, {"shapes": shapes, "search_epoch": 1, "seed": 0})
+    for removed in (0.2, 0.4):
+        assert run_stage("draw_ticket", {"removed_fraction": removed}, scores=saved, out=out)[0] == 0
+        assert same(Ticket.load(out), expected(file, f"ticket_{removed}."))
+
+
 def test_a_drawn_robust_ticket_is_read_as_it_is():
     file = folder("robust_retrained_weight") / "pytorch_model.bin"
     state, shapes = read_checkpoint(file), bert_shapes("robust_retrained_weight")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import yaml
@@ -42,6 +43,18 @@ REASONS = {
     "half of the weights": 1,
 }
 
+WORDS = {  # of the table
+    "greedy program": "the greedy program is not built",
+    "only checks finished runs": "`only_sanity` checks finished runs, and ends in an error as released",
+    "only evaluates a finished file": "`evaluate` measures a finished file, which has to be brought in",
+    "hold no prune with iter_period": "too few epochs for one prune: the released code divides by zero",
+    "scores are rewound to their start": "scores are rewound to epoch 3, here to their start only",
+    "by rank within each forward pass": "`bottom_k_on_forward` is not built",
+    "no biases": "`bias`: masks have none",
+    "defines it nowhere": "its network is defined nowhere",
+    "half of the weights": "`drop_bottom_half_weights` is not built",
+}
+
 
 @pytest.fixture(scope="module")
 def released(shared):
@@ -71,6 +84,31 @@ def test_each_is_accepted_or_refused_with_a_reason(released, outcome):
     found = Counter(reason for text in refused.values() for reason in REASONS if reason in text)
     assert found == REASONS and sum(REASONS.values()) == len(refused)
     assert all(text.startswith(file) and "\n" not in text for file, text in refused.items())
+
+
+def counts(released, outcome) -> str:
+    """The table of docs/fidelity.md: by the files' algo, what they become, and why some are refused."""
+    accepted, refused = outcome
+    made, why = Counter(), Counter()
+    for file, s in released.items():
+        kind = s.get("algo", "greedy")
+        if file in accepted:
+            made[kind, accepted[file].branches[0].algo] += 1
+        else:
+            why[kind, next(reason for reason in REASONS if reason in refused[file])] += 1
+    lines = ["| algo of the file | accepted, as | refused | because |", "|---|---|---|---|"]
+    kinds = Counter(s.get("algo", "greedy") for s in released.values())
+    for kind, _ in sorted(kinds.items(), key=lambda item: (-item[1], item[0])):
+        became = ", ".join(f"{n} {algo}" for (k, algo), n in sorted(made.items(), key=lambda i: -i[1]) if k == kind)
+        reasons = [(n, reason) for (k, reason), n in sorted(why.items(), key=lambda i: (-i[1], i[0])) if k == kind]
+        words = "; ".join(WORDS[reason] + (f" ({n})" if n > 1 and len(reasons) > 1 else "") for n, reason in reasons)
+        lines.append(f"| {kind} | {became or '0'} | {sum(n for n, _ in reasons)} | {words} |")
+    return "\n".join([*lines, f"| all | {len(accepted)} | {len(refused)} | |"])
+
+
+def test_the_page_counts_them(released, outcome):
+    page = (Path(__file__).resolve().parents[2] / "docs/fidelity.md").read_text(encoding="utf-8")
+    assert counts(released, outcome) in page
 
 
 def test_names_take_the_folder_in(released):
@@ -159,7 +197,7 @@ def test_values_are_those_of_the_files(released, outcome):
             assert branch.search.hc_quantized == s.get("hc_quantized", False)
             assert branch.search.unflag_before_finetune == s.get("unflag_before_finetune", False)
             assert (branch.search.regularization, branch.search.lmbda) == (
-                s.get("regularization") or None,
+                r if isinstance(r := s.get("regularization"), str) else None,
                 s.get("lmbda", 1e-3),
             )
             assert branch.search.score_init == (None if "ep" in branch.algo.split("_") else s.get("score_init", "unif"))
@@ -225,6 +263,15 @@ def test_what_is_not_read_is_logged(released, caplog):
     said = {part.split(" (")[0] for part in line.split("effect: ")[1].split(", ")}
     assert said == {"subfolder", "weight_decay", "workers", "checkpoint_at_prune", "score_init", "lr_adjust"}
     assert e.branches[0].train.weight_decay == 5e-4 and e.targets == [0.5]
+
+
+@pytest.mark.parametrize(("said", "read"), [(True, None), (False, None), (None, None), ("L2", "L2")])
+def test_a_regulariser_without_a_name_adds_nothing(said, read, caplog):
+    """The released code compares the value with names of regularisers: `true` is none of them."""
+    with caplog.at_level(logging.WARNING, logger="winnow"):
+        e = translate({**RATE, "algo": "hc_iter", "regularization": said, "lmbda": 0.1}, "x", "x.yml")
+    assert e.branches[0].search.regularization == read
+    assert ("regularization" in " ".join(caplog.messages)) == (said is True)
 
 
 def test_released_networks_are_known_where_torch_is_not():

@@ -11,7 +11,7 @@ import pytest
 
 from winnow.config.root import load_files
 from winnow.pipelines.rare_gems import grid
-from winnow.pipelines.rare_gems.released import milestones
+from winnow.pipelines.rare_gems.released import milestones, translate
 
 PAPER = Path(__file__).resolve().parents[2] / "config/paper"
 H, P = "configs/hypercube", "configs/param_tuning"
@@ -89,6 +89,20 @@ DENSE = {
 }
 
 
+ABLATION = {  # branch -> released file
+    "edge_popup": "configs/ablation_ep_gm_resnet20_059/ep.yml",
+    "global_ep": "configs/ablation_ep_gm_resnet20_059/ks_global_ep.yml",
+    "global_ep_iter": "configs/ablation_ep_gm_resnet20_059/ks_global_ep_iter.yml",
+    "global_ep_iter_with_reg": "configs/ablation_ep_gm_resnet20_059/ks_global_ep_iter_with_reg.yml",
+    "gem_miner": f"{H}/resnet20/resnet20_sparsity_0_59_unflagT_real.yml",
+}
+WARM = {
+    "warm_gem": "configs/warm_gm/resnet20/resnet20_sp1_44_warm_gm.yml",
+    "warm_gem_strong": "configs/warm_gm/resnet20/resnet20_sp1_44_warm_gm_highreg.yml",
+    "gem_miner": f"{P}/resnet20_1_44/conf1.yml",
+}
+
+
 @pytest.fixture(scope="module")
 def released(shared):
     lines = (shared / "golden/released/configs.jsonl").read_text().splitlines()
@@ -150,8 +164,8 @@ def test_gem_miner(gems, released):
                 True,
             )
             assert job.search.start == s["score_init"] and job.search.quantize_threshold == s["quantize_threshold"]
-            if experiment != "resnet50_caltech101":
-                trained(grid.finetune(gems, experiment, name, "0").train, s, weight_decay=1e-4, prefix="fine_tune_")
+            trained(grid.finetune(gems, experiment, name, "0").train, s, weight_decay=1e-4, prefix="fine_tune_")
+            if experiment != "resnet50_caltech101":  # which starts from ImageNet's weights
                 fans(started(gems, experiment, name), s)
 
 
@@ -214,11 +228,55 @@ def test_networks_and_statistics(gems):
         "resnet20_cifar10": "resnet20", "vgg16_cifar10": "vgg16_cifar", "mobilenet_v2_cifar10": "MobileNetV2",
         "wideresnet_28_2_cifar10": "WideResNet28", "resnet18_tinyimagenet": "TinyResNet18",
         "resnet50_tinyimagenet": "ResNet50",
-        "resnet50_caltech101": archs["resnet50_caltech101"], "resnet32_cifar100": "resnet32_double",
+        "resnet50_caltech101": "ResNet50", "resnet32_cifar100": "resnet32_double",
         "resnet18_cifar10": "cResNet18",
     }  # fmt: skip
     from winnow.pipelines.rare_gems.released import STATISTICS
 
     for e in gems.experiments:
-        if e.name != "resnet50_caltech101":
-            assert {"mean": e.model.mean, "std": e.model.std} == STATISTICS[e.dataset] and e.model.bn == "non_affine"
+        assert {"mean": e.model.mean, "std": e.model.std} == STATISTICS.get(e.dataset, STATISTICS["ImageNet"])
+        assert e.model.bn == ("affine" if e.name == "resnet50_caltech101" else "non_affine")
+
+
+def test_caltech(gems, released):
+    """Data and network as the released file's; the weights are ImageNet's, as the paper says."""
+    for target, file in GEMS["resnet50_caltech101"].items():
+        e, branch = grid.find(gems, "resnet50_caltech101", f"gem_miner_{target}")
+        theirs = translate(released[file], "x", file)
+        assert (e.data, e.model) == (theirs.data, theirs.model)
+        assert (e.data.train_crop, e.data.flip, e.data.test_resize, e.data.image_size) == ("none", False, None, 224)
+        assert (e.model.dropout, e.model.classifier) == (0.4, "conv1x1")
+        assert branch.imported.torchvision == "ResNet50_Weights.IMAGENET1K_V1" and branch.imported_classes == 1000
+
+
+def test_every_experiment_has_edge_popup_at_every_target(gems):
+    for e in gems.experiments:
+        popups = [t for b in e.branches if b.algo == "ep" for t in grid.targets_of(e, b)]
+        assert sorted(popups) == sorted(e.targets), e.name
+
+
+@pytest.mark.parametrize(("overlay", "files"), [("rare_gems_ablation", ABLATION), ("rare_gems_warm", WARM)])
+def test_ablation_and_warm_gems(overlay, files, released):
+    """Each branch is a released file's experiment, job for job."""
+    section = load_files([PAPER / f"{overlay}.yaml"], {"check_data": False})[0].rare_gems
+    (e,) = section.experiments
+    assert {b.name for b in e.branches} - {"dense"} == set(files)
+    for name, file in files.items():
+        theirs = translate(released[file], "x", file)
+        (their_branch,) = theirs.branches
+        _, branch = grid.find(section, e.name, name)
+        (target,) = grid.targets_of(e, branch)
+        assert target == pytest.approx(theirs.targets[0]) and (e.data, e.model) == (theirs.data, theirs.model)
+        assert branch.train == their_branch.train and (branch.finetune or e.finetune) == theirs.finetune
+        ours, their_search = (grid.search(s, n, b, "5", "search", "0").search for s, n, b in (
+            (section, e.name, name), (section.having(experiments=[theirs]), "x", their_branch.name)))  # fmt: skip
+        unread = {"lmbda": 0} if ours.regularization is None else {}
+        read = ("algo", "start", "regularization", "lmbda", *(["iter_period"] if ours.iterative else []))
+        if ours.algo == "hc_iter":
+            read += ("prune_type", "round", "hc_quantized", "quantize_threshold", "unflag_before_finetune")
+        assert all(getattr(ours.having(**unread), n) == getattr(their_search.having(**unread), n) for n in read)
+        if branch.weights is None:
+            fans(started(section, e.name, name), released[file])
+        else:
+            source = grid.init_source(section, e.name, f"from-{name}", 3)
+            assert source == f"results/rare_gems/{e.name}/dense/s3/imp/round0.safetensors"

@@ -63,7 +63,7 @@ def branch(**changes):
         (branch(name="a/b"), "must be letters, digits"),
         (branch(imported={"file": "x.pth"}), "imported and imported_classes go together"),
         (
-            section(branches=[{"name": "i", "algo": "imp", "train": TRAIN, "imp": {}, "sanity": True}]),
+            section(branches=[{"name": "d", "algo": "wt", "train": TRAIN, "sanity": True}]),
             r"branches\[0\]\.sanity: unknown key",
         ),
         (

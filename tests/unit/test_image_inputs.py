@@ -305,3 +305,43 @@ def test_images_outside_0_1_are_not_attacked(x):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2))
     with pytest.raises(WinnowError, match=r"attack: images must lie in \[0,1\], these run from"):
         pgd(model, x, torch.zeros(2, dtype=torch.long), parse(Attack, {"eps": 0.1, "step_size": 0.1, "steps": 1}))
+
+
+def visda(base: Path) -> Path:
+    """VisDA-2017's layout: classes as folders, one of them called train; test/trunk01/... with labels in a list."""
+    for split in ("train", "validation"):
+        tree(base / split, "aeroplane", "train", "truck")
+        (base / split / "image_list.txt").write_text("aeroplane/0.png 0\ntrain/0.png 1\ntruck/0.png 2\n")
+    tree(base / "test", "trunk01", "trunk02", suffix="jpg")
+    labels = {"trunk01/0": 2, "trunk01/1": 0, "trunk01/2": 1, "trunk02/0": 0, "trunk02/2": 2}
+    (base / "test/image_list.txt").write_text("".join(f"{k}.jpg {v}\n" for k, v in labels.items()))
+    return base
+
+
+def test_visda_is_read_by_its_list_or_from_its_validation_split(tmp_path):
+    base = visda(tmp_path / "visda")
+    sets = folder(base)
+    found = {"/".join(Path(os.fsdecode(p)).parts[-2:]): int(y) for p, y in zip(*vars(sets.test).values(), strict=True)}
+    assert found == {"trunk01/1.jpg": 0, "trunk02/0.jpg": 0, "trunk01/2.jpg": 1, "trunk01/0.jpg": 2, "trunk02/2.jpg": 2}
+    assert sets.num_classes == 3 and len(sets.train) + len(sets.val) == 9
+    (base / "test/image_list.txt").unlink()
+    assert names(folder(base).test) == {
+        f"validation/{c}/{i}.png" for c in ("aeroplane", "train", "truck") for i in "012"
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("trunk02/1.jpg 3", r"test/image_list\.txt:6: expected an image and a class number below 3, got 'trunk02/1"),
+        ("trunk02/1.jpg", r"image_list\.txt:6: expected an image and a class number"),
+        ("trunk09/1.jpg 1", r"image_list\.txt:6: test/trunk09/1\.jpg is not there"),
+        ("trunk01/0.jpg 1", r"image_list\.txt:6: test/trunk01/0\.jpg is not there \(or stands in two lines\)"),
+    ],
+)
+def test_a_list_that_does_not_fit_its_images(tmp_path, line, message):
+    base = visda(tmp_path / "visda")
+    with (base / "test/image_list.txt").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(WinnowError, match=message):
+        folder(base)

@@ -7,17 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from conftest import DIGITS, ROOT
 
 torch = pytest.importorskip("torch")
 
-from winnow.artifacts import write_tensors  # noqa: E402
+from winnow import Ticket, WinnowError  # noqa: E402
+from winnow.artifacts import read_arrays, write_tensors  # noqa: E402
 from winnow.config.gems import Search  # noqa: E402
 from winnow.config.parts import Attack, Compute, Model, Train  # noqa: E402
 from winnow.config.text import HardConcrete, TextAttack, TextData  # noqa: E402
 from winnow.config.vision import Normalisation  # noqa: E402
 from winnow.gems import inits, regularizers  # noqa: E402
 from winnow.gems.search import GemSearch, start_scores  # noqa: E402
+from winnow.pipelines.double_win import grid as double_win_grid  # noqa: E402
+from winnow.pipelines.double_win.config import DoubleWin  # noqa: E402
 from winnow.run import Run  # noqa: E402
+from winnow.schema import parse, plain  # noqa: E402
 from winnow.text import hard_concrete  # noqa: E402
 from winnow.text.data import load_text  # noqa: E402
 from winnow.text.search import Accumulated  # noqa: E402
@@ -211,3 +217,49 @@ def test_short_texts_are_compared_where_asked():
             encoder, None, 8, torch.device("cpu"), threshold=0.5, window_size=15, skip_text_shorter_than_window=skip
         )
         assert len(bound._check_constraint_many(texts[1:], texts[0])) == passing
+
+
+def test_a_native_transfer_replaces_the_stem_and_leaves_it_dense(run_stage, tmp_path):
+    """The released native-32 variant: 3x3 in place of 7x7 and pooling; what was located elsewhere holds."""
+    data = {"dataset": "digits", "classes": [0, 1, 2], "val_images": 30, "train_images": 60}
+    weights, ticket, out = (tmp_path / n for n in ("w.safetensors", "t.mask.safetensors", "o.safetensors"))
+    drawn = {"data": data, "model": {"arch": "resnet18"}, "init": {"init": "kaiming_normal"}, "seed": 0}
+    assert run_stage("gem_init", drawn, out=weights)[0] == 0
+    cut = {"method": "magnitude", "remaining_percent": 50}
+    assert run_stage("prune", cut, weights=weights, out=ticket)[0] == 0
+    config = {"data": data, "train": {"epochs": 1, "batch_size": 60, "lr": 1e-7}, "compute": {}, "seed": 0}
+    files = {"init": weights, "mask": ticket, "best_sa": out, "metrics": tmp_path / "m.json"}
+    assert run_stage("transfer", {**config, "imagenet_stem": False}, **files)[0] == 0
+    start, masks, moved = read_arrays(weights), Ticket.load(ticket).arrays, read_arrays(out)
+    assert start["conv1.weight"].shape == (64, 3, 7, 7) and moved["conv1.weight"].shape == (64, 3, 3, 3)
+    assert "conv1.weight" in masks and np.count_nonzero(moved["conv1.weight"]) == moved["conv1.weight"].size
+    held = [n for n in masks if n in moved and n not in ("conv1.weight", "fc.weight")]
+    assert len(held) == 19 and all(np.allclose(moved[n], np.where(masks[n], start[n], 0), atol=1e-5) for n in held)
+    model, _ = models.load_pretrained(out)  # what evaluations load
+    assert isinstance(model.maxpool, torch.nn.Identity) and model.conv1.stride == (1, 1)
+    code, error = run_stage("transfer", config, **files)  # with its own stem the located mask holds there too
+    assert code == 0, error
+    assert np.count_nonzero(read_arrays(out)["conv1.weight"] == 0) == np.count_nonzero(~masks["conv1.weight"])
+
+
+def test_only_an_imagenet_stem_is_replaced():
+    section = yaml.safe_load((ROOT / "config/config.yaml").read_text())["double_win"]
+    section["downstreams"][0]["imagenet_stem"] = False
+    with pytest.raises(WinnowError, match=r"digits59\.imagenet_stem: resnet8 has no such stem here to replace"):
+        parse(DoubleWin, section)
+
+
+@pytest.mark.parametrize(("statistics", "passes"), [(True, 3 + 1), (False, 1)])
+def test_the_attack_of_adversarial_imp_on_batch_statistics(run_stage, tmp_path, dense, statistics, passes):
+    """As in adversarial training: each step of the attack moves the running statistics, in a round under its mask."""
+    ticket, out = tmp_path / "t.mask.safetensors", tmp_path / "o.safetensors"
+    cut = {"method": "magnitude", "remaining_percent": 50}
+    assert run_stage("prune", cut, weights=dense, out=ticket)[0] == 0
+    section = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())["double_win"]
+    section["imp"]["attack"] = {"eps": 0.1, "step_size": 0.05, "steps": 3, "batch_statistics": statistics}
+    job = plain(double_win_grid.imp_train(parse(DoubleWin, section), "adv", "0"))
+    config = {**job, "data": DIGITS, "train": {"epochs": 1, "batch_size": 30, "lr": 0.01}}
+    files = {"init": dense, "mask": ticket, "out": out, "metrics": tmp_path / "m.json"}
+    assert run_stage("train", config, **files)[0] == 0
+    moved = read_arrays(out)["bn1.num_batches_tracked"] - read_arrays(dense)["bn1.num_batches_tracked"]
+    assert int(moved) == 2 * passes

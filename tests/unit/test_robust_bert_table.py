@@ -13,7 +13,14 @@ from winnow.tables.figures import save
 
 
 def test_the_robust_ticket_figure_has_a_column_an_attacker_and_the_same_bytes_twice(tmp_path):
-    figures = {"dense": 40.0, "robust-4-30": 70.0, "robust-4-50": 75.0, "random-30": 30.0, "random-50": 25.0}
+    figures = {
+        "dense": 40.0,
+        "robust-4-30.epoch1": 99.0,
+        "robust-4-30": 70.0,
+        "robust-4-50": 75.0,
+        "random-30": 30.0,
+        "random-50": 25.0,
+    }
     runs = [Run("m", "t", seed, n, a) for n in figures for a in ("textfooler", "pwws") for seed in (0, 1)]
 
     def measured(run):
@@ -25,7 +32,7 @@ def test_the_robust_ticket_figure_has_a_column_an_attacker_and_the_same_bytes_tw
             "test_accuracy_percent": 99.0,
         }
 
-    rows = table(runs, measured, lambda run: float(run.network.rpartition("-")[2]) if run.mask else 0.0)
+    rows = table(runs, measured, lambda run: float(run.ticket.rpartition("-")[2]) if run.mask else 0.0)
     for name in ("a.svg", "b.svg"):
         figure = plot(rows, "t")
         save(figure, tmp_path / name)

@@ -74,7 +74,7 @@ model, tokenizer = tiny_bert(TextModel(source="tiny", layers=1, hidden=16, heads
 data = {name: encode(tokenizer, split, 24) for name, split in splits.items()}
 train = Train(epochs=2, batch_size=16, optimizer="adamw", lr=1e-2)
 
-history = finetune(model, data, train=train, compute=Compute(), seed=0)
+history, _ = finetune(model, data, train=train, compute=Compute(), seed=0)
 assert len(history) == 2 and 0 <= history[-1]["val_accuracy"] <= 100
 
 adversary = FreeLB(steps=1)

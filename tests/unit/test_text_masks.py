@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import yaml
+from conftest import ROOT
 
 torch = pytest.importorskip("torch")
 
 from winnow.config.text import FreeLB, HardConcrete  # noqa: E402
+from winnow.errors import WinnowError  # noqa: E402
+from winnow.pipelines.robust_bert.config import RobustBert  # noqa: E402
+from winnow.schema import parse  # noqa: E402
 from winnow.text import hard_concrete as hc  # noqa: E402
 from winnow.text.freelb import freelb_step, initial_delta, next_delta  # noqa: E402
 
@@ -38,6 +43,46 @@ def test_shared_scores_get_the_summed_gradient(granularity, shape):
     (expected,) = torch.autograd.grad(weight * hc.train_mask(score, u, config), score, upstream)
     (found,) = torch.autograd.grad(hc._Masked.apply(weight, score, u.clone(), config), score, upstream)
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("block", [[1, 1], [2, 1], [1, 4], [3, 2]])
+def test_a_block_s_score_covers_rows_and_columns_by_their_remainders(block, frozen, monkeypatch):
+    """Against autograd through masks that are spread index by index."""
+    config = HardConcrete(block=block)
+    torch.manual_seed(1)
+    layer = torch.nn.Linear(8, 6)
+    weight, model = layer.weight.detach().clone().requires_grad_(), torch.nn.Sequential(layer).train()
+    score = hc.attach(model, ["0.weight"], config, frozen)["0.weight"]
+    rows, columns = 6 // block[0], 8 // block[1]
+    assert score.shape == (1, rows, 1, columns)
+    score.data.normal_()
+    noise, x = torch.rand(score.shape), torch.rand(3, 8)
+    monkeypatch.setattr(hc, "uniform_noise", lambda shape, device: noise.clone())
+    model(x).pow(2).sum().backward()
+    reference = score.detach().clone().requires_grad_()
+    mask = hc.train_mask(reference, noise, config)
+    spread = torch.stack([torch.stack([mask[0, i % rows, 0, j % columns] for j in range(8)]) for i in range(6)])
+    torch.nn.functional.linear(x, weight * spread, layer.bias.detach()).pow(2).sum().backward()
+    torch.testing.assert_close(score.grad, reference.grad, rtol=1e-4, atol=1e-6)
+    if not frozen:
+        torch.testing.assert_close(layer.parametrizations.weight.original.grad, weight.grad)
+    model.eval()
+    fixed = hc.eval_mask(score.detach(), config)
+    spread = torch.stack([torch.stack([fixed[0, i % rows, 0, j % columns] for j in range(8)]) for i in range(6)])
+    torch.testing.assert_close(layer.weight, weight.detach() * spread)
+
+
+def test_blocks_that_do_not_fit_are_refused():
+    with pytest.raises(WinnowError, match=r"masks\.block: \[4, 1\] does not divide 0\.weight, 6x5"):
+        hc.attach(torch.nn.Sequential(torch.nn.Linear(5, 6)), ["0.weight"], HardConcrete(block=[4, 1]))
+    for wrong in ({"block": [2]}, {"block": [1, 2], "granularity": "row"}):
+        with pytest.raises(ValueError, match="must be two numbers"):
+            HardConcrete(**wrong)
+    section = yaml.safe_load((ROOT / "config/config.yaml").read_text())["robust_bert"]
+    section["tasks"][0]["masks"] = {"block": [48, 1]}
+    with pytest.raises(WinnowError, match=r"embedded\.masks\.block: \[48, 1\] must divide the model's hidden 64"):
+        parse(RobustBert, section)
 
 
 def test_extreme_scores_stay_finite():

@@ -223,3 +223,38 @@ def test_a_seed_draws_other_shuffles_and_other_weights(run_stage, tmp_path):
         before.append({k: v["epochs"][0]["loss"] for k, v in read_json(metrics)["checks"].items()})
     # one batch of all images: the loss depends on the network alone, not on the order
     assert all(abs(before[0][check] - before[1][check]) > 1e-4 for check in ("reinit", "shuffle"))
+
+
+def test_sanity_checks_of_an_imp_ticket(run_stage, tmp_path, monkeypatch):
+    """`inverted` may be a ticket; each check keeps the weights that the ticket's own training keeps."""
+    from winnow.gems import finetune
+
+    made = files(tmp_path, "init", "gem.mask", "other.mask")
+    init = {"data": DIGITS, "model": FROZEN, "init": {"init": "kaiming_normal"}, "seed": 0}
+    assert run_stage("gem_init", init, out=made["init"])[0] == 0
+    for out, invert in (("gem.mask", {}), ("other.mask", {"options": {"invert": True}})):
+        cut = {"method": "magnitude", "remaining_percent": 30, **invert}
+        assert run_stage("prune", cut, weights=made["init"], out=made[out])[0] == 0
+    start = read_arrays(made["init"])
+    large, small = Ticket.load(made["gem.mask"]), Ticket.load(made["other.mask"])
+    assert small.kept == large.kept == round(0.3 * large.total)
+    sizes = {n: np.abs(start[n]) for n in large.arrays}
+    assert max(sizes[n][m].max() for n, m in small.arrays.items() if m.any()) <= min(
+        sizes[n][~m].min() for n, m in small.arrays.items() if not m.all()
+    )
+    seen, train = [], finetune.train_classifier
+
+    def record(model, *words, ticket=None, watch=(), **named):
+        seen.append((ticket, watch))
+        return train(model, *words, ticket=ticket, watch=watch, **named)
+
+    monkeypatch.setattr(finetune, "train_classifier", record)
+    config = {"data": DIGITS, "train": {"epochs": 1, "batch_size": 24, "lr": 0.05}, "compute": {}, "seed": 0}
+    inputs = {"init": made["init"], "mask": made["gem.mask"], "inverted": made["other.mask"]}
+    for keep, watched in (("last", ()), ("best", ("val_sa",))):
+        own = {**config, "target_sparsity": 30, "keep": keep}
+        assert run_stage("gem_sanity", own, **inputs, metrics=tmp_path / f"{keep}.json")[0] == 0
+        assert set(read_json(tmp_path / f"{keep}.json")["checks"]) == {"reinit", "shuffle", "invert"}
+        assert [watch for _, watch in seen] == [watched] * 3
+        assert all((seen[2][0].arrays[n] == m).all() for n, m in small.arrays.items())
+        seen.clear()

@@ -81,7 +81,8 @@ def test_the_tables_are_made_of_every_run_and_of_nothing_else(records):
     drawn = {f"{folder}/tickets/{n}.mask.safetensors" for folder, n in product(text, NETWORKS) if "-" in n}
     assert read["robust_bert"] == attacks | drawn
     one = {f"results/rare_gems/one/{b}/s{s}/tuned/{t}.json" for b, s, t in product(DRAWN, SEEDS, (40, 15))}
-    one |= {f"results/rare_gems/one/{b}/s{s}/sanity/{t}.json" for b, s, t in product(("gem", "popup"), SEEDS, (40, 15))}
+    checked = ("gem", "popup", "warm", "renda")
+    one |= {f"results/rare_gems/one/{b}/s{s}/sanity/{t}.json" for b, s, t in product(checked, SEEDS, (40, 15))}
     one |= {
         f"results/rare_gems/one/{b}/s{s}/imp/round{k}.json"
         for b, s, k in product(("warm", "cold", "renda"), SEEDS, (1, 2))
@@ -91,10 +92,13 @@ def test_the_tables_are_made_of_every_run_and_of_nothing_else(records):
 
 
 def kept_by_magnitude(
-    weights: dict[str, np.ndarray], names: list[str], count: int, within: Ticket | None
+    weights: dict[str, np.ndarray], names: list[str], count: int, within: Ticket | None, sign: int = 1
 ) -> dict[str, np.ndarray]:
-    """The `count` largest magnitudes of all layers together, as plainly as it can be said (no ties in drawn floats)."""
-    sizes = {n: np.where(within.arrays[n], np.abs(weights[n]), -1.0) if within else np.abs(weights[n]) for n in names}
+    """The `count` largest magnitudes of all layers together, as plainly as it can be said (no ties in drawn floats);
+    sign -1: the smallest.
+    """
+    sizes = {n: sign * np.abs(weights[n]) for n in names}
+    sizes = {n: np.where(within.arrays[n], s, -np.inf) if within else s for n, s in sizes.items()}
     threshold = np.sort(np.concatenate([s.reshape(-1) for s in sizes.values()]))[-count]
     return {n: s >= threshold for n, s in sizes.items()}
 
@@ -110,11 +114,15 @@ def test_tickets_rank_the_weights_that_they_name_as_parents(wired, records):
         ticket, last = Ticket.load(wired / path), Ticket.load(parents["mask"]) if "mask" in parents else None
         config = about["config"]
         assert ticket.kept == round(config["remaining_percent"] / 100 * ticket.total), path
-        expected = kept_by_magnitude(weights, list(ticket.arrays), ticket.kept, last)
+        sign = -1 if config["label"] == "imp_inverted" else 1
+        expected = kept_by_magnitude(weights, list(ticket.arrays), ticket.kept, last, sign)
         different = sum(int((ticket.arrays[n] != expected[n]).sum()) for n in expected)
         assert different == 0, (path, different)
         seen.add((path.split("/")[1], config["label"]))
-    assert seen == {("double_win", "imp"), ("double_win", "omp"), ("robust_bert", "magnitude"), ("rare_gems", "imp")}
+    assert seen == {
+        ("double_win", "imp"), ("double_win", "omp"), ("robust_bert", "magnitude"), ("rare_gems", "imp"),
+        ("rare_gems", "imp_inverted"),
+    }  # fmt: skip
 
 
 def test_drawn_text_tickets_keep_the_highest_scores_of_their_epoch(wired, records):

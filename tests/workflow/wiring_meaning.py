@@ -243,6 +243,13 @@ def rare_gems(section: Config) -> list[Rule]:
         return Meaning("train", {"init": init(e, b, s), "mask": mask(e, b, s, target)}, config)
 
     def checked(e: str, b: str, s: str, target: str) -> Meaning:
+        if b in ("warm", "renda"):
+            k = {"40": "1", "15": "2"}[target]
+            meaning = imp(e, b, s, "imp", k)
+            config = {key: v for key, v in meaning.config.items() if key not in ("measure", "rewind_iteration")}
+            meaning.parents["inverted"] = f"{folder(e, b, s)}/imp_inverted/round{k}.mask.safetensors"
+            own = {"target_sparsity": int(target), "checks": ["reinit", "shuffle"]}
+            return Meaning("gem_sanity", meaning.parents, {**config, **own})
         meaning = tuned(e, b, s, target)
         config = {k: v for k, v in meaning.config.items() if k not in ("keep", "measure")}
         if b == "gem":
@@ -258,32 +265,33 @@ def rare_gems(section: Config) -> list[Rule]:
             config |= {"images": branch["images"], "data": experiment["data"]}
         return Meaning("prune", {"weights": init(e, b, s)}, config)
 
-    def imp(e: str, b: str, s: str, k: str) -> Meaning:
+    def imp(e: str, b: str, s: str, chain: str, k: str) -> Meaning:
         _, branch = find(e, b)
         options, own = branch.get("imp", {}), f"{folder(e, b, s)}/imp"
-        config = training(e, b, s, branch["train"])
+        config, keep = training(e, b, s, branch["train"]), options.get("ranked", "best")
         if k == "0":
             iteration = options.get("rewind_iteration", 0) if options.get("rewind") == "warm" else 0
-            config |= {"keep": "best", "measure": True, "rewind_iteration": iteration}
+            config |= {"keep": keep, "measure": True, "rewind_iteration": iteration}
             return Meaning("train", {"init": init(e, b, s)}, config)
         start = {
             "warm": f"{own}/round0-rewind.safetensors",
             "cold": init(e, b, s),
-            "renda": f"{own}/round{int(k) - 1}.safetensors",
+            "renda": f"{folder(e, b, s)}/{chain if k != '1' else 'imp'}/round{int(k) - 1}.safetensors",
         }
-        parents = {"init": start[options["rewind"]], "mask": f"{own}/round{k}.mask.safetensors"}
-        return Meaning("train", parents, {**config, "keep": "best", "measure": True, "rewind_iteration": 0})
+        mask = f"{folder(e, b, s)}/{chain}/round{k}.mask.safetensors"
+        parents = {"init": start[options["rewind"]], "mask": mask}
+        return Meaning("train", parents, {**config, "keep": keep, "measure": True, "rewind_iteration": 0})
 
-    def imp_cut(e: str, b: str, s: str, k: str) -> Meaning:
+    def imp_cut(e: str, b: str, s: str, chain: str, k: str) -> Meaning:
         _, branch = find(e, b)
-        own, last = f"{folder(e, b, s)}/imp", int(k) - 1
+        last = int(k) - 1
+        own = f"{folder(e, b, s)}/{chain if last else 'imp'}"
         parents = {"weights": f"{own}/round{last}.safetensors"}
         if last:
             parents["mask"] = f"{own}/round{last}.mask.safetensors"
         left = branch["imp"]["remaining_percents"][last]
-        return Meaning(
-            "prune", parents, {"method": "magnitude", "label": "imp", "round": int(k), "remaining_percent": left}
-        )
+        config: Config = {"method": "magnitude", "label": chain, "round": int(k), "remaining_percent": left}
+        return Meaning("prune", parents, {**config, "options": {"invert": True} if chain == "imp_inverted" else {}})
 
     base = r"results/rare_gems/(\w+)/(\w+)/s(\d+)"
     file = r"(?:\.mask\.safetensors|\.order\.safetensors|\.json|\.levels/[\w.]+)"
@@ -294,8 +302,8 @@ def rare_gems(section: Config) -> list[Rule]:
         (rf"{base}/tuned/(\d+)\.(?:safetensors|json)", tuned),
         (rf"{base}/sanity/(\d+)\.json", checked),
         (rf"{base}/(random|smart_ratio|snip|grasp|synflow)/(\d+)\.mask\.safetensors", baseline),
-        (rf"{base}/imp/round(\d)\.mask\.safetensors", imp_cut),
-        (rf"{base}/imp/round(\d)(?:-rewind)?\.(?:safetensors|json)", imp),
+        (rf"{base}/(imp|imp_inverted)/round(\d)\.mask\.safetensors", imp_cut),
+        (rf"{base}/(imp|imp_inverted)/round(\d)(?:-rewind)?\.(?:safetensors|json)", imp),
     ]
 
 

@@ -19,7 +19,7 @@ GEM_SEARCH = asked(
     "gem_search", RG, rg.search, "experiment", "branch", "target", "kind", "seed", gpus=CONFIG.gpus, loads=True
 )
 GEM_TICKET = asked("gem_ticket", RG, rg.draw, "target")
-GEM_PRUNE = asked("prune", RG, rg.prune, *CELL)
+GEM_PRUNE = asked("prune", RG, rg.prune, *CELL, "method")
 GEM_SCORE = asked("score", RG, rg.prune, *CELL, stage="prune", gpus=1, loads=True)
 FINETUNE = asked(
     "gem_finetune", RG, rg.finetune, "experiment", "branch", "seed", stage="train", gpus=CONFIG.gpus, loads=True
@@ -208,16 +208,17 @@ rule gem_sanity:
 
 use rule train as gem_imp_train with:
     input:
-        init=signed(lambda wildcards: gems.imp_start(RG, wildcards)),
-        mask=f"{OF_BRANCH}/imp/round{{round}}.mask.safetensors",
+        init=signed(lambda wildcards: gems.imp_start(RG, wildcards, wildcards.chain, int(wildcards.round))),
+        mask=f"{OF_BRANCH}/{{chain}}/round{{round}}.mask.safetensors",
     output:
-        weights=f"{OF_BRANCH}/imp/round{{round}}.safetensors",
-        metrics=f"{OF_BRANCH}/imp/round{{round}}.json",
+        weights=f"{OF_BRANCH}/{{chain}}/round{{round}}.safetensors",
+        metrics=f"{OF_BRANCH}/{{chain}}/round{{round}}.json",
     log:
-        f"{RG_LOG}/imp-{{round}}.log",
+        f"{RG_LOG}/{{chain}}-{{round}}.log",
     benchmark:
-        f"{RG_BENCHMARK}/imp-{{round}}.tsv"
+        f"{RG_BENCHMARK}/{{chain}}-{{round}}.tsv"
     wildcard_constraints:
+        chain=f"imp|{rg.INVERTED}",
         round=r"[1-9]\d*",
     threads: IMP_ROUND.threads
     resources:
@@ -225,7 +226,7 @@ use rule train as gem_imp_train with:
     params:
         **IMP_ROUND.params,
     message:
-        "IMP round {wildcards.round}: {wildcards.experiment}/{wildcards.branch}, seed {wildcards.seed}"
+        "{wildcards.chain} round {wildcards.round}: {wildcards.experiment}/{wildcards.branch}, seed {wildcards.seed}"
 
 
 rule weight_training:

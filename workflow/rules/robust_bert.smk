@@ -13,6 +13,7 @@ RB = CONFIG.robust_bert
 OF_TASK, OF_SEED = rb.TASK, rb.SEED
 RB_LOG, RB_BENCHMARK = f"{OF_SEED}/logs", f"{OF_SEED}/benchmarks"
 RB_THREADS = RB.compute.threads
+RB_KEPT = rb.kept_epochs(RB)
 
 
 wildcard_constraints:
@@ -24,7 +25,9 @@ wildcard_constraints:
 
 FETCH = asked("fetch_attack_assets", RB, rb.fetch, env="text")
 BRING = asked("import_text_model", RB, rb.import_model, "task", env="text", threads=RB_THREADS)
-TUNE = asked("finetune_text", RB, rb.finetune, "task", "network", "seed", env="text", gpus=CONFIG.gpus)
+TUNE = asked(
+    "finetune_text", RB, rb.finetune, "task", "network", "seed", env="text", gpus=CONFIG.gpus, kept=signed(rb.kept_option)
+)  # fmt: skip
 SEARCH = asked("search_robust_ticket", RB, rb.search, "task", "seed", env="text", gpus=CONFIG.gpus)
 DRAW = asked("draw_ticket", RB, rb.draw, "percent", env="text")
 RB_PRUNE = asked("prune", RB, rb.prune, "task", "kind", "percent", "seed", env="text")
@@ -87,7 +90,7 @@ rule finetune_text:
     benchmark:
         f"{RB_BENCHMARK}/finetune_text-{{network}}.tsv"
     wildcard_constraints:
-        network=r"[\w.-]+",
+        network="dense|freelb" if RB_KEPT else r"[\w.-]+",
     conda:
         TEXT
     threads: TUNE.threads
@@ -98,7 +101,18 @@ rule finetune_text:
     message:
         "training {wildcards.network} of {wildcards.model} on {wildcards.task}, seed {wildcards.seed}"
     shell:
-        "python -m winnow.stages.finetune_text --config {params.config:q} --model {input.model:q} --mask {input.mask:q} --out {output.model:q} --metrics {output.metrics:q} {params.run} 2> {log:q}"
+        "python -m winnow.stages.finetune_text --config {params.config:q} --model {input.model:q} --mask {input.mask:q} --out {output.model:q} {params.kept} --metrics {output.metrics:q} {params.run} 2> {log:q}"
+
+
+if RB_KEPT:  # tickets are attacked on the way as well
+
+    use rule finetune_text as retrain_text with:
+        output:
+            model=f"{OF_SEED}/{{network}}/model.safetensors",
+            kept=[f"{OF_SEED}/{{network,[\\w.-]+}}{rb.EPOCH}{e}/model.safetensors" for e in RB_KEPT],
+            metrics=f"{OF_SEED}/training/{{network}}.json",
+        wildcard_constraints:
+            network=rb.RETRAINED,
 
 
 rule search_robust_ticket:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from winnow.config.parts import FilePath, Train
+from winnow.config.parts import FilePath, Ordinal, Train
 from winnow.schema import Part, key
 
 
@@ -118,6 +118,11 @@ class HardConcrete(Part):
     granularity: Literal["weight", "row", "matrix"] = key(
         "one score per weight, per output neuron or per matrix", "weight"
     )
+    block: list[Ordinal] | None = key(
+        "[a, b]: a score for a x b weights, as the released out_w_per_mask and in_w_per_mask count them: of an out x "
+        "in matrix, those whose row has one remainder by out/a and whose column one by in/b; null: by granularity",
+        None,
+    )
     low: float = key("lower end of the stretched interval", -0.1, lt=0)
     high: float = key("upper end of the stretched interval", 1.1, gt=1)
     beta: float = key("temperature", 2 / 3, gt=0)
@@ -125,6 +130,11 @@ class HardConcrete(Part):
     l0_amplitude: float = key("final weight of the L0 term", 0.5, ge=0)
     l0_start_fraction: float = key("fraction of the steps before the L0 term sets in", 0.1, ge=0, lt=1)
     l0_ramp_fraction: float = key("fraction of the steps over which its weight rises linearly", 0.3, gt=0, le=1)
+
+    def check(self) -> None:
+        """A block is rows and columns, in place of a granularity."""
+        if self.block is not None and (len(self.block) != 2 or self.granularity != "weight"):
+            raise ValueError(f"block: {self.block} must be two numbers, [out, in], with granularity: weight")
 
 
 class TextAttack(Part):

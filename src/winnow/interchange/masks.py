@@ -19,7 +19,7 @@ from torch import Tensor
 from winnow.errors import WinnowError
 from winnow.gems.pruning import edge_popup_count
 from winnow.interchange.names import fit_names, shaped
-from winnow.prune.counts import keep_largest
+from winnow.prune.counts import keep_largest, tiled
 from winnow.ticket import Ticket
 
 log = logging.getLogger("winnow")
@@ -116,9 +116,7 @@ def _robust(
     else:
         arrays = {name: values.float().numpy() for name, values in small.items()}
         kept = keep_largest(arrays, total - round((100 - remaining_percent) / 100 * total))
-    return {
-        n: np.tile(k, [whole // part for whole, part in zip(shapes[n], k.shape, strict=True)]) for n, k in kept.items()
-    }
+    return tiled(kept, shapes)
 
 
 def _gem_miner(

@@ -70,6 +70,14 @@ def draw(weights: Arrays, counts: Sequence[int], *seed: object) -> dict[str, np.
     return masks
 
 
+def tiled(blocks: Arrays, shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
+    """Masks over the scores of blocks, (out/a, in/b), as masks over weights: [i, j] takes [i mod out/a, j mod in/b]."""
+    return {
+        name: np.tile(small, [whole // part for whole, part in zip(shapes[name], small.shape, strict=True)])
+        for name, small in blocks.items()
+    }
+
+
 def split(flat: np.ndarray, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """A flat array cut into arrays of these shapes, in their order."""
     masks, start = {}, 0

@@ -1,8 +1,8 @@
 """Sanity checks of a gem: what it is worth with other weights, shuffled within its layers, or from an inverted search.
 
 Each variant is fine-tuned exactly as the gem itself; a gem is one only when it clearly beats all of them (Rare Gems,
-section 5; the checks are those of Frankle et al., ICLR 2021). The inverted ticket is drawn from --inverted, what an
-inverted gem_search wrote as --order.
+section 5; the checks are those of Frankle et al., ICLR 2021). The inverted ticket is --inverted, of an IMP chain that
+removes the largest weights, or drawn from it, where it is the --order of an inverted gem_search.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from winnow.stage import Job, Stage
 stage = Stage(
     "gem_sanity",
     GemSanity,
-    inputs={"init": "the gem's weights", "mask": "the gem", "inverted?": "prune order of an inverted search"},
+    inputs={
+        "init": "the gem's weights",
+        "mask": "the gem",
+        "inverted?": "inverted ticket, or prune order of an inverted search",
+    },
     outputs={"metrics": "test accuracy before and after for each check"},
 )
 
@@ -23,6 +27,7 @@ stage = Stage(
 @stage
 def main(job: Job[GemSanity]) -> None:
     """Make each variant, fine-tune it, write."""
+    from winnow.artifacts import read_metadata
     from winnow.gems.finetune import Task, finetune
     from winnow.gems.inits import initialise
     from winnow.gems.order import draw, read_order
@@ -35,15 +40,21 @@ def main(job: Job[GemSanity]) -> None:
         check: gem if check == "reinit" else Ticket(random_like.masks(gem, cfg.seed, "shuffle")) for check in cfg.checks
     }
     if job.inputs["inverted"]:
-        levels, scores = read_order(job["inverted"])
-        tickets["invert"] = Ticket(draw(levels, scores, cfg.target_sparsity / 100.0))
+        if read_metadata(job["inverted"]).get("kind") == "ticket":
+            tickets["invert"] = Ticket.load(job["inverted"])
+        else:
+            levels, scores = read_order(job["inverted"])
+            tickets["invert"] = Ticket(draw(levels, scores, cfg.target_sparsity / 100.0))
     found = {}
     for check, ticket in tickets.items():
         model, _ = task.model(job["init"])
         if check == "reinit":
             initialise(model, list(gem.arrays), "kaiming_normal", 1.0, cfg.seed, "reinit")
         with job.run.part(check):
-            found[check] = {**finetune(model, ticket, task), "remaining_percent": ticket.remaining_percent}
+            found[check] = {
+                **finetune(model, ticket, task, keep=cfg.keep),
+                "remaining_percent": ticket.remaining_percent,
+            }
     job.write_metrics("metrics", {"checks": found})
 
 

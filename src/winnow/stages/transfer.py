@@ -38,9 +38,11 @@ def main(job: Job[Transfer]) -> None:
     device = start(cfg.compute, job.run.device, seed_of(cfg.seed, "head"))
     sets = sources.load(cfg.data, job.run.data_root, job.run.download)
     subset = sources.fraction(sets.train, cfg.fraction, cfg.seed)
-    model, spec = models.load_pretrained(job["init"], sets.num_classes, cfg.normalisation)
+    model, spec = models.load_pretrained(job["init"], sets.num_classes, cfg.normalisation, cfg.imagenet_stem)
     place(model, cfg.compute, device)
     ticket = Ticket.load(job["mask"]) if job.inputs["mask"] else None
+    if ticket is not None and not cfg.imagenet_stem:
+        ticket = Ticket({name: mask for name, mask in ticket.arrays.items() if name != models.STEM})
     train, val = training_loaders((subset, sets.val), cfg.data, cfg.train, cfg.seed, job.run)
     watch = ("val_sa", "val_ra") if cfg.attack else ("val_sa",)
     history, best = train_classifier(

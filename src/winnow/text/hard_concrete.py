@@ -159,16 +159,22 @@ class MaskedWeight(nn.Module):
     def __init__(self, weight: Tensor, config: HardConcrete):
         super().__init__()
         out, inner = weight.shape
-        shape = {"weight": (out, inner), "row": (out, 1), "matrix": (1, 1)}[config.granularity]
+        shape: tuple[int, ...] = {"weight": (out, inner), "row": (out, 1), "matrix": (1, 1)}[config.granularity]
+        self.blocked: tuple[int, ...] | None = None
+        if config.block is not None:
+            a, b = config.block
+            self.blocked, shape = (a, out // a, b, inner // b), (1, out // a, 1, inner // b)
         self.config = config
         self.score = nn.Parameter(torch.full(shape, initial_score(config), device=weight.device))
         self.sampled = True
 
     def forward(self, weight: Tensor) -> Tensor:
         """The masked weight, (out, in); sampled in training, noiseless in evaluation or when `sampled` is off."""
+        seen = weight if self.blocked is None else weight.view(self.blocked)
         if self.training and self.sampled:
-            return _Masked.apply(weight, self.score, uniform_noise(self.score.shape, self.score.device), self.config)
-        return weight * eval_mask(self.score, self.config)
+            noise = uniform_noise(self.score.shape, self.score.device)
+            return _Masked.apply(seen, self.score, noise, self.config).view(weight.shape)
+        return (seen * eval_mask(self.score, self.config)).view(weight.shape)
 
 
 def attach(model: nn.Module, names: list[str], config: HardConcrete, frozen: bool = True) -> dict[str, nn.Parameter]:
@@ -182,6 +188,9 @@ def attach(model: nn.Module, names: list[str], config: HardConcrete, frozen: boo
         layer = model.get_submodule(path)
         if leaf != "weight" or not isinstance(layer, nn.Linear):
             raise WinnowError(f"{name}: masks go on the weights of linear layers only")
+        if config.block and any(size % of for size, of in zip(layer.weight.shape, config.block, strict=True)):
+            shape = "x".join(map(str, layer.weight.shape))
+            raise WinnowError(f"masks.block: {config.block} does not divide {name}, {shape}; take divisors of both")
         mask = MaskedWeight(layer.weight, config)
         parametrize.register_parametrization(layer, "weight", mask)
         scores[name] = mask.score

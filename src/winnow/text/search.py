@@ -1,4 +1,4 @@
-"""The score search as the training loop's parts: L0 gradient after clipping, score snapshots."""
+"""The score search as the training loop's parts: L0 gradient after clipping, scores of the epochs that are kept."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from winnow.text.hard_concrete import add_l0_gradient, attach, l0_term, l0_weigh
 from winnow.train.device import autocast
 from winnow.train.loop import Batches, Fit, fit
 from winnow.train.optim import make_optimizer
+from winnow.train.snapshots import Snapshots
 
 
 class L0Schedule:
@@ -40,27 +41,6 @@ class L0Schedule:
     def load_state_dict(self, state: Any) -> None:
         """Take the step count back."""
         self.step = state["step"]
-
-
-class Snapshots:
-    """Copies of the scores after the epochs that are kept; they live in the checkpoint until the stage writes them."""
-
-    def __init__(self, scores: Mapping[str, nn.Parameter], epochs: list[int]):
-        self.scores, self.epochs = scores, epochs
-        self.taken: dict[int, dict[str, Tensor]] = {}
-
-    def after_epoch(self, epoch: int) -> None:
-        """`epoch` counted from 1."""
-        if epoch in self.epochs:
-            self.taken[epoch] = {name: s.detach().to("cpu", copy=True) for name, s in self.scores.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """The copies so far."""
-        return {"taken": self.taken}
-
-    def load_state_dict(self, state: Any) -> None:
-        """Take the copies back."""
-        self.taken = state["taken"]
 
 
 class Accumulated:

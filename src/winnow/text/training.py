@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from winnow.train.device import autocast, start
 from winnow.train.loop import Fit, fit
 from winnow.train.masking import enforce
 from winnow.train.optim import decay_groups, make_optimizer
+from winnow.train.snapshots import Snapshots
 
 
 def load(path: Path, data: TextData, data_root: Path, download: bool) -> tuple[Any, Any, dict[str, Encoded]]:
@@ -63,9 +64,12 @@ def finetune(
     seed: int,
     adversary: FreeLB | None = None,
     ticket: Ticket | None = None,
+    keep_epochs: Sequence[int] = (),
     run: Run | None = None,
-) -> list[dict[str, Any]]:
-    """Train on data["train"] to the end; returns one record an epoch with the accuracy (%) on data["val"]."""
+) -> tuple[list[dict[str, Any]], dict[int, dict[str, Tensor]]]:
+    """Train on data["train"] to the end; returns one record an epoch with the accuracy (%) on data["val"], and the state
+    dict after each of `keep_epochs`, from 1.
+    """
     run = run or Run()
     device = run.device
     model.to(device)
@@ -74,7 +78,13 @@ def finetune(
     step: Callable[..., Tensor] = plain_step(model, train, compute, device)
     if adversary is not None:
         step = AdversarialStep(model, adversary, autocast(compute, device), train.label_smoothing)
-    return fit(
+    snapshots = Snapshots(model.state_dict(), keep_epochs)
+
+    def after_epoch(epoch: int) -> dict[str, Any]:
+        snapshots.after_epoch(epoch + 1)
+        return {"val_accuracy": accuracy(model, data["val"], compute, device)}
+
+    history = fit(
         Fit(
             model=model,
             optimizer=make_optimizer(train, decay_groups(model, train.weight_decay)),
@@ -82,10 +92,12 @@ def finetune(
             batches=TextBatches(data["train"], train.batch_size, seed, device),
             step=step,
             seed=seed,
-            after_epoch=lambda _: {"val_accuracy": accuracy(model, data["val"], compute, device)},
+            after_epoch=after_epoch,
+            extras={"snapshots": snapshots} if keep_epochs else {},
         ),
         run,
     )
+    return history, snapshots.taken
 
 
 def calibration(

@@ -22,7 +22,8 @@ import numpy as np
 from winnow import outside
 from winnow.artifacts import sha256_text
 from winnow.errors import WinnowError
-from winnow.vision.folders import HELD_OUT, Layout, layout, splits, walk
+from winnow.vision import folders
+from winnow.vision.folders import HELD_OUT, Layout, layout, splits
 from winnow.vision.images import is_image
 
 LARGEST_IMAGE = 1 << 30  # bytes of an encoded image
@@ -77,7 +78,7 @@ def find(source: Path) -> Encoded:
 def _folder(source: Path) -> Encoded:
     inner = [p for p in source.iterdir() if p.is_dir() and not p.name.startswith(".")]
     base = inner[0] if len(inner) == 1 and inner[0].name != "train" and (inner[0] / "train").is_dir() else source
-    found = layout(splits(walk(base)), base)
+    found = folders.read(base)
     paths, labels = _laid_out(found)
 
     def stream(wanted: Callable[[int], bool]) -> Iterator[Streamed]:

@@ -20,6 +20,7 @@ from winnow.vision.images import IMAGE_SUFFIXES, is_image
 log = logging.getLogger("winnow")
 HELD_OUT = ("test", "val", "valid", "validation")  # folders that may be the test split, the first choice first
 SHAPE = "train/<class>/ and test/<class>/ or val/<class>/ with images"
+LIST = "image_list.txt"  # VisDA-2017: `<image below the split's folder> <class number>` a line
 
 
 @dataclass
@@ -82,6 +83,44 @@ def splits(entries: Iterable[tuple[str, bool]], anywhere: bool = False) -> dict[
         for images in tree.classes.values():
             images.sort(key=lambda p: p.rpartition("/")[::2])
     return found
+
+
+def read(base: Path, hint: str = "") -> Layout:
+    """The set in a folder. Where the folders of a held-out split are no classes of train/ but a list beside them gives
+    class numbers, as VisDA-2017's test/trunk01/... and test/image_list.txt do, the list decides; numbers count the
+    sorted names.
+
+    Raises WinnowError as `layout` does, and for a line of the list that names no image or no class.
+    """
+    found = splits(walk(base))
+    names = found["train"].filled if "train" in found else []
+    for name in HELD_OUT:
+        file = base / name / LIST
+        if names and name in found and not set(found[name].filled) & set(names) and file.is_file():
+            found[name] = _listed(file, found[name], names)
+    return layout(found, base, hint)
+
+
+def _listed(file: Path, tree: Tree, names: list[str]) -> Tree:
+    """The tree of a split by its list instead of its folders."""
+    there = {image for images in tree.classes.values() for image in images}
+    made, lines = Tree(), file.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
+        path, _, label = line.strip().rpartition(" ")
+        image = f"{file.parent.name}/{path.strip()}"
+        if not path and not label:
+            continue
+        if not label.isdecimal() or int(label) >= len(names):
+            raise WinnowError(f"{file}:{number}: expected an image and a class number below {len(names)}, got {line!r}")
+        if image not in there:
+            raise WinnowError(f"{file}:{number}: {image} is not there (or stands in two lines); fetch the set again")
+        there.remove(image)
+        made.classes.setdefault(names[int(label)], []).append(image)
+    if there:
+        log.info("%s: %d images of its split are not in it, and not used", file, len(there))
+    for images in made.classes.values():
+        images.sort()
+    return made
 
 
 @dataclass(frozen=True)

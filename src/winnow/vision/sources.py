@@ -196,7 +196,7 @@ def _imagefolder(data: Data, root: Path, download: bool) -> tuple[Split, Split]:
     licence = (
         " (ImageNet must be placed there by hand: its licence allows no download)" if data.dataset == "imagenet" else ""
     )
-    layout = folders.layout(folders.splits(folders.walk(base)), base, licence)
+    layout = folders.read(base, licence)
     train, test = (layout.images(split) for split in ("train", "test"))
     return tuple(of_files((base / p for p, _ in part), np.array([y for _, y in part])) for part in (train, test))  # type: ignore[return-value]
 

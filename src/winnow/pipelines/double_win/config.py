@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from winnow.config import architectures
 from winnow.config.parts import (
     Attack,
     Compute,
@@ -142,6 +143,11 @@ class Downstream(Part):
     normalisation: Normalisation | None = key(
         "statistics of the input in transfer; null: those of the pre-trained model", None
     )
+    imagenet_stem: bool = key(
+        "false: images of 32 pixels or so pass as they are, through a new 3x3/1 convolution instead of the pre-trained "
+        "7x7/2 one and pooling (the released native variant); tickets leave it dense",
+        True,
+    )
     evaluation: TaskEvaluation = key("what is measured on the test split")
 
     def check(self) -> None:
@@ -200,6 +206,11 @@ class DoubleWin(Part):
             check_methods(f"{where}.methods", methods)
         for task in self.downstreams:
             self._check_autoattack(task)
+            arch = self.source.model.arch
+            if not task.imagenet_stem and (architectures.is_winnows(arch) or not self.source.model.imagenet_stem):
+                raise ValueError(
+                    f"{task.name}.imagenet_stem: {arch} has no such stem here to replace; leave the key out"
+                )
         rounds = len(self.imp.schedule())
         late = [r for r in self.transfer.rounds or [] if r > rounds]
         if late:

@@ -221,7 +221,7 @@ def transfer(section: DoubleWin, dataset: str, fraction_percent: str, mode: str,
     train, attack = (task.std, None) if mode == "std" else (task.adv, task.attack)
     return Transfer(
         data=task.data, fraction=fraction, train=train, attack=attack, normalisation=task.normalisation,
-        compute=section.compute,
+        imagenet_stem=task.imagenet_stem, compute=section.compute,
         selection_attack=task.selection_attack if attack else None, seed=int(seed),
     )  # fmt: skip
 

@@ -39,6 +39,7 @@ class Transfer(Part):
     attack: Attack | None = key("adversary; null: standard transfer", None)
     selection_attack: Attack | None = key("attack of the validation RA; null: `attack`", None)
     normalisation: Normalisation | None = key("statistics of the input; null: those of the pre-trained model", None)
+    imagenet_stem: bool = key("false: a new 3x3/1 convolution in place of the 7x7/2 one and pooling, left dense", True)
     compute: Compute = key("numerical settings")
     seed: int = key("new head, order, augmentation, subset, attack starts", ge=0)
 

@@ -74,6 +74,9 @@ class ImpBranch(_Branch):
     algo: Literal["imp"] = key("iterative magnitude pruning")
     train: Train = key("optimisation of a round")
     imp: ImpWithRewinding = key("rounds and rewinding")
+    sanity: bool = key(
+        "run the sanity checks of each ticket; invert is a second chain, whose rounds remove the largest weights", False
+    )
 
 
 class DenseBranch(_Branch):

@@ -8,6 +8,7 @@
                                                    /tuned/<target>.json                  before and after fine-tuning
                                                    /sanity/<target>.json
                                                    /imp/round<k>.{json,safetensors}      round 0 is dense
+                                                   /imp_inverted/round<k>.*              of imp's sanity checks
 
 A target is the percentage that remains. An <init> is spelled `signed_constant`, `signed_constant-fan5.0` (fans scaled
 for 5 %) or `from-<branch>` (that branch's pre-trained weights).
@@ -41,7 +42,8 @@ from winnow.schema import Part, key
 
 ROOT = "results/rare_gems"
 TITLE, FIGURE, FIGURE_WILDCARDS = "Rare gems", "{experiment}", ("experiment",)
-LIGHT_METHODS = "|".join(("imp", *LIGHT))
+INVERTED = "imp_inverted"
+LIGHT_METHODS = "|".join(("imp", INVERTED, *LIGHT))
 SCORED_METHODS = "|".join(m for m in FOR_IMAGES if m not in LIGHT)
 FOLDER = f"{ROOT}/{{experiment}}/{{branch}}/s{{seed}}"
 
@@ -147,7 +149,7 @@ def grid_of(section: RareGems) -> Grid:
                         algo=b.algo,
                         targets=targets_of(e, b),
                         schedule=b.imp.schedule() if isinstance(b, ImpBranch) else [],
-                        sanity=getattr(b, "sanity", False),
+                        sanity=getattr(b, "sanity", False),  # dense training has none
                     )
                     for b in e.branches
                 ],
@@ -190,9 +192,11 @@ def init_path(section: RareGems, experiment: str, branch: str, seed: object) -> 
 
 
 def ticket_path(section: RareGems, experiment: str, branch: str, seed: object, target: str) -> str:
-    """The ticket of a searched or drawn branch: what the search itself wrote, or what was drawn from its order."""
+    """The ticket of a branch: of IMP's nearest round, what the search itself wrote, or what was drawn from its order."""
     e, b = find(section, experiment, branch)
     made_by: str = b.algo
+    if isinstance(b, ImpBranch):
+        target = f"round{nearest_round(b.imp.schedule(), float(target))}"
     if b.algo in SEARCHED:
         made_by = "search" if target == search_target(e, b, target) else "drawn"
     return f"{ROOT}/{experiment}/{branch}/s{seed}/{made_by}/{target}.mask.safetensors"
@@ -204,8 +208,12 @@ def search_target(experiment: Experiment, branch: Branch, target: str) -> str:
 
 
 def inverted_path(section: RareGems, experiment: str, branch: str, seed: object, target: str) -> str | None:
-    """The prune order of the inverted search; None where no hard prune can be inverted, or no check asks for it."""
+    """The prune order of the inverted search, or the ticket of the inverted IMP; None where no hard prune can be
+    inverted, or no check asks for it.
+    """
     e, b = find(section, experiment, branch)
+    if "invert" in section.checks and b.algo == "imp":
+        return ticket_path(section, experiment, branch, seed, target).replace("/imp/", f"/{INVERTED}/")
     if "invert" not in section.checks or b.algo not in ITERATIVE:
         return None
     return f"{ROOT}/{experiment}/{branch}/s{seed}/inverted/{search_target(e, b, target)}.order.safetensors"
@@ -257,13 +265,13 @@ def draw(section: RareGems, target: str) -> GemTicket:
     return GemTicket(target_sparsity=float(target))
 
 
-def prune(section: RareGems, experiment: str, branch: str, target: str, seed: str) -> Prune:
-    """A ticket cut from the initial weights, or the cut of an IMP round (target round<k>)."""
+def prune(section: RareGems, experiment: str, branch: str, target: str, seed: str, method: str = "imp") -> Prune:
+    """A ticket cut from the initial weights, or the cut of a round of IMP or of its inverted chain (target round<k>)."""
     e, b = find(section, experiment, branch)
     if isinstance(b, ImpBranch):
         number = int(target.removeprefix("round"))
-        left = b.imp.remaining(number)
-        return Prune(method="magnitude", label="imp", remaining_percent=left, round=number)
+        left, options = b.imp.remaining(number), {"invert": True} if method == INVERTED else {}
+        return Prune(method="magnitude", label=method, remaining_percent=left, round=number, options=options)
     assert isinstance(b, PrunedBranch)
     options = {"divide_by_square": e.model.arch.startswith(("vgg", "tinyvgg"))} if b.algo == "smart_ratio" else {}
     keys = settings(b.algo, int(seed), b.images, data=e.data, compute=section.compute.having(compile=False))
@@ -280,8 +288,9 @@ def sanity(section: RareGems, experiment: str, branch: str, target: str, seed: s
     """The sanity checks of a ticket."""
     e, b = find(section, experiment, branch)
     checks = [c for c in section.checks if c != "invert"]
-    training = _training(section, e, b, b.finetune or e.finetune, seed)
-    return GemSanity(target_sparsity=float(target), checks=checks, **training)
+    train = b.train if isinstance(b, ImpBranch) else b.finetune or e.finetune
+    keep = b.imp.ranked if isinstance(b, ImpBranch) else "best"
+    return GemSanity(target_sparsity=float(target), checks=checks, keep=keep, **_training(section, e, b, train, seed))
 
 
 def imp_train(section: RareGems, experiment: str, branch: str, round_number: str, seed: str) -> TrainWeights:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from winnow.pipelines.rare_gems.config import ImpBranch, RareGems
-from winnow.pipelines.rare_gems.grid import FOLDER, find, init_path, inverted_path, search_target, ticket_path
+from winnow.pipelines.rare_gems.grid import (
+    FOLDER,
+    INVERTED,
+    find,
+    init_path,
+    inverted_path,
+    nearest_round,
+    search_target,
+    ticket_path,
+)
 from winnow.pipelines.rare_gems.grid import init_source as spelled_source
 
 
@@ -15,13 +24,17 @@ def init(section: RareGems, wildcards: Any) -> str:
 
 
 def ticketed(section: RareGems, wildcards: Any) -> dict[str, Any]:
-    """Initial weights and ticket of one target."""
-    mask = ticket_path(section, wildcards.experiment, wildcards.branch, wildcards.seed, wildcards.target)
+    """The weights that a target's ticket is trained from, and the ticket."""
+    names = (wildcards.experiment, wildcards.branch, wildcards.seed)
+    mask, branch = ticket_path(section, *names, wildcards.target), find(section, *names[:2])[1]
+    if isinstance(branch, ImpBranch):
+        number = nearest_round(branch.imp.schedule(), float(wildcards.target))
+        return {"init": imp_start(section, wildcards, "imp", number), "mask": mask}
     return {"init": init(section, wildcards), "mask": mask}
 
 
 def checked(section: RareGems, wildcards: Any) -> dict[str, Any]:
-    """The same, and the inverted search where there is one."""
+    """The same, and the inverted search or IMP where there is one."""
     inverted = inverted_path(section, wildcards.experiment, wildcards.branch, wildcards.seed, wildcards.target)
     return {**ticketed(section, wildcards), "inverted": inverted or []}
 
@@ -34,12 +47,13 @@ def order(section: RareGems, wildcards: Any) -> str:
 
 
 def pruned(section: RareGems, wildcards: Any) -> dict[str, Any]:
-    """What a ticket is cut from: the initial weights; for IMP round k what round k-1 trained, under its ticket (k >
-    1).
+    """What a ticket is cut from: the initial weights; for round k of an IMP chain what round k-1 trained, under its
+    ticket (k > 1).
     """
-    if wildcards.method != "imp":
+    if wildcards.method not in ("imp", INVERTED):
         return {"weights": init(section, wildcards), "mask": [], "like": []}
-    folder, last = f"{FOLDER}/imp".format(**wildcards), int(wildcards.target.removeprefix("round")) - 1
+    last = int(wildcards.target.removeprefix("round")) - 1
+    folder = f"{FOLDER}/{wildcards.method if last else 'imp'}".format(**wildcards)  # round 0 is of both chains
     mask = f"{folder}/round{last}.mask.safetensors" if last else []
     return {"weights": f"{folder}/round{last}.safetensors", "mask": mask, "like": []}
 
@@ -56,11 +70,11 @@ def imported_file(section: RareGems, wildcards: Any) -> str | list[str]:
     return source.file or []
 
 
-def imp_start(section: RareGems, wildcards: Any) -> str:
-    """The weights that IMP round k trains from."""
-    folder, last = f"{FOLDER}/imp".format(**wildcards), int(wildcards.round) - 1
+def imp_start(section: RareGems, wildcards: Any, chain: str, number: int) -> str:
+    """The weights that round `number` of an IMP chain trains from."""
+    folder = FOLDER.format(**wildcards)
     branch = find(section, wildcards.experiment, wildcards.branch)[1]
     assert isinstance(branch, ImpBranch)
     if branch.imp.rewind == "renda":
-        return f"{folder}/round{last}.safetensors"
-    return f"{folder}/round0-rewind.safetensors" if branch.imp.rewind == "warm" else init(section, wildcards)
+        return f"{folder}/{chain if number > 1 else 'imp'}/round{number - 1}.safetensors"
+    return f"{folder}/imp/round0-rewind.safetensors" if branch.imp.rewind == "warm" else init(section, wildcards)

@@ -49,5 +49,6 @@ class GemSanity(Part):
     data: Data = key("the task")
     train: Train = key("optimisation of the weights")
     attack: Attack | None = key("as in fine-tuning", None)
+    keep: Literal["last", "best"] = key("as in fine-tuning: weights of the last epoch, or the best held out", "best")
     compute: Compute = key("numerical settings")
     seed: int = key("new weights, shuffles, order, augmentation", ge=0)

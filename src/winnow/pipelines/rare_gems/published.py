@@ -59,7 +59,7 @@ class Published(Part):
     round: Literal["naive", "prob"] = key("rounding", "naive")
     hc_quantized: bool = key("round in the forward pass", False)
     quantize_threshold: float = key("rounding threshold", 0.5, ge=0, lt=1)
-    regularization: Regularizer | Literal[False] | None = key("regulariser of the scores", None)
+    regularization: Regularizer | bool | None = key("regulariser of the scores; true names none, so adds none", None)
     lmbda: float = key("its factor", 1e-3, ge=0)
     rewind_score: bool = key("rewind the scores after a prune", False)
     rewind_to_epoch: int = key("epoch whose scores are rewound to; only the start (-1, 0) is built", -1)
@@ -128,6 +128,8 @@ def without_effect(document: Mapping[str, Any], p: Published) -> list[str]:
             ("score_init", "prune_type", "round", "hc_quantized", "quantize_threshold", "unflag_before_finetune"),
         )
         others |= set(unread)
+        if p.regularization is True:
+            others.add("regularization")
         if not p.override_prune_rate and not p.scale_fan:
             others.add("prune_rate")
         if p.override_prune_rate and p.algo != "hc":

@@ -140,7 +140,10 @@ def _branch(p: Published, path: str) -> tuple[dict[str, Any], list[float]]:
             )
         return {"name": name, "algo": p.kind, "sanity": not p.skip_sanity_checks}, [100 * (1 - removed)]
     search = {n: getattr(p, n) for n in SearchOptions.model_fields}
-    search |= {"regularization": p.regularization or None, "score_init": None if p.algo in EDGE_POPUP else p.score_init}
+    search |= {
+        "regularization": p.regularization if isinstance(p.regularization, str) else None,
+        "score_init": None if p.algo in EDGE_POPUP else p.score_init,
+    }
     found = {"name": name, "algo": p.algo, "train": training, "search": search, "sanity": not p.skip_sanity_checks}
     return found, [remaining_percent(p, path)]
 

@@ -84,6 +84,11 @@ class RobustBert(Part):
     imp_step_percent: float = key(
         "imp_ticket: percentage of all masked weights that a round removes", 10.0, gt=0, lt=100
     )
+    attack_every: int | None = key(
+        "attack tickets after every so many epochs of their retraining as well (a row each); null: at its end alone. "
+        "The weights of these epochs lie in the retraining's checkpoint until it ends",
+        None, ge=1,
+    )  # fmt: skip
     methods: list[str] = key(f"rows of the table: {', '.join(METHODS)}")
     attackers: list[Attacker] = key("attackers")
     assets: Assets = key("files of the attackers", factory=Assets)
@@ -100,5 +105,14 @@ class RobustBert(Part):
         for method in self.methods:
             if method not in METHODS:
                 raise ValueError(f"methods: {method!r} is not a valid choice{nearest(method, METHODS)}")
+        for task in self.tasks if self.model.source == "tiny" else []:
+            sizes = (self.model.hidden, self.model.intermediate)
+            if any(size % b for b in task.masks.block or [] for size in sizes):
+                raise ValueError(
+                    f"{task.name}.masks.block: {task.masks.block} must divide the model's hidden {sizes[0]} and "
+                    f"intermediate {sizes[1]}"
+                )
+        if self.attack_every is not None and len({t.retrain.epochs for t in self.tasks}) > 1:
+            raise ValueError("attack_every: retrain.epochs must be the same in every task")
         if any(t.search_epochs != self.tasks[0].search_epochs for t in self.tasks):
             raise ValueError("tasks: search_epochs must be the same list in every task")

@@ -14,6 +14,7 @@ WITHOUT_MASK = ("dense", "freelb")
 
 def plot(rows: pd.DataFrame, title: str) -> Any:
     """The figure of one task's rows of the table: accuracy against the remaining percentage, a column an attacker."""
+    rows = rows[rows["retrain_epoch"] == 0]  # at the end of the training
     rows = rows.assign(remaining_percent=100.0 - rows["removed_percent"])
     figure = panels(rows, "attacker", "", PANELS, _panel, height=5.2)
     shared_legend(figure, columns=3, below=-0.02)

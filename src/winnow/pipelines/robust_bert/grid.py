@@ -6,7 +6,7 @@
                                       /s<seed>/tickets/<ticket>.mask.safetensors
                                       /s<seed>/attacks/<attacker>/<network>.jsonl
 
-A network is `dense`, `freelb` or a ticket; a ticket is spelled `robust-<epoch>-<removed %>`, `imp-<removed %>` (rounds
+A network is `dense`, `freelb`, a ticket or, on the way of a ticket's retraining, `<ticket>.epoch<k>`; a ticket is spelled `robust-<epoch>-<removed %>`, `imp-<removed %>` (rounds
 of iterative magnitude pruning) or `<method>-<removed %>`.
 """
 
@@ -42,6 +42,8 @@ KINDS = ("random", "imp", *(m for m in FOR_TEXTS if m != "random"))
 LIGHT_KINDS = "|".join(("imp", *(m for m in FOR_TEXTS if m in LIGHT)))
 SCORED_KINDS = "|".join(m for m in FOR_TEXTS if m not in LIGHT) or "(?!)"
 TITLE, FIGURE, FIGURE_WILDCARDS = "Robust BERT tickets", "{task}", ("task",)
+EPOCH = ".epoch"  # between a ticket and an epoch of its retraining
+RETRAINED = r"(?!.*\.epoch)\w+-[\w.-]+"  # a ticket; Snakemake tries such a pattern on the start of a longer name too
 FETCHED = "data/attack_assets"  # what fetch_attack_assets fills
 
 
@@ -66,9 +68,19 @@ class Run:
         return f"{self.folder}/attacks/{self.attacker}/{self.network}.json"
 
     @property
+    def ticket(self) -> str:
+        """The network at the end of its training."""
+        return self.network.partition(EPOCH)[0]
+
+    @property
+    def retrain_epoch(self) -> int:
+        """Column `retrain_epoch`; 0 at the end of the training."""
+        return int(self.network.partition(EPOCH)[2] or 0)
+
+    @property
     def mask(self) -> str | None:
         """The ticket's file; None for dense networks."""
-        return f"{self.folder}/tickets/{self.network}.mask.safetensors" if "-" in self.network else None
+        return f"{self.folder}/tickets/{self.ticket}.mask.safetensors" if "-" in self.network else None
 
     @property
     def method(self) -> str:
@@ -98,15 +110,17 @@ class Grid(Part):
     methods: list[str] = key("kinds of networks")
     attackers: list[str] = key("names of the attackers")
     seeds: list[int] = key("seeds of the runs")
+    kept_epochs: list[int] = key("epochs of retraining after which tickets are attacked as well", factory=list)
 
     def networks(self, task: GridTask) -> list[str]:
-        """Networks of one task, dense first."""
+        """Networks of one task, dense first; a ticket's earlier epochs before its last."""
         found: list[str] = [m for m in ("dense", "freelb") if m in self.methods]
         for fraction in self.removed_fractions:
             if "robust_ticket" in self.methods:
                 found += [f"robust-{epoch}-{percent(fraction)}" for epoch in task.search_epochs]
             found += [f"{k}-{percent(fraction)}" for k in KINDS if f"{k}_ticket" in self.methods]
-        return found
+        earlier = {n: [f"{n}{EPOCH}{e}" for e in self.kept_epochs] if "-" in n else [] for n in found}
+        return [network for n in found for network in (*earlier[n], n)]
 
     def runs(self) -> Iterator[Run]:
         """Every attack that the table needs."""
@@ -124,7 +138,14 @@ def grid_of(section: RobustBert) -> Grid:
         methods=list(section.methods),
         attackers=[a.name for a in section.attackers],
         seeds=section.seeds,
+        kept_epochs=kept_epochs(section),
     )
+
+
+def kept_epochs(section: RobustBert) -> list[int]:
+    """Epochs of retraining, but for the last, after which tickets are attacked."""
+    every, epochs = section.attack_every, section.tasks[0].retrain.epochs
+    return [] if every is None else list(range(every, epochs, every))
 
 
 def _training_data(data: TextData) -> TextData:
@@ -155,6 +176,7 @@ def finetune(section: RobustBert, task: str, network: str, seed: str) -> Finetun
         data=_training_data(t.data),
         train={"dense": t.finetune, "freelb": t.freelb}.get(network, t.retrain),
         adversary=(t.freelb_adversary or t.adversary) if network == "freelb" else None,
+        keep_epochs=kept_epochs(section) if "-" in network else [],
         compute=section.compute,
         seed=int(seed),
     )
@@ -207,6 +229,12 @@ def tuned(wildcards: Any) -> dict[str, str | list[str]]:
         "model": f"{TASK.format(**wildcards)}/pretrained/model.safetensors",
         "mask": [] if wildcards.network in ("dense", "freelb") else mask,
     }
+
+
+def kept_option(wildcards: Any, output: Any) -> str:
+    """The argument of finetune_text for the networks of earlier epochs."""
+    kept = output.get("kept", [])
+    return f"--kept {' '.join(map(shlex.quote, kept))}" if kept else ""
 
 
 def attack(section: RobustBert, task: str, attacker: str, seed: str) -> AttackText:

@@ -29,8 +29,15 @@ class FinetuneText(Part):
     data: TextData = key("the task")
     train: Train = key("optimisation")
     adversary: FreeLB | None = key("adversarial training; null: plain", None)
+    keep_epochs: list[Ordinal] = key("epochs, counted from 1, whose networks are kept besides the last's", factory=list)
     compute: Compute = key("numerical settings")
     seed: int = key("head, order, dropout, adversary", ge=0)
+
+    def check(self) -> None:
+        """Kept epochs are epochs."""
+        kept = self.keep_epochs
+        if kept and (max(kept) > self.train.epochs or len(set(kept)) < len(kept)):
+            raise ValueError(f"keep_epochs: {kept} must be different epochs out of 1..{self.train.epochs}")
 
 
 class SearchRobustTicket(Part):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from winnow.pipelines.packs import Job, job
 from winnow.pipelines.robust_bert.config import RobustBert
-from winnow.pipelines.robust_bert.grid import grid_of
+from winnow.pipelines.robust_bert.grid import grid_of, kept_epochs
 
 RULES = ("finetune_text", "attack_text")
 
@@ -17,7 +17,9 @@ def members(section: RobustBert) -> Iterator[tuple[str, list[Job]]]:
     networks: dict[tuple[str, str, int, str], list[str]] = defaultdict(list)
     for run in grid_of(section).runs():
         networks[run.model, run.task, run.seed, run.network].append(run.attacker)
+    apart = kept_epochs(section)  # then one retraining makes several networks
     for (model, task, seed, network), attackers in networks.items():
         names = {"model": model, "task": task, "seed": seed, "network": network}
-        jobs = [job("finetune_text", **names), *(job("attack_text", attacker=a, **names) for a in attackers)]
+        training = [] if apart and "-" in network else [job("finetune_text", **names)]
+        jobs = [*training, *(job("attack_text", attacker=a, **names) for a in attackers)]
         yield f"text_{model}_{task}_{seed}_{network}", jobs

@@ -11,7 +11,8 @@ HEADER = ["task, attacker", "network", "removed %", "clean", "under attack", "qu
 
 def summary(rows: list[Row]) -> Summary:
     """One verdict for each task and attacker; of each the dense model, FreeLB's and the best ticket of each kind."""
-    verdicts, chosen, marked = list[str](), list[Row](), set[int]()
+    verdicts, chosen, marked, every = list[str](), list[Row](), set[int](), len(rows)
+    rows = [r for r in rows if not number(r, "retrain_epoch")]  # at the end of the training
     cells = groups(rows, "task", "attacker")
     for (task, attacker), of_cell in cells.items():
         tickets = [r for r in of_cell if r["method"].endswith("_ticket")]
@@ -43,7 +44,7 @@ def summary(rows: list[Row]) -> Summary:
         ]
         for r in chosen
     ]  # fmt: skip
-    return Summary(verdicts, HEADER, table, marked, len(rows) - len(chosen))
+    return Summary(verdicts, HEADER, table, marked, every - len(chosen))
 
 
 def _aua(row: Row) -> float:

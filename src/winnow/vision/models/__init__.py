@@ -19,6 +19,7 @@ from winnow.schema import parse, plain
 from winnow.vision.models import networks
 
 log = logging.getLogger("winnow")
+STEM = "conv1.weight"  # what `imagenet_stem: false` replaces
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
@@ -125,13 +126,17 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None
 
 
 def load_pretrained(
-    path: Any, num_classes: int | None = None, normalisation: Normalisation | None = None
+    path: Any,
+    num_classes: int | None = None,
+    normalisation: Normalisation | None = None,
+    imagenet_stem: bool = True,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The model of a winnow weights artifact and its spec; with `num_classes`, a fresh head of that size in place of
     its own.
 
-    `normalisation` replaces the statistics by which it normalises its input, in the spec too.
-    The head is drawn from torch's global generator: seed it first.
+    With it, `normalisation` replaces the statistics by which the model normalises its input, and `imagenet_stem` false
+    a ResNet's first convolution and its pooling by a fresh 3x3 convolution; in the spec too.
+    What is fresh is drawn from torch's global generator: seed it first.
     """
     from winnow.artifacts import read_metadata, read_tensors
 
@@ -145,8 +150,10 @@ def load_pretrained(
         model = from_spec(recorded)
         load_state(model, state, str(path))
         return model, recorded
+    if not imagenet_stem:
+        recorded = {**recorded, "imagenet_stem": False}
     model = from_spec(recorded, num_classes)
-    head = set(head_names(model))
-    fresh = {k: v for k, v in model.state_dict().items() if k in head}
-    load_state(model, {**{k: v for k, v in state.items() if k not in head}, **fresh}, str(path))
+    replaced = {*head_names(model), *([] if imagenet_stem else [STEM])}
+    fresh = {k: v for k, v in model.state_dict().items() if k in replaced}
+    load_state(model, {**{k: v for k, v in state.items() if k not in replaced}, **fresh}, str(path))
     return model, {**recorded, "num_classes": num_classes}
