@@ -5,22 +5,18 @@ tests/workflow/test_adapter.py fails on a version of Snakemake that this module 
 
 from __future__ import annotations
 
-import gc
 import math
 import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Callable
 from functools import cache
-from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Wildcards
-from snakemake.resources import Resource
 
 from winnow.artifacts import sha256_text
 from winnow.config.notices import notices
@@ -34,7 +30,10 @@ from winnow.pipelines.cost import model_of, parameters, work
 from winnow.schema import Part, canonical_json
 from winnow.surroundings import COMMAND, COMMIT, commit
 
-WORDS = ("slurm_partition", "slurm_account", "constraint", "qos")  # default resources that are mere words
+import cut_off
+import quicker
+from quicker import signed
+
 PACKED = "packed"  # `group-components: [packed=8]` in a profile
 KNOWN = ("9.27",)  # versions of Snakemake whose internals this module was tried with
 
@@ -47,16 +46,10 @@ class Asked(NamedTuple):
     params: dict[str, Any]
 
 
-def signed(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with its signature written down: Snakemake asks for it 20 times a job, a tenth of a dry run."""
-    function.__signature__ = signature(function)  # type: ignore[attr-defined]
-    return function
-
-
 class Adapter:
     """The configuration of a workflow, and what its rules declare."""
 
-    signed = staticmethod(signed)
+    signed = staticmethod(quicker.signed)
 
     def __init__(self, workflow: Any, config: dict[str, Any], base: Path):
         self.base = base
@@ -71,11 +64,7 @@ class Adapter:
         self.known: dict[str, Asked] = {}
         self.prefix = self._prefix(workflow)
         os.environ[SAFE_PATH] = "1"  # on a cluster a job is `python -m snakemake` in the working folder
-        self._settle_default_resources(workflow)
-        # The jobs of a paper's grid are a million objects that live to the end: looking for garbage among them again
-        # and again took a third of the time of a dry run.
-        gc.freeze()
-        gc.set_threshold(500_000, 20, 100)
+        quicker.prepare(workflow)
 
     def _configuration(self, workflow: Any, config: dict[str, Any]) -> Root:
         """From the files of --configfile, read again for the places of their keys; from `config` where another workflow
@@ -102,16 +91,6 @@ class Adapter:
         if not workflow.deployment_settings.deployment_method:
             prefix += f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
         return prefix
-
-    def _settle_default_resources(self, workflow: Any) -> None:
-        """Default resources are expressions, worked out for every job anew, a tenth of a dry run: those that are a mere
-        word, and the folder for temporary files (each process asks for its own), are settled here."""
-        defaults = workflow.resource_settings.default_resources or {}
-        for name, resource in defaults.items():
-            if resource.raw == "system_tmpdir":
-                defaults[name] = Resource(name, tempfile.gettempdir(), raw=resource.raw)
-            elif name in WORDS and str(resource.raw).isidentifier():
-                defaults[name] = Resource(name, resource.raw, raw=resource.raw)
 
     def asked(
         self,
@@ -159,8 +138,7 @@ class Adapter:
         """Where the profile says `group-components: [packed=N]`: let up to N members of a ticket share a SLURM job.
 
         The group of a job is a function here and no text in the rules: how many fit depends on their run times. It is
-        asked when jobs are known, for Snakemake learns its group settings after it has read the rules. A pack is not
-        tried again by itself, for Snakemake would repeat what had finished too: run the same command again.
+        asked when jobs are known, for Snakemake learns its group settings after it has read the rules.
         """
         rules = {name: workflow.get_rule(workflow.modifier.modify_rulename(name)) for name in packs.rules(self.config)}
 
@@ -168,10 +146,11 @@ class Adapter:
         def found() -> dict[packs.Job, str]:
             made = self.packed(workflow)
             workflow.parent_groupids.update(dict.fromkeys(made.values(), PACKED))
-            for rule in rules.values() if made else ():
-                rule.restart_times = 0
             return made
 
+        cut_off.keep(workflow)
+        for rule in workflow.rules:
+            quicker.share_resources(rule)
         for name, rule in rules.items():
             rule.group = signed(lambda wildcards, name=name: found().get(packs.job(name, **wildcards)))
 
@@ -226,7 +205,7 @@ class Adapter:
         """
         base = self.requests[rule]["mem_mb"] + self.requests["worker_mb"] * workers
 
-        @signed
+        @quicker.ours
         def asked(wildcards: Any, attempt: int) -> int:
             model = model_of(self.config, wildcards)
             return (
@@ -245,7 +224,7 @@ class Adapter:
         rate = self.requests["rates"]["cpu" if self.config.device == "cpu" else "gpu"]
         known: dict[Any, int] = {}
 
-        @signed
+        @quicker.ours
         def asked(wildcards: Any, attempt: int) -> int:
             text = config(wildcards)
             place = (text, wildcards.get("experiment"), wildcards.get("mode"))

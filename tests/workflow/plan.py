@@ -18,7 +18,7 @@ from snakemake.cli import main
 
 def plan(request: dict[str, str]) -> list[list[str | bool]]:
     """The rows of `snakemake --summary`; outputs that were never written have no log file there."""
-    for name in [m for m in sys.modules if m.split(".")[0] in ("winnow", "adapter")]:
+    for name in [m for m in sys.modules if m.split(".")[0] in ("winnow", "adapter", "cut_off")]:
         del sys.modules[name]  # the request before may have been about other sources
     path = list(sys.path)
     printed = io.StringIO()

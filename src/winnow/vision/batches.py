@@ -90,14 +90,19 @@ class Loader:
                 )
             yield x, self.labels[chosen]
 
-    def _timed(self, batches: Iterator[Tensor | Cut]) -> Iterator[Cut]:
+    def _timed(self, batches: Iterator[list[Tensor] | Cut]) -> Iterator[Cut]:
         while True:
             begun = time.perf_counter()
             batch = next(batches, None)
             self.waited += time.perf_counter() - begun
             if batch is None:
                 return
-            yield batch if isinstance(batch, Cut) else Cut(batch)
+            yield batch if isinstance(batch, Cut) else Cut(self._joined(batch))
+
+    def _joined(self, pieces: list[Tensor]) -> Tensor:
+        """A batch of files on the device; its pieces are copied there as they are, and joined there."""
+        there = [piece.to(self.device, non_blocking=True) for piece in pieces]
+        return there[0] if len(there) == 1 else torch.cat(there)
 
     def _finished(self, cut: Cut, part: np.ndarray, epoch: int | None) -> Tensor:
         """What is left to do on the device: copy, resize, move and mirror, floats."""

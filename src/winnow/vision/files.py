@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # A JPEG may be decoded at 1/2, 1/4 or 1/8 (its own transform does the averaging) while so many pixels are left for one
 # of the result
 GAP = 2.0
+PIECE = 256  # images that a worker hands over at once, whatever the batch: they fix its memory, and several make a batch
 Part = tuple[int | None, np.ndarray]  # epoch (None: as at test time) and image numbers of a batch
 
 
@@ -54,12 +55,14 @@ class _Files(torch.utils.data.Dataset[Tensor | _Refused]):
                 pictures = [self._cropped(n, drawn[[k]], flips[k]) for k, n in enumerate(numbers.tolist())]
         except WinnowError as error:
             return _Refused(str(error))
-        if len({p.shape for p in pictures}) > 1:
-            name = os.fsdecode(self.paths[numbers[0]])
-            return _Refused(
-                f"{name}: images of several sizes in its batch; set data.image_size, the side that the model shall see"
-            )
-        return torch.stack(pictures)
+        return torch.stack(pictures) if _alike(pictures) else self.several_sizes(numbers)
+
+    def several_sizes(self, numbers: np.ndarray) -> _Refused:
+        """What is said of a batch that cannot be one."""
+        name = os.fsdecode(self.paths[numbers[0]])
+        return _Refused(
+            f"{name}: images of several sizes in its batch; set data.image_size, the side that the model shall see"
+        )
 
     def _cropped(self, number: int, drawn: geometry.Floats, mirror: bool) -> Tensor:
         """A random crop of image `number`, (S,S,3)."""
@@ -85,6 +88,11 @@ class _Files(torch.utils.data.Dataset[Tensor | _Refused]):
             return torch.from_numpy(pixels)
         resized = pixels_of(pixels, (view.height, view.width))
         return resized[view.top : view.top + view.size, view.left : view.left + view.size]
+
+
+def _alike(pictures: list[Tensor]) -> bool:
+    """Whether all are of one height and width."""
+    return len({p.shape[-3:] for p in pictures}) == 1
 
 
 def _reduced(image: ImageFile, box: list[int], size: int) -> list[int]:
@@ -124,12 +132,12 @@ def _ignore_ctrl_c(worker: int) -> None:
 
 
 class FileFeed:
-    """uint8 batches (B,S,S,3) of image files, in page-locked memory when `pinned`; one pass at a time."""
+    """uint8 batches of image files in pieces (at most PIECE,S,S,3), page-locked when `pinned`; one pass at a time."""
 
     def __init__(self, paths: np.ndarray, data: Data, seed: int, workers: int, pinned: bool):
-        self._turn, self._passes = _Turn(), 0
+        self._turn, self._passes, self._files = _Turn(), 0, _Files(paths, data, seed)
         self._loader = torch.utils.data.DataLoader(
-            _Files(paths, data, seed),
+            self._files,
             sampler=self._turn,  # type: ignore[arg-type]
             batch_size=None,
             num_workers=workers,
@@ -139,16 +147,24 @@ class FileFeed:
             generator=torch.Generator(),  # the DataLoader draws a seed at each pass: not from the run's generator
         )
 
-    def batches(self, parts: list[np.ndarray], epoch: int | None) -> Iterator[Tensor]:
+    def batches(self, parts: list[np.ndarray], epoch: int | None) -> Iterator[list[Tensor]]:
         """The images of each part; WinnowError of the first that cannot be read."""
-        self._turn.parts = [(epoch, part) for part in parts]
+        cuts = [[part[i : i + PIECE] for i in range(0, len(part), PIECE)] for part in parts]
+        self._turn.parts = [(epoch, piece) for pieces in cuts for piece in pieces]
         self._passes += 1
-        current = self._passes
-        for batch in self._loader:
+        current, arriving = self._passes, iter(self._loader)
+        for part, pieces in zip(parts, cuts, strict=True):
             assert current == self._passes, "a pass over files was begun before the last one ended"
-            if isinstance(batch, _Refused):
-                raise WinnowError(batch.message)
+            batch = [self._sound(next(arriving)) for _ in pieces]
+            if not _alike(batch):
+                raise WinnowError(self._files.several_sizes(part).message)
             yield batch
+
+    @staticmethod
+    def _sound(piece: Tensor | _Refused) -> Tensor:
+        if isinstance(piece, _Refused):
+            raise WinnowError(piece.message)
+        return piece
 
 
 def read_image(path: Path | bytes) -> Tensor:
