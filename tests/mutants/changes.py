@@ -60,9 +60,9 @@ def _places(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
             continue
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             continue
-        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[0] in SILENT:
+        if _says(node):
             continue
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        if isinstance(node, ast.Expr) and (isinstance(node.value, ast.Constant) or _says(node.value)):
             continue
         if isinstance(node, ast.keyword) and node.arg in ("strict", "sort"):
             continue
@@ -75,6 +75,11 @@ def _places(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
                 continue
             values = value if isinstance(value, list) else [value]
             waiting += [(v, function) for v in values if isinstance(v, ast.AST)]
+
+
+def _says(node: ast.AST) -> bool:
+    """A call that only says something, or declares."""
+    return isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[0] in SILENT
 
 
 def _condition(test: ast.expr) -> Iterator[ast.expr]:

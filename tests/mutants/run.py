@@ -127,7 +127,7 @@ def check(module: str, tests: list[str], each: int, seed: int) -> tuple[list[Mut
             shutil.copyfile(ROOT / file, copied / file)
         target = copied / "src/winnow" / module
         if tested(copied, tests, Watch(target), CALM_SECONDS, copied / "seen.json"):
-            raise SystemExit(f"{module}: its tests ({', '.join(tests)}) fail without any mistake; mend them first")
+            raise RuntimeError(f"{module}: its tests ({', '.join(tests)}) fail without any mistake; mend them first")
         seen = json.loads((copied / "seen.json").read_text())
         for compiled in (target.parent / "__pycache__").glob(f"{target.stem}.*"):
             compiled.unlink()
@@ -170,10 +170,15 @@ def main() -> int:
     args = p.parse_args()
     kept = ROOT / "docs/mutants.json"
     score = json.loads(kept.read_text(encoding="utf-8")) if (args.write or args.page) and kept.exists() else {}
-    alive = [] if args.page else warm()
+    alive, failed = [] if args.page else warm(), False
     for module in () if args.page else args.modules or LISTED["modules"]:
         begun = time.monotonic()
-        tried, survivors = check(module, LISTED["modules"][module], args.each, args.seed)
+        try:
+            tried, survivors = check(module, LISTED["modules"][module], args.each, args.seed)
+        except RuntimeError as error:
+            failed = True
+            print(error, flush=True)
+            continue
         noticed, seconds = len(tried) - len(survivors), time.monotonic() - begun
         print(f"{module}: {noticed} of {len(tried)} noticed, {seconds:.0f} s", flush=True)
         places = [dict(zip(("in", "old", "new"), m.place, strict=True)) for m in survivors]
@@ -185,7 +190,7 @@ def main() -> int:
     tried, lives = sum(s["tried"] for s in score.values()), sum(len(s["unnoticed"]) for s in score.values())
     print(f"{tried - lives} of {tried} noticed ({100 * (tried - lives) / max(tried, 1):.1f} %)")
     del alive
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
