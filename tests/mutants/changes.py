@@ -29,7 +29,8 @@ CONFUSED = {
 }  # fmt: skip
 SILENT = ("log", "logging", "warnings", "WinnowError", "ValueError", "cast", "Literal", "TypeVar", "dataclass", "key",
           "print")  # fmt: skip
-SYMMETRIC = ("min", "max", "mul", "maximum", "minimum", "zip", "isclose")  # exchanged arguments change nothing
+# exchanged arguments change nothing, or name another of many streams of random numbers
+SYMMETRIC = ("min", "max", "mul", "maximum", "minimum", "zip", "isclose", "seed_of", "generator", "numpy_generator")
 GUARDS = ("strict", "out", "observed")  # keywords that guard, or choose where
 
 
@@ -58,7 +59,7 @@ def _places(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
         node, function = waiting.pop()
         if isinstance(node, ast.Raise | ast.Import | ast.ImportFrom | ast.JoinedStr | ast.Assert):
             continue
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "__name__ == '__main__'"):
             continue
         if _says(node):
             continue

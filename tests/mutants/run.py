@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -96,7 +97,8 @@ def tested(copied: Path, tests: list[str], plugin: Any, seconds: float, kept: Pa
             sys.dont_write_bytecode = True
         code = 1
         with contextlib.suppress(BaseException):
-            options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout", str(int(seconds))]
+            options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "pytest_timeout", "-p", "no:unraisableexception",
+                       "--timeout", str(int(seconds))]  # fmt: skip
             code = pytest.main([*options, f"--basetemp={copied / 'pt'}", *tests], plugins=[plugin])
             if kept is not None:
                 kept.write_text(json.dumps(plugin.seen))
@@ -142,13 +144,24 @@ def check(module: str, tests: list[str], each: int, seed: int) -> tuple[list[Mut
 
 def warm() -> list[Any]:
     """Import what takes long and is not ours; returns what must stay alive."""
-    for name in ("torch", "numpy", "safetensors.torch", "hypothesis", "pandas", "matplotlib.pyplot", "pydantic"):
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # what is not needed takes longer to load than most tests
+    for name in (
+        "torch",
+        "numpy",
+        "pytest_timeout",
+        "safetensors.torch",
+        "hypothesis",
+        "pandas",
+        "matplotlib.pyplot",
+        "pydantic",
+    ):
         importlib.import_module(name)
     kept = [importlib.import_module("winnow.compat"), importlib.import_module("winnow.text.compat")]
     kept[0].advertorch_attacks()
     kept[1].textattack()
     for name in [n for n in sys.modules if n.split(".")[0] == "winnow"]:
         del sys.modules[name]
+    gc.freeze()  # or each fork looks through all of it when it ends
     return kept
 
 

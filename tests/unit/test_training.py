@@ -72,6 +72,16 @@ def test_another_configuration_never_takes_the_checkpoint(dense, tmp_path):
     assert train.stage.name != transfer.stage.name
 
 
+def test_whoever_does_not_write_only_reads(tmp_path):
+    Checkpoints(tmp_path, writes=False).save({"step": 1})
+    assert not list(tmp_path.iterdir())
+    Checkpoints(tmp_path).save({"step": 2})
+    assert Checkpoints(tmp_path, writes=False).load() == {"step": 2}
+    nowhere = Checkpoints(None)
+    nowhere.save({"step": 3})
+    assert nowhere.load() is None and not nowhere.due(3600.0) and nowhere.due(-1.0)
+
+
 def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.load() is None
