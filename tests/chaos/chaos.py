@@ -42,7 +42,7 @@ def play(config: dict[str, Any], seed: int, faults: int, between: float, seconds
         )
         try:
             begun = time.monotonic()
-            if calm.head().wait() != 0:
+            if calm.head([sys.executable, "-m", "winnow.warm"]).wait() != 0:
                 raise RuntimeError(f"the calm run failed:\n{calm.logs()[-1][-3000:]}")
             say(f"calm run: {time.monotonic() - begun:.0f} s", flush=True)
             begun = time.monotonic()

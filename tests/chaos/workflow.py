@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,11 @@ class Workflow:
             "--configfile", str(self.file), *words,
         ]  # fmt: skip
 
-    def head(self) -> subprocess.Popen[str]:
-        """A head, as the user types it."""
+    def head(self, before: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """A head, as the user types it; through the command `before`."""
         with (self.folder / f"head-{len(self.logs())}.log").open("w") as log:
             return subprocess.Popen(
-                self.command(*self.targets, *self.words), stdout=log, stderr=subprocess.STDOUT, text=True,
+                [*before, *self.command(*self.targets, *self.words)], stdout=log, stderr=subprocess.STDOUT, text=True,
                 env=self.environment, cwd=self.folder, start_new_session=True,
             )  # fmt: skip
 

@@ -15,10 +15,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import hashlib
 import importlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -37,38 +39,40 @@ from mutants.page import page
 ROOT = Path(__file__).resolve().parents[2]
 
 LISTED = yaml.safe_load((ROOT / "tests/mutants/modules.yaml").read_text(encoding="utf-8"))
-CALM_SECONDS = 900.0  # for the tests of a module without a mistake
-TEST_SECONDS = 60.0  # at most, for one test on wrong code: then it counts as noticed, for the suite would hang
+HANGS = 900.0  # seconds after which tests are taken to wait for ever
 
 
 class Watch:
-    """Of each test how long it takes, and which lines of the module it runs (in this process)."""
+    """Of each test how long it takes, and which lines of which modules it runs (in this process)."""
 
-    def __init__(self, module: Path):
-        self.module, self.lines, self.seen = str(module), set[int](), {}
+    def __init__(self, sources: Path):
+        self.sources, self.lines, self.seen = f"{sources}/", dict[str, set[int]](), {}
 
     def _call(self, frame: Any, event: str, argument: Any) -> Any:
-        return self._line if frame.f_code.co_filename == self.module else None
+        return self._line if frame.f_code.co_filename.startswith(self.sources) else None
 
     def _line(self, frame: Any, event: str, argument: Any) -> Any:
-        self.lines.add(frame.f_lineno)
+        self.lines.setdefault(frame.f_code.co_filename, set()).add(frame.f_lineno)
         return self._line
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        self.lines, begun = set(), time.monotonic()
+        self.lines, begun = {}, time.process_time()
         sys.settrace(self._call)
         yield
         sys.settrace(None)
-        self.seen[item.nodeid] = [time.monotonic() - begun, sorted(self.lines)]
+        lines = {name.removeprefix(self.sources): sorted(found) for name, found in self.lines.items()}
+        self.seen[item.nodeid] = [time.process_time() - begun, lines]
 
 
 class Choice:
     """Of the tests those that run the changed lines (all, where none does), the fastest file first."""
 
-    def __init__(self, seen: dict[str, Any], mutant: Mutant):
-        touching = {n for n, (_, lines) in seen.items() if any(mutant.line <= x <= mutant.last for x in lines)}
+    def __init__(self, seen: dict[str, Any], module: str, mutant: Mutant):
+        reached = range(mutant.line, mutant.last + 1)
+        touching = {n for n, (_, lines) in seen.items() if not set(reached).isdisjoint(lines.get(module, ()))}
         self.seconds = {n: s for n, (s, _) in seen.items() if n in (touching or seen)}
+        self.files = sorted({n.split("::")[0] for n in self.seconds})
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         items[:] = [i for i in items if i.nodeid in self.seconds]
@@ -78,8 +82,9 @@ class Choice:
         items.sort(key=lambda i: (files[i.nodeid.split("::")[0]], i.nodeid.split("::")[0], self.seconds[i.nodeid]))
 
 
-def tested(copied: Path, tests: list[str], plugin: Any, seconds: float, kept: Path | None = None) -> bool:
-    """Whether a test fails (or does not end) on the copied sources, in a fork of this process.
+def tested(copied: Path, tests: list[str], plugin: Any, seconds: float = HANGS, kept: Path | None = None) -> bool:
+    """Whether a test fails on the copied sources, or does not end within `seconds` of computing, in a fork of this
+    process.
 
     `kept`: where what the plugin has seen is put.
     """
@@ -95,15 +100,15 @@ def tested(copied: Path, tests: list[str], plugin: Any, seconds: float, kept: Pa
         if kept is None:  # compiled files know times by the second: a change within one would not be seen
             os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
             sys.dont_write_bytecode = True
+        resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 5))
         code = 1
         with contextlib.suppress(BaseException):
-            options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "pytest_timeout", "-p", "no:unraisableexception",
-                       "--timeout", str(int(seconds))]  # fmt: skip
+            options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "pytest_timeout", "-p", "no:unraisableexception"]
             code = pytest.main([*options, f"--basetemp={copied / 'pt'}", *tests], plugins=[plugin])
             if kept is not None:
                 kept.write_text(json.dumps(plugin.seen))
         os._exit(int(code))
-    until = time.monotonic() + (CALM_SECONDS if kept else seconds + 60)
+    until = time.monotonic() + HANGS
     while time.monotonic() < until:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
@@ -112,6 +117,21 @@ def tested(copied: Path, tests: list[str], plugin: Any, seconds: float, kept: Pa
     os.killpg(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     return True
+
+
+def calm(copied: Path, test: str) -> dict[str, Any]:
+    """What `Watch` sees in the tests of one file on the code as it is; kept until the sources or the file change."""
+    digest = hashlib.sha256()
+    for file in sorted([*(copied / "src").rglob("*.py"), *(copied / "tests").rglob("conftest.py"), copied / test]):
+        digest.update(file.read_bytes())
+    kept = Path(tempfile.gettempdir(), f"winnow-mutants-{os.geteuid()}", f"{digest.hexdigest()}.json")
+    kept.parent.mkdir(mode=0o700, exist_ok=True)
+    if not kept.exists():
+        found = copied / "seen.json"
+        if tested(copied, [test], Watch(copied / "src/winnow"), kept=found):
+            raise RuntimeError(f"{test} fails without any mistake; mend it first")
+        shutil.move(found, kept)
+    return json.loads(kept.read_text())
 
 
 def check(module: str, tests: list[str], each: int, seed: int) -> tuple[list[Mutant], list[Mutant]]:
@@ -128,15 +148,14 @@ def check(module: str, tests: list[str], each: int, seed: int) -> tuple[list[Mut
         for file in ("pyproject.toml", "Snakefile", "README.md", "Makefile"):
             shutil.copyfile(ROOT / file, copied / file)
         target = copied / "src/winnow" / module
-        if tested(copied, tests, Watch(target), CALM_SECONDS, copied / "seen.json"):
-            raise RuntimeError(f"{module}: its tests ({', '.join(tests)}) fail without any mistake; mend them first")
-        seen = json.loads((copied / "seen.json").read_text())
+        seen = {name: found for test in tests for name, found in calm(copied, test).items()}
         for compiled in (target.parent / "__pycache__").glob(f"{target.stem}.*"):
             compiled.unlink()
         survivors, data = [], source.encode()
         for mutant in chosen:
             target.write_bytes(data[: mutant.start] + mutant.new.encode() + data[mutant.end :])
-            if not tested(copied, tests, Choice(seen, mutant), TEST_SECONDS):
+            choice = Choice(seen, module, mutant)
+            if not tested(copied, choice.files, choice, 30 + 5 * sum(choice.seconds.values())):
                 survivors.append(mutant)
                 print(f"  {module}:{mutant.line}: {mutant.place[1]!r:.90} -> {mutant.place[2]!r:.90}", flush=True)
     return chosen, survivors
