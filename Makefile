@@ -5,8 +5,10 @@
 #              several files in CONFIG are a plan each, with `make -j2 -O plan` at the same time)
 # make config  the configuration that CONFIG=my.yaml gives, each key with the file and line that set it
 # make fuzz    2,000 examples of each property of the readers of images, texts, weights and masks (the suite takes 200); EXAMPLES=N
-# make chaos  the tiny workflow of the tests under random faults, at most half an hour; must end with a calm run's bytes. SEED=N FAULTS=N
-# make mutants  wrong code, one mistake at a time, in the modules that decide results: does the suite notice? MUTANTS=N a module
+# make chaos   the tiny workflow of all three pipelines under random faults, at most half an hour; must end with a calm run's bytes.
+#              SEED=N FAULTS=N; CLUSTER=1: a small one on a SLURM cluster that is brought up for it (Debian, as root)
+# make mutants  wrong code, one mistake at a time, in the modules that decide results: does the suite notice? MUTANTS=N a module (0: all);
+#              MODULES="ticket.py ..." some alone; WRITE=1 keeps the score in docs/mutants.json and docs/mutants.md
 # make bench   measure winnow against the plain libraries, at most 10 minutes; DEVICE=cuda on a GPU (the demo's jobs count if it ran)
 # make check   what pre-commit and the tests check: formatting, lint, types
 VENV ?= .venv
@@ -20,7 +22,10 @@ EXAMPLES ?= 2000
 THREADS ?= 1
 SEED ?= 0
 FAULTS ?= 40
-MUTANTS ?= 20
+CLUSTER ?=
+WRITE ?=
+MODULES ?=
+MUTANTS ?= 15
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat requirements/hashes.txt pyproject.toml | cksum | cut -d' ' -f1)
 PLANS := $(addprefix plan@,$(or $(CONFIG),default))
@@ -50,10 +55,10 @@ fuzz: $(READY)
 	WINNOW_FUZZ=$(EXAMPLES) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/unit/test_image_fuzz.py tests/unit/test_interchange_fuzz.py tests/unit/test_text_tables.py
 
 chaos: $(READY)
-	PYTHONPATH=src $(BIN)/python tests/chaos/chaos.py --seed $(SEED) --faults $(FAULTS)
+	PYTHONPATH=src:tests $(BIN)/python -m chaos.chaos --seed $(SEED) --faults $(FAULTS) $(if $(CLUSTER),--cluster)
 
 mutants: $(READY)
-	PYTHONPATH=src $(BIN)/python tests/mutants.py --each $(MUTANTS)
+	PYTHONPATH=src:tests $(BIN)/python -m mutants.run --each $(MUTANTS) $(if $(WRITE),--write) $(MODULES)
 
 plan: $(PLANS)
 

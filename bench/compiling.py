@@ -60,7 +60,14 @@ def job(folder: Path, way: str, method: str, args: Any) -> dict[str, Any]:
     own = folder / way.replace(" ", "_")
     own.mkdir()
     config = json.dumps(configuration(method, way.startswith("compiled"), args))
-    files = ["--out", str(own / "a.safetensors"), "--metrics", str(own / "a.json"), "--scratch", str(folder / "scratch")]
+    files = [
+        "--out",
+        str(own / "a.safetensors"),
+        "--metrics",
+        str(own / "a.json"),
+        "--scratch",
+        str(folder / "scratch"),
+    ]
     words = ["--config", config, "--device", args.device, *files, *(["--unfolded"] if way == "unfolded" else [])]
     return json.loads(seconds([sys.executable, "-c", PROBE, *words], cwd=own)[1].splitlines()[-1])
 
@@ -80,7 +87,9 @@ def main(argv: list[str] | None = None) -> None:
             run.add(
                 measured(case, "first step of the first job", first, "s"),
                 measured(case, "first step of a second job, share of the first's", again / first, "", 0.25),
-                measured(case, f"recompilations of {found[WAYS[0]]['frames']} frames", found[WAYS[0]]["again"], "", LIMIT),
+                measured(
+                    case, f"recompilations of {found[WAYS[0]]['frames']} frames", found[WAYS[0]]["again"], "", LIMIT
+                ),
             )
     run.write()
 

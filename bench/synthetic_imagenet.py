@@ -143,7 +143,17 @@ class Measured:
 
 
 def snakemake(*words: str) -> list[str]:
-    return ["-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--configfile", "my.yaml", "--cores", "1", *words]
+    return [
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(ROOT / "Snakefile"),
+        "--configfile",
+        "my.yaml",
+        "--cores",
+        "1",
+        *words,
+    ]
 
 
 def speeds(folder: Path) -> None:

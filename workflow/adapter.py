@@ -14,7 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cut_off
+import quicker
 import yaml
+from quicker import signed
 from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Wildcards
 
@@ -29,10 +32,6 @@ from winnow.pipelines import packs
 from winnow.pipelines.cost import model_of, parameters, work
 from winnow.schema import Part, canonical_json
 from winnow.surroundings import COMMAND, COMMIT, commit
-
-import cut_off
-import quicker
-from quicker import signed
 
 PACKED = "packed"  # `group-components: [packed=8]` in a profile
 KNOWN = ("9.27",)  # versions of Snakemake whose internals this module was tried with

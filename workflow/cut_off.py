@@ -44,7 +44,7 @@ def keep(workflow: Any) -> None:
 def _now() -> float:
     """The time by the clock of the file system that outputs lie on."""
     with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(dir=Path.cwd(), prefix=".winnow-") as f:
-        return os.stat(f.name).st_mtime
+        return Path(f.name).stat().st_mtime
     return time.time()
 
 

@@ -12,7 +12,8 @@ import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -48,13 +49,21 @@ def regular(path: str | Path, largest: int | None = None, missing: str = "correc
     missing: how to mend a path at which nothing is.
     """
     path = Path(path)
+    with _in_words(path, missing):
+        status = path.stat()
+    _check(path, status, largest)
+    return path
+
+
+@contextmanager
+def _in_words(path: str | Path, missing: str = "correct the path") -> Iterator[None]:
+    """What the system says against a path, as one line."""
     try:
-        _check(path, path.stat(), largest)
+        yield
     except FileNotFoundError:
         raise WinnowError(f"{path}: no such file; {missing}") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise WinnowError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    return path
 
 
 def _check(path: Path, status: os.stat_result, largest: int | None) -> None:
@@ -71,12 +80,8 @@ def _check(path: Path, status: os.stat_result, largest: int | None) -> None:
 def opened(path: str | Path, largest: int | None = None, missing: str = "correct the path") -> IO[bytes]:
     """The file open for reading; checked after it was opened, so that nothing can be put in its place in between."""
     path = Path(path)
-    try:
+    with _in_words(path, missing):
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise WinnowError(f"{path}: no such file; {missing}") from None
-    except (OSError, ValueError) as error:
-        raise WinnowError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     try:
         _check(path, os.fstat(handle), largest)
     except BaseException:
@@ -87,37 +92,27 @@ def opened(path: str | Path, largest: int | None = None, missing: str = "correct
 
 def read_bytes(path: str | Path, largest: int | None = None, missing: str = "correct the path") -> bytes:
     """All bytes of a regular file of at most `largest` bytes."""
-    with opened(path, largest, missing) as f:
-        try:
-            return f.read()
-        except OSError as error:
-            raise WinnowError(f"{path}: cannot be read ({error.strerror})") from None
+    with opened(path, largest, missing) as f, _in_words(path):
+        return f.read()
 
 
 def unpacked(path: str | Path, largest: int) -> bytes:
     """What a gzip file of regular size unpacks to, at most `largest` bytes; ValueError when it is no gzip file or cut
     off.
     """
-    unzip, parts, size = zlib.decompressobj(wbits=31), [], 0
-    data = read_bytes(path, largest)
-    while data:
-        part = unzip.decompress(data, 1 << 24)
-        size += len(part)
-        if size > largest:
-            raise WinnowError(f"{path}: unpacks to more than the {largest:,} bytes that are read of such a file")
-        parts.append(part)
-        data = unzip.unconsumed_tail
-        if unzip.eof:
-            data = unzip.unused_data.lstrip(b"\0")  # a file may hold several members, and zeros after the last
-            unzip = zlib.decompressobj(wbits=31)
-        elif not data and not part:
-            raise ValueError("the gzip data end before their end mark")
-        elif not data and not unzip.eof:
-            rest = unzip.flush()
-            size += len(rest)
-            parts.append(rest)
-            if not unzip.eof:
+    data, parts, size = read_bytes(path, largest), [], 0
+    while data:  # a file may hold several members, and zeros after the last
+        unzip = zlib.decompressobj(wbits=31)
+        while not unzip.eof:
+            part = unzip.decompress(data, 1 << 24)
+            data = unzip.unconsumed_tail
+            if not (part or data or unzip.eof):
                 raise ValueError("the gzip data end before their end mark")
+            size += len(part)
+            if size > largest:
+                raise WinnowError(f"{path}: unpacks to more than the {largest:,} bytes that are read of such a file")
+            parts.append(part)
+        data = unzip.unused_data.lstrip(b"\0")
     return b"".join(parts)
 
 

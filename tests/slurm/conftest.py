@@ -4,10 +4,9 @@ to run in.
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,11 +16,9 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import copy_of_project, shared_folder
+from conftest import copy_of_project
 
-CONFIGURATION = Path("/etc/slurm/slurm.conf")
-# One node with two GPUs, whatever this machine has: a third GPU job must wait, and one job may have both
-CLUSTER = {"NODES": "1", "NODE_CPUS": "4", "NODE_MEM_MB": "16000", "NODE_GPUS": "2"}
+from .bring_up import NotInstalledError, brought_up, missing
 
 
 def told(*command: str) -> str:
@@ -34,24 +31,14 @@ def told(*command: str) -> str:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
     """The cluster, stopped again at the end; skipped with the reason where it cannot be."""
-    shared = shared_folder()
-    tools = shared / "tools" if shared else None
-    if os.geteuid() != 0 or not Path("/etc/debian_version").exists():
-        pytest.skip("installing SLURM for the tests needs root on Debian")
-    if tools is None or not (tools / "slurm_up.sh").exists():
-        pytest.skip("the tools that bring up a cluster (tools/slurm_up.sh of the shared folder) are not there")
-    if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
-        pytest.skip("snakemake-executor-plugin-slurm is not installed")
-    if CONFIGURATION.exists() and "slurm_up.sh" not in CONFIGURATION.read_text():
-        pytest.skip(f"this machine has a SLURM of its own ({CONFIGURATION})")
-    if shutil.which("sinfo") and subprocess.run(["sinfo"], capture_output=True, timeout=60).returncode == 0:
-        pytest.skip("a cluster that somebody else brought up is running; stop it with slurm_down.sh")
-    up = subprocess.run(["bash", str(tools / "slurm_up.sh")], capture_output=True, text=True, env=os.environ | CLUSTER)
-    if up.returncode and "installing" in up.stderr and "FAILED: apt-get" in up.stderr:
-        pytest.skip(f"SLURM cannot be installed: {up.stderr.strip().splitlines()[-1]}")
-    assert up.returncode == 0, up.stderr
-    yield
-    subprocess.run(["bash", str(tools / "slurm_down.sh")], check=True, env=os.environ | {"WIPE": "1"})
+    if reason := missing():
+        pytest.skip(reason)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(brought_up())
+        except NotInstalledError as error:
+            pytest.skip(str(error))
+        yield
 
 
 class Repository:

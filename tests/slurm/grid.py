@@ -115,7 +115,9 @@ def cut_off(name: str, grid: Grid, act: Callable[[str, subprocess.Popen[bytes]],
     assert (grid.folder / TABLE).is_file()
     print(f"  {len(before)} jobs had finished, {len(redone)} of them ran again {redone[:4]}; {jobs} SLURM jobs in all")
     states = Counter(j["State"].split()[0] for j in accounted(run, "JobID", "State"))
-    print(f"  states of the first run's SLURM jobs: {dict(states)}; {time.monotonic() - begun:.0f} s in all", flush=True)
+    print(
+        f"  states of the first run's SLURM jobs: {dict(states)}; {time.monotonic() - begun:.0f} s in all", flush=True
+    )
 
 
 def running(run: str) -> str:

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from winnow import Ticket
+from winnow import Ticket, WinnowError
+from winnow.artifacts import write_tensors
 from winnow.config.parts import Train
-from winnow.gems.order import draw
-from winnow.gems.pruning import bottom_k, keep_top
+from winnow.gems.order import draw, read_order
+from winnow.gems.pruning import above_smallest, bottom_k, edge_popup_count, keep_top, local_bottom_k
+from winnow.pipelines.rare_gems.config import PublishedGem
 from winnow.pipelines.rare_gems.grid import Cell
 from winnow.pipelines.rare_gems.table import measured, table
 from winnow.schema import parse
@@ -49,6 +51,13 @@ def test_schedules_are_torchs_own():
     linear = of.LambdaLR(sgd, lambda s: s / 6 if s < 6 else max(0.0, (24 - s) / 18))
     assert [lr_factor(config, s, per_epoch) for s in range(steps)] == pytest.approx(rates(linear, sgd, steps))
     assert lr_factor(config, steps, per_epoch) == 0.0
+    assert lr_factor(train(schedule="linear", warmup_fraction=0.0625), 1, per_epoch) == pytest.approx(1 / 1.5)
+    for keys, whole in (({}, 6), ({"schedule_epochs": 9}, 9), ({"schedule_epochs": 1}, 1)):
+        sgd = torch.optim.SGD(weight, lr=0.2)
+        expected = rates(of.CosineAnnealingLR(sgd, whole), sgd, 6)
+        config = train(schedule="cosine", **keys)
+        found = [lr_factor(config, s, per_epoch) for s in range(steps)]
+        assert found == pytest.approx([r for r in expected for _ in range(per_epoch)], abs=1e-6), keys
 
 
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.9, True), (0.9, False), (0.0, True)])
@@ -86,6 +95,35 @@ def test_the_largest_are_kept_ties_to_earlier_positions(count):
     kept = keep_top(values, count)
     order = sorted(range(6), key=lambda i: (-float(values[i]), i))[: max(count, 0)]
     assert kept.dtype == torch.bool and kept.tolist() == [i in order for i in range(6)]
+
+
+@pytest.mark.parametrize("count", range(1, 5))
+def test_the_largest_are_kept_among_some(count):
+    values, among = torch.tensor([0.9, 0.1, 0.5, -0.2, 0.5, 0.7]), torch.tensor([False, True, True, True, True, False])
+    order = sorted((i for i in range(6) if among[i]), key=lambda i: (-float(values[i]), i))[:count]
+    assert keep_top(values, count, among).tolist() == [i in order for i in range(6)]
+
+
+def test_edge_popup_by_hand():
+    values = torch.tensor([0.4, -0.1, 0.3, 0.3, 0.9, 0.0])
+    for removed, kept, threshold in ((0.0, [1] * 6, -math.inf), (0.2, [1, 0, 1, 1, 1, 0], -0.0 + float(values[5])),
+                                     (0.5, [1, 0, 0, 0, 1, 0], 0.3), (1.0, [0] * 6, 0.9)):  # fmt: skip
+        found, at = above_smallest(values, removed)
+        assert found.int().tolist() == kept and float(at) == pytest.approx(threshold)
+    assert [edge_popup_count(10, r) for r in (1.0, 0.5, 0.31, 0.05)] == [10, 5, 4, 1]  # int((1 - k) * n) go
+    sizes = [3, 3]
+    kept, threshold = local_bottom_k(values, torch.tensor([True] * 5 + [False]), 0.4, sizes)
+    assert kept.tolist() == [True, False, False, False, True, False] and threshold == pytest.approx(0.3)
+
+
+def test_an_order_is_read_as_such_alone(tmp_path):
+    arrays = {"a.level": np.array([1, 2], np.int16), "a.score": np.array([0.5, 0.25], np.float32)}
+    write_tensors(tmp_path / "order.safetensors", arrays, {"kind": "prune_order"})
+    levels, scores = read_order(tmp_path / "order.safetensors")
+    assert levels["a"].tolist() == [1, 2] and scores["a"].tolist() == [0.5, 0.25]
+    write_tensors(tmp_path / "weights.safetensors", arrays, {"kind": "weights"})
+    with pytest.raises(WinnowError, match="not a prune order"):
+        read_order(tmp_path / "weights.safetensors")
 
 
 def test_an_order_gives_up_weights_level_by_level():
@@ -139,6 +177,36 @@ def test_what_makes_a_gem():
     assert (row["reinit_acc_before"], row["acc_before"], row["seeds"]) == (35, 13, 1) and math.isnan(
         row["robust_acc_before"]
     )
+
+
+def test_rows_are_means_and_spreads_of_their_own_columns_beside_the_published():
+    figures = {0: (10.0, 40.0, 30.0), 1: (14.0, 46.0, 31.0)}  # before, after, last
+
+    def read(path):
+        seed = int(path.split("/s")[1][0])
+        before, after, last = figures[seed]
+        if "sanity" in path:
+            checks = {"reinit": (20.0, 1.0), "shuffle": (22.0, 2.0), "invert": (24.0, 3.0)}
+            return {"checks": {n: {"acc_after": a + seed, "acc_before": b + seed} for n, (a, b) in checks.items()}}
+        return {"acc_before": before, "acc_after": after, "acc_last": last, "remaining_percent": 5.0 + seed,
+                "num_classes": 10, "robust_acc_before": before / 2, "robust_acc_after": after / 2}  # fmt: skip
+
+    published = [parse(PublishedGem, {"experiment": "e", "branch": "b", "remaining_percent": 5.0, "acc_before": 33.0,
+                                      "acc_after": 44.0})]  # fmt: skip
+    cells = [cell(branch=b, seed=s) for b in ("z", "b") for s in (0, 1)]
+    rows = table(cells, read, 2.0, 3.0, published)
+    assert list(rows["branch"]) == ["z", "b"]  # the grid's order
+    assert rows.iloc[0][["published_acc_before", "published_acc_after"]].isna().all()
+    row = rows.iloc[1].drop(["experiment", "dataset", "arch", "branch", "algo"])
+    assert dict(row) == pytest.approx({
+        "target_remaining_percent": 5.0, "remaining_percent": 5.5, "seeds": 2, "acc_before": 12.0,
+        "acc_before_std": 8**0.5, "acc_after_mean": 43.0, "acc_after_std": 18**0.5, "acc_last_mean": 30.5,
+        "reinit_acc": 20.5, "shuffle_acc": 22.5, "invert_acc": 24.5, "reinit_acc_std": 0.5**0.5,
+        "shuffle_acc_std": 0.5**0.5, "invert_acc_std": 0.5**0.5, "reinit_acc_before": 1.5, "shuffle_acc_before": 2.5,
+        "invert_acc_before": 3.5, "robust_acc_before": 6.0, "robust_acc_after_mean": 21.5, "is_gem": 0,
+        "is_gem_seeds": 2, "is_gem_margin_se": (12 - 10 - 3) / 2, "published_acc_before": 33.0,
+        "published_acc_after": 44.0,
+    }, abs=1e-5)  # fmt: skip
 
 
 def test_the_columns_of_one_run():

@@ -148,6 +148,25 @@ def test_removed_everything_moves_again_and_nothing_is_left():
     assert revived(model, ticket) > 0
 
 
+def test_nothing_to_mask_is_nothing_to_check_and_a_part_may_be_let_go_alone():
+    model, ticket = made()
+    nothing = enforce(model, None)
+    nothing.check()
+    nothing.remove()
+    whole = enforce(model, ticket)
+    enforce(model[4], None)  # its last layer alone is let go
+    with torch.no_grad():
+        for n in (0, 4):
+            model[n].weight.fill_(1.0)
+    model(torch.zeros(1, 3, 8, 8))
+    assert model[4].weight.all() and float(model[0].weight.detach().sum()) == ticket.arrays["0.weight"].sum()
+    whole.remove()
+    with torch.no_grad():
+        model[0].weight.fill_(1.0)
+    model(torch.zeros(1, 3, 8, 8))
+    assert model[0].weight.all(), "the rest was not let go"
+
+
 def test_a_saved_model_is_held_when_it_comes_back():
     model, ticket = made()
     enforce(model, ticket)

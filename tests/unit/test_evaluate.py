@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ import torch
 from winnow import WinnowError
 from winnow.config.parts import Attack, Compute, Data
 from winnow.config.vision import AutoAttack
+from winnow.rng import seed_of
 from winnow.schema import parse
 from winnow.vision.batches import Loader
 from winnow.vision.evaluate import Tally, accuracy, autoattack_accuracy, corruption_accuracy, robust_accuracy
@@ -60,6 +64,47 @@ def test_autoattack_is_at_least_as_strong_as_pgd_and_needs_enough_classes(dense)
     assert ce == autoattack_accuracy(model, loader, parse(AutoAttack, {"eps": 0.05, "attacks": ["apgd-ce"]}), 3, 0)
     with pytest.raises(WinnowError, match="apgd-t needs at least 4 classes, the task has 3"):
         autoattack_accuracy(model, loader, parse(AutoAttack, {"eps": 0.05}), 3, 0)
+
+
+class Recorded:
+    """What AutoAttack is asked for; its attacks leave every image as it is."""
+
+    made: ClassVar[list[Recorded]] = []
+
+    def __init__(self, model, **keys):
+        self.keys, self.apgd_targeted, self.fab = keys, SimpleNamespace(), SimpleNamespace()
+        Recorded.made.append(self)
+
+    def run_standard_evaluation(self, x, y, batch_size):
+        assert torch.is_grad_enabled() and batch_size == len(x) == len(y)
+        return x, y
+
+
+@pytest.mark.parametrize(("classes", "targets"), [(4, 3), (10, 9), (200, 9)])
+def test_autoattack_is_the_standard_one_with_the_configured_attacks(monkeypatch, classes, targets):
+    monkeypatch.setattr("pyautoattack.AutoAttack", Recorded)
+    loader, config = Loader(brightness_split(), DATA, 4, CPU), parse(AutoAttack, {"eps": 0.07})
+    assert autoattack_accuracy(Brightness(), loader, config, classes, 3) == 100.0
+    asked = Recorded.made.pop()
+    assert asked.keys == {"norm": "Linf", "eps": 0.07, "seed": seed_of(3, "autoattack") % 2**31, "version": "standard",
+                          "device": CPU}  # fmt: skip
+    assert asked.attacks_to_run == list(config.attacks)
+    assert asked.apgd_targeted.n_target_classes == asked.fab.n_target_classes == targets
+    few = parse(AutoAttack, {"eps": 0.07, "attacks": ["square"]})
+    assert autoattack_accuracy(Brightness(), loader, few, 2, 3) == 100.0  # nothing is aimed at
+    assert Recorded.made.pop().attacks_to_run == ["square"]
+
+
+@pytest.mark.parametrize("which", ["pgd", "autoattack"])
+def test_images_that_are_no_pixels_are_refused(monkeypatch, which):
+    monkeypatch.setattr("pyautoattack.AutoAttack", Recorded)
+    loader = Loader(brightness_split(), DATA, 4, CPU)
+    monkeypatch.setattr(loader, "once", lambda turns: iter([(torch.full((4, 3, 8, 8), 1.5), torch.zeros(4).long())]))
+    with pytest.raises(WinnowError, match=r"images must lie in \[0,1\]"):
+        if which == "pgd":
+            robust_accuracy(Brightness(), loader, Attack(eps=0.1, step_size=0.1, steps=1), COMPUTE, 0)
+        else:
+            autoattack_accuracy(Brightness(), loader, parse(AutoAttack, {"eps": 0.07}), 4, 0)
 
 
 def test_corruptions_are_read_by_name(tmp_path):

@@ -16,6 +16,7 @@ from winnow.pipelines.double_win.table import table as double_win
 from winnow.pipelines.rare_gems.grid import Cell
 from winnow.pipelines.rare_gems.table import table as rare_gems
 from winnow.schema import parse
+from winnow.tables.compare import least, margin, of_difference, standard_error
 
 RUNS = {  # ticket: (std_sa, adv_sa, adv_ra) of seeds 0, 1, 2, worked out by hand below
     "dense": [(90, 80, 50), (92, 80, 50), (94, 80, 50)],
@@ -58,6 +59,17 @@ def test_one_seed_has_a_flag_and_no_margin():
     row = transfers([0], 1.0).loc["imp1"]
     assert row["double_win"] == 1 and row["double_win_seeds"] == 1
     assert pd.isna(row["double_win_margin_se"]) and pd.isna(row["std_sa_gap_se"])
+
+
+def test_standard_errors_and_the_least_margin_by_hand():
+    errors = standard_error(pd.Series([2.0, 2.0, 2.0]), pd.Series([1, 4, 16]))
+    assert pd.isna(errors[0]) and list(errors[1:]) == [1.0, 0.5]
+    assert list(of_difference(pd.Series([3.0]), pd.Series([4.0]))) == [5.0]
+    assert list(margin(pd.Series([3.0, -1.0]), pd.Series([2.0, 4.0]))) == [1.5, -0.25]
+    nan, endless = float("nan"), float("inf")
+    margins = {"a": pd.Series([1.0, nan, endless, -endless]), "b": pd.Series([-2.0, 1.0, endless, 1.0])}
+    assert least(margins).tolist()[0] == -2.0 and least(margins)[1:].isna().all()
+    assert least(margins, skipna=True).tolist()[:2] == [-2.0, 1.0]
 
 
 def gems(seeds, reinit):

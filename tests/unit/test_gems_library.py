@@ -137,6 +137,21 @@ def test_scores_get_the_straight_through_gradient(layout):
     assert names == list(masked)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_scored_weights_lie_as_the_model_s_and_all_else_is_frozen(layout):
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(6, 2))
+    model.to(memory_format=layout)
+    weight = model[0].weight.detach().clone(memory_format=torch.preserve_format)
+    scored = ScoredWeights(model, {n: torch.zeros(model.get_parameter(n).shape) for n in scorable(model)})
+    assert scored.layout == layout and model[0].weight.is_contiguous(memory_format=layout)
+    other = ({torch.contiguous_format, torch.channels_last} - {layout}).pop()
+    assert not model[0].weight.is_contiguous(memory_format=other)
+    scored.mask_weights(torch.ones(scored.scores.numel()))
+    assert torch.equal(model[0].weight, weight) and scored.views(scored.weights)["0.weight"].stride() == weight.stride()
+    scored_names = set(scorable(model))
+    assert all(p.requires_grad == (n in scored_names) for n, p in model.named_parameters())
+
+
 def search_with_exempt_layer(**keys):
     from winnow.gems.search import GemSearch, start_scores
 

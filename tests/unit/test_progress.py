@@ -7,13 +7,16 @@ import re
 import time
 
 import pytest
+import torch
 from conftest import ATTACK, DIGITS, TRAIN
 
 from winnow import progress
+from winnow.config.parts import Train
 from winnow.errors import WinnowError
 from winnow.progress import Position, duration, figures, rate, speaking
 from winnow.run import Run
 from winnow.train import loop
+from winnow.train.loop import Fit, fit
 
 
 @pytest.mark.parametrize(
@@ -107,6 +110,40 @@ def test_a_stage_that_trains_for_long_tells_where_it_is(dense, run_stage, tmp_pa
     assert code == 0 and len(lines) >= 3
     assert all((int(epoch) - 1) * 4 <= int(done) <= int(epoch) * 4 for epoch, done, _ in lines)
     assert told.strip().splitlines()[-1][9:].startswith("done in ")
+
+
+@pytest.mark.parametrize(("seconds", "waited", "speed", "percent"), [(2.0, 0.5, 25.0, 25.0), (0.0, 0.0, 5e10, 0.0)])
+def test_the_speed_of_an_epoch_is_kept_and_waiting_is_warned_of(caplog, seconds, waited, speed, percent):
+    run = Run("cpu")
+    with caplog.at_level("WARNING", "winnow"):
+        loop._record_speed(run, 3, 9, 50, seconds, waited)
+    assert run.speeds == [{"epoch": 4, "examples_per_second": speed, "waiting_percent": percent}]
+    assert ("waited for data for 25 % of its time (25 examples/s)" in caplog.text) == (percent > 10)
+
+
+def test_a_training_tells_each_epoch_with_the_steps_so_far():
+    weight, told, run = torch.nn.Parameter(torch.ones(1)), [], Run("cpu")
+
+    def step(batch):
+        loss = (weight * batch).sum()
+        loss.backward()
+        return loss.detach()
+
+    class Three:
+        steps_per_epoch = 3
+
+        def sizes(self, epoch):
+            return [2, 2, 2]
+
+        def epoch(self, epoch, first=0, share=slice):
+            return iter(torch.zeros(6, 1).split(2)[first:])
+
+    run.watchers.append(lambda record, step: told.append((record["epoch"], record["loss"], step)))
+    train = Train(epochs=2, batch_size=2, lr=0.1)
+    plan = Fit(model=torch.nn.Module(), optimizer=torch.optim.SGD([weight], 0.1), train=train, batches=Three(),
+               step=step, seed=0)  # fmt: skip
+    fit(plan, run)
+    assert told == [(1, 0.0, 3), (2, 0.0, 6)]
 
 
 def test_whoever_watches_is_told_of_each_epoch():

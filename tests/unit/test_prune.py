@@ -88,6 +88,13 @@ def test_random_masks_have_the_same_counts_per_layer_and_depend_on_the_seed():
     assert not np.array_equal(one["a"], other["a"])
 
 
+def test_what_is_alive_may_stay_as_it_is_and_zeros_among_it_come_before_what_is_gone():
+    alive = {"a": np.array([True, False, True, False, True])}
+    weights = {"a": np.array([0.0, 9.0, 0.0, 8.0, -0.5])}
+    assert np.array_equal(magnitude.masks(weights, 3, alive)["a"], alive["a"])
+    assert magnitude.masks(weights, 2, alive)["a"].tolist() == [True, False, False, False, True]
+
+
 def test_random_global_is_exact():
     masks = random_global.masks({"a": np.empty((7, 3)), "b": np.empty(11)}, 13, seed=5)
     assert sum(int(m.sum()) for m in masks.values()) == 13

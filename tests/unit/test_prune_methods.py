@@ -162,3 +162,26 @@ def test_light_methods_import_no_torch():
 def test_an_unknown_method_is_told_with_the_nearest():
     with pytest.raises(WinnowError, match="'lamb' is no pruning method; did you mean 'lamp'"):
         load("lamb")
+
+
+def test_what_each_method_needs_is_what_its_paper_says():
+    """Of masks(weights, count): drawn or not; smart_ratio has no count of its own; SynFlow looks at no example."""
+    found = {n: (m.takes, m.draws, m.whole, m.examples, m.kinds, m.tasks) for n, m in METHODS.items()}
+    layers, both = ("conv", "linear"), ("images", "texts")
+    expected = {name: ("weights", False, True, True, layers, both) for name in ("magnitude", "lamp")}
+    expected |= {name: ("weights", True, True, True, layers, both) for name in ("random_global", "erk")}
+    expected |= {name: ("model", False, True, True, layers, both) for name in ("snip", "grasp")}
+    expected["random_like"] = ("ticket", True, True, True, layers, both)
+    expected["smart_ratio"] = ("weights", True, False, True, layers, both)
+    expected["synflow"] = ("model", False, True, False, layers, ("images",))
+    expected["wanda"] = ("model", False, True, True, ("linear",), ("texts",))
+    expected["rigl"] = ("training", False, True, True, layers, both)
+    assert found == expected
+
+
+def test_nothing_and_everything_can_be_kept():
+    for count in (0, 10):
+        masks = counts.keep_largest({"a": np.arange(6.0).reshape(2, 3), "b": np.ones(4)}, count)
+        assert {n: m.dtype for n, m in masks.items()} == {"a": np.bool_, "b": np.bool_}
+        assert {n: m.shape for n, m in masks.items()} == {"a": (2, 3), "b": (4,)}
+        assert sum(int(m.sum()) for m in masks.values()) == count

@@ -13,7 +13,7 @@ from winnow import Ticket, WinnowError
 from winnow.compat import torchvision
 from winnow.config.parts import Model
 from winnow.gems.scores import scorable
-from winnow.prune import grasp, magnitude, random_like, snip, synflow, wanda
+from winnow.prune import erk, grasp, magnitude, random_global, random_like, snip, synflow, wanda
 from winnow.prune.counts import keep_largest
 from winnow.prune.layers import Layers, coverage_warning, covered_percent
 from winnow.prune.methods import METHODS
@@ -217,6 +217,42 @@ def test_prune_is_called_as_the_package_and_gives_what_the_method_gives(bert):
         assert torch.equal(torch.get_rng_state(), state)
     assert all(np.array_equal(m, same.arrays[n]) for n, m in one.arrays.items())
     assert list(winnow.prune(bert, "wanda", 20, batches=texts()).arrays) == text_models.prunable(bert)
+
+
+def test_seeds_are_0_unless_given_and_a_ticket_of_another_model_is_refused():
+    model = small_model()
+    for method in ("erk", "random_global", "smart_ratio"):
+        found = [winnow.prune(model, method, 20, **keys).arrays for keys in ({}, {"seed": 0}, {"seed": 1})]
+        same = [all(np.array_equal(found[0][n], other[n]) for n in other) for other in found]
+        assert same == [True, True, False], method
+    weights = {n: model.get_parameter(n).detach().numpy() for n in Layers().names(model)}
+    for module in (random_global, erk):
+        given = module.masks(weights, 50, seed=0)
+        assert all(np.array_equal(m, given[n]) for n, m in module.masks(weights, 50).items())
+    like = Ticket(random_like.masks(Ticket(given), 0))
+    found = winnow.prune(model, "random_like", like=like).arrays
+    assert all(np.array_equal(m, random_like.masks(like, 0)[n]) for n, m in found.items())
+    with pytest.raises(WinnowError, match="ticket does not fit"):
+        winnow.prune(model, "random_like", like=Ticket({"elsewhere": np.ones((2, 2), dtype=bool)}))
+
+
+class Scaled(nn.Module):
+    """A model with an argument that is no tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x, scale):
+        return self.b(torch.relu(self.a(scale * x)))
+
+
+def test_arguments_that_are_no_tensors_reach_the_model_as_they_are():
+    torch.manual_seed(0)
+    model, x, y = Scaled(), torch.rand(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
+    found = winnow.prune(model, "snip", 50, batches=[{"x": x, "scale": 3.0, "labels": y}])
+    same = winnow.prune(model, "snip", 50, batches=[{"x": 3 * x, "scale": 1.0, "labels": y}])
+    assert all(np.array_equal(m, same.arrays[n]) for n, m in found.arrays.items())
 
 
 @pytest.mark.parametrize("name", [n for n, m in METHODS.items() if m.takes == "model" and n != "wanda"])

@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -255,3 +256,12 @@ def test_commands_start_without_heavy_packages_and_name_a_wrong_path(tmp_path, n
         and done.stderr.startswith(f"winnow {name}: error: nowhere")
         and done.stderr.count("\n") == 1
     )
+
+
+def test_a_clock_that_is_set_back_makes_no_negative_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    now = time.time()
+    clock = iter(range(10**6))
+    monkeypatch.setattr(time, "time", lambda: now - 86400.0 * next(clock))  # a day back at every look
+    train(0)
+    assert 0 <= json.loads((CHAIN / "s0/dense.json").read_text())["run"]["wall_seconds"] < 60

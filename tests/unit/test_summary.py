@@ -45,6 +45,22 @@ def test_what_is_not_known_is_said():
     assert "not decided" in open_
 
 
+def test_without_a_double_win_the_sparsest_imp_ticket_is_shown_else_the_sparsest():
+    rows = [transfer("dense", "0"), transfer("imp", "36", "0", "-1"), transfer("imp", "20", "0", "-1"),
+            transfer("omp", "90", "0", "-1")]  # fmt: skip
+    assert [r[:2] for r in double_win(rows).rows] == [["adv, dense", "0"], ["adv, imp", "36"]]
+    alone = [transfer("random", "20", "0", "-1"), transfer("random", "0", "0", "-1"), transfer("omp", "10", "0", "-1")]
+    made = double_win(alone)
+    assert [r[:2] for r in made.rows] == [["adv, random", "20"]] and (made.won, made.more) == (set(), 2)
+    won = [transfer("imp", "36", "1", "1"), transfer("omp", "36", "1", "1"), transfer("random", "20", "1", "1")]
+    assert "is adv, imp with 36 %" in double_win(won).verdicts[0]  # of equals the iterative one
+    tasks = [{**transfer(m, "20", "", ""), "dataset": f"d{n}"} for n in range(6) for m in ("dense", "imp")]
+    made = double_win(tasks)
+    assert len(made.rows) == 8 and made.more == 4 and made.rows[2][0] == "adv, dense → d1" and len(made.verdicts) == 6
+    half = double_win([{**transfer("imp", "20", "0"), "fraction": "0.5"}]).verdicts
+    assert half == ["down, 50 % of its training data: none of 1 tickets is double-win"]
+
+
 def attacked(method, removed, aua, deviation, attacker="pwws"):
     return {"task": "t", "attacker": attacker, "method": method, "removed_percent": removed, "clean_percent": "99",
      "clean_std": "",
@@ -82,6 +98,49 @@ def test_gems_are_told_by_their_sparsest():
         "check 80.0 % (clear: 4.5 standard errors, 2 seeds); 2 of 3 checked tickets are gems"
     ]
     assert [r[0] for r in made.rows] == ["m", "m", "m", "random"] and made.won == {0, 1} and made.rows[0][4] == "77.9"
+
+
+def test_columns_are_what_their_heads_say():
+    gem = {"experiment": "e", "branch": "b", "remaining_percent": "5", "acc_before": "60", "acc_before_std": "2",
+           "acc_after_mean": "85", "acc_after_std": "4", "published_acc_before": "11", "published_acc_after": "77",
+           "reinit_acc": "70", "shuffle_acc": "71", "invert_acc": "69", "seeds": "4", "is_gem": "",
+           "is_gem_margin_se": "", "is_gem_seeds": ""}  # fmt: skip
+    made = rare_gems([gem])
+    assert made.verdicts == ["e: open: no branch asks for the sanity checks"]
+    assert dict(zip(made.header, made.rows[0], strict=True)) == {
+        "branch": "b", "remaining %": "5", "before": "60.0 ± 1.0", "after": "85.0 ± 2.0", "published": "77",
+        "best check": "71.0", "seeds": "4", "gem": "",
+    }  # fmt: skip
+    none = rare_gems([gem | {"is_gem": "0", "is_gem_seeds": "4", "is_gem_margin_se": "-3"}])
+    assert none.verdicts == ["e: none of 1 checked tickets is a gem"] and none.rows[0][-1] == "no (-3.0 SE)"
+    many = rare_gems(
+        [gem | {"experiment": x, "branch": f"{n}", "acc_after_mean": f"{n}"} for x in "ab" for n in range(5)]
+    )
+    assert [r[0] for r in many.rows] == ["a: 4", "a: 3", "a: 2", "b: 4", "b: 3", "b: 2"] and many.more == 4
+    row = dict(zip(robust_bert([attacked("dense", "0", "50", "6")]).header,
+                   robust_bert([attacked("dense", "0", "50", "6")]).rows[0], strict=True))  # fmt: skip
+    assert row == {"task, attacker": "t, pwws", "network": "dense", "removed %": "0", "clean": "99.0",
+                   "under attack": "50.0 ± 3.0", "queries": "12.3", "seeds": "4"}  # fmt: skip
+
+
+def test_what_cannot_be_compared_is_said():
+    (alone,) = robust_bert([attacked("dense", "0", "50", "6")]).verdicts
+    assert alone == "t, pwws: no ticket beside a dense model to compare with"
+    (one,) = robust_bert(
+        [attacked("dense", "0", "50", "0") | {"seeds": "1"}, attacked("random_ticket", "30", "60", "")]
+    ).verdicts
+    assert one.endswith("+10.0 points (1 seed, so nothing is known of chance)")
+    (unknown,) = robust_bert([attacked("dense", "0", "50", ""), attacked("random_ticket", "30", "60", "3")]).verdicts
+    assert unknown.endswith("+10.0 points (seeds do not differ, so nothing is known of chance)")
+    (still,) = robust_bert([attacked("dense", "0", "50", "0"), attacked("random_ticket", "30", "60", "0")]).verdicts
+    assert still.endswith("+10.0 points (seeds do not differ, so nothing is known of chance)")
+    rows = [
+        attacked(m, "0", f"{n}", "1", a)
+        for a in ("x", "y")
+        for n, m in enumerate(("dense", "a_ticket", "b_ticket", "freelb"))
+    ]
+    made = robust_bert(rows)
+    assert [r[1] for r in made.rows] == ["b_ticket", "dense", "freelb"] * 2 and (made.won, made.more) == ({0, 3}, 2)
 
 
 def test_bars_of_a_ticket_are_as_high_as_its_layers_are_dense():

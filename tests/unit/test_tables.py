@@ -48,7 +48,7 @@ def made(tolerance, **changes):
 
 def test_means_spreads_and_flags():
     rows = made(None)
-    assert len(rows) == 5
+    assert list(rows.index) == ["dense0", "imp1", "random1", "imp2", "random2"]  # the grid's order
     dense = rows.loc["dense0"]
     assert (dense["std_sa_mean"], dense["adv_ra_mean"], dense["seeds"]) == (91, 52, 2)
     assert dense["std_sa_std"] == pytest.approx(2**0.5) and pd.isna(dense["double_win"])

@@ -6,6 +6,7 @@ import gzip
 import importlib.util
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,6 +118,32 @@ def test_fetching_offline_names_what_is_missing(tmp_path):
     (tmp_path / "nltk/corpora/stopwords/english").write_text("a\n")
     with pytest.raises(WinnowError, match="changed since it was fetched"):
         obtain("nltk", wanted, known, download=False)
+
+
+def test_what_is_fetched_is_of_the_revision_that_is_named(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    from winnow.config.vision import WeightsSource
+    from winnow.text.fetch import _from_hub
+    from winnow.vision.fetch import fetch_weights
+
+    asked = []
+
+    def one(repo, name, *, revision, local_dir):
+        asked.append((repo, revision))
+        return str(Path(local_dir) / name)
+
+    def whole(repo, *, revision, **_):
+        asked.append((repo, revision))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", one)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", whole)
+    for revision in ("abc123", None):
+        at = f"@{revision}" if revision else ""
+        fetch_weights(WeightsSource(hub=f"owner/name{at}:w.safetensors"), tmp_path, download=True)
+        _from_hub(f"owner/name{at}", tmp_path / "encoder")
+    assert asked == [("owner/name", "abc123")] * 2 + [("owner/name", None)] * 2
 
 
 def test_vocabulary_is_deterministic_and_spells_any_word():

@@ -14,6 +14,7 @@ from winnow.pipelines.robust_bert.config import RobustBert  # noqa: E402
 from winnow.schema import parse  # noqa: E402
 from winnow.text import hard_concrete as hc  # noqa: E402
 from winnow.text.freelb import freelb_step, initial_delta, next_delta  # noqa: E402
+from winnow.text.search import L0Schedule, Snapshots  # noqa: E402
 
 
 @pytest.mark.parametrize("beta", [2 / 3, 0.5])
@@ -122,6 +123,39 @@ def test_l0_weight_counts_optimisation_steps():
     config = HardConcrete(l0_amplitude=0.5, l0_start_fraction=0.1, l0_ramp_fraction=0.3)
     found = [hc.l0_weight(step, 100, config) for step in (1, 10, 25, 40, 100)]
     assert found == pytest.approx([0.0, 0.0, 0.25, 0.5, 0.5])
+
+
+def test_the_schedule_counts_from_one_and_goes_on_where_it_was():
+    config = HardConcrete(l0_amplitude=0.5, l0_start_fraction=0.1, l0_ramp_fraction=0.4)
+    score, expected = torch.nn.Parameter(torch.zeros(3, 2)), torch.zeros(3, 2)
+    schedule = L0Schedule({"w": score}, config, 20)
+    for step in range(1, 15):
+        schedule()
+        expected += hc.l0_weight(step, 20, config) * slope(score, config)
+        assert (score.grad is None) == (step <= 2)
+        if step == 7:
+            again = L0Schedule({"w": score}, config, 20)
+            again.load_state_dict(schedule.state_dict())
+            schedule = again
+    assert torch.allclose(score.grad, expected, atol=1e-7) and schedule.state_dict() == {"step": 14}
+
+
+def slope(score, config):
+    """d l0_term / d score, by torch."""
+    free = score.detach().clone().requires_grad_()
+    return torch.autograd.grad(hc.l0_term({"w": free}, config), free)[0]
+
+
+def test_scores_are_kept_as_they_are_after_the_epochs_that_are_named():
+    score = torch.nn.Parameter(torch.zeros(2))
+    kept = Snapshots({"w": score}, [1, 3])
+    for epoch in (1, 2, 3, 4):
+        score.data.fill_(float(epoch))
+        kept.after_epoch(epoch)
+    assert {e: s["w"].tolist() for e, s in kept.taken.items()} == {1: [1.0, 1.0], 3: [3.0, 3.0]}
+    again = Snapshots({"w": score}, [1, 3])
+    again.load_state_dict(kept.state_dict())
+    assert again.taken == kept.taken
 
 
 def test_a_mask_is_sampled_once_a_forward(monkeypatch):

@@ -108,3 +108,28 @@ def test_nobody_is_told_to_delete_what_winnow_did_not_write(tmp_path, name):
     assert "delete it" not in str(error.value) and str(error.value).startswith(str(tmp_path / name))
     other = "winnow.stages.import_ticket" if not name.endswith(".safetensors") else "make it again"
     assert other in str(error.value)
+
+
+def test_it_says_what_it_is():
+    masks = {"a": np.array([True, False, False, False]), "b": np.array([[True], [True]])}
+    assert repr(Ticket(masks)) == "Ticket(50 % of 6 weights kept, 2 masks)"
+    assert repr(Ticket(masks, {"method": "imp"})) == "Ticket(imp, 50 % of 6 weights kept, 2 masks)"
+
+
+def test_only_what_looks_like_a_hub_name_is_looked_for_there(tmp_path, monkeypatch):
+    asked = []
+
+    def fetch(name, file):
+        asked.append((name, file))
+        return saved(tmp_path)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("winnow.share.hub.fetch", fetch)
+    for name in ("owner/name.safetensors", "a/b/c", "name", "/owner/name"):
+        with pytest.raises(WinnowError, match="no such file"):
+            Ticket.load(name)
+    assert not asked and Ticket.load("owner/name").metadata["method"] == "test"
+    assert asked == [("owner/name", "ticket.mask.safetensors")]
+    (tmp_path / "folder").mkdir()
+    saved(tmp_path).rename(tmp_path / "folder/ticket.mask.safetensors")
+    assert Ticket.load(tmp_path / "folder").kept == 23 and len(asked) == 1

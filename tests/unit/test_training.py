@@ -12,12 +12,13 @@ from conftest import ATTACK, DIGITS, TRAIN
 
 from winnow import Ticket
 from winnow.artifacts import read_metadata, read_tensors, write_tensors
-from winnow.config.parts import Train
+from winnow.config.parts import Compute, Train
 from winnow.schema import parse
 from winnow.stages import train, transfer
 from winnow.train.checkpoint import CURRENT, PREVIOUS, Checkpoints
 from winnow.train.masking import enforce
 from winnow.train.optim import lr_factor, make_optimizer
+from winnow.vision import training
 
 
 @pytest.fixture
@@ -72,6 +73,16 @@ def test_another_configuration_never_takes_the_checkpoint(dense, tmp_path):
     assert train.stage.name != transfer.stage.name
 
 
+def test_whoever_does_not_write_only_reads(tmp_path):
+    Checkpoints(tmp_path, writes=False).save({"step": 1})
+    assert not list(tmp_path.iterdir())
+    Checkpoints(tmp_path).save({"step": 2})
+    assert Checkpoints(tmp_path, writes=False).load() == {"step": 2}
+    nowhere = Checkpoints(None)
+    nowhere.save({"step": 3})
+    assert nowhere.load() is None and not nowhere.due(3600.0) and nowhere.due(-1.0)
+
+
 def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.load() is None
@@ -82,6 +93,17 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path):
     assert checkpoints.load()["step"] == 1
     (tmp_path / PREVIOUS).write_bytes(b"")
     assert checkpoints.load() is None
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_model_is_placed_as_configured(monkeypatch, together):
+    asked = []
+    monkeypatch.setattr(training, "compile_if_asked", lambda *arguments: asked.append(arguments))
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    compute = Compute(sync_batchnorm=together)
+    assert training.place(model, compute, torch.device("cpu")) is model and asked == [(model, compute)]
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert ("forward" in vars(model[1])) == together  # its own forward pass stands in
 
 
 def test_divergence_is_one_line_and_writes_nothing(run_stage, pretrain_config, tmp_path):

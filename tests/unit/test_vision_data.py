@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
+import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from PIL import Image
 
 from winnow.config.parts import Data
 from winnow.errors import WinnowError
-from winnow.rng import uniform
+from winnow.rng import numpy_generator, uniform
 from winnow.schema import parse
 from winnow.vision import geometry
 from winnow.vision.augment import eval_batch, resample, train_batch
@@ -93,6 +95,25 @@ def test_an_epoch_can_be_entered_in_the_middle():
     rest = list(loader.epoch(2, first=2))
     assert len(whole) == loader.steps_per_epoch and len(rest) == len(whole) - 2
     assert all(torch.equal(a[0], b[0]) for a, b in zip(whole[2:], rest, strict=True))
+
+
+def test_uniform_numbers_are_splitmix64_s():
+    """Steele, Lea and Flood (OOPSLA 2014), figure 17, in plain whole numbers; the seed is 63 bits of BLAKE2b."""
+    mask = 2**64 - 1
+    digest = hashlib.blake2b(b"7\x1faugment\x1f2", digest_size=8).digest()
+    seed = int.from_bytes(digest, "little") // 2
+    expected = []
+    for counter in (0, 5, 2**40):
+        for column in range(3):
+            z = (seed + 0x9E3779B97F4A7C15 * (3 * counter + column + 1)) & mask
+            z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+            z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+            expected.append(((z ^ (z >> 31)) >> 11) / 2**53)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = uniform(np.array([0, 5, 2**40]), 3, 7, "augment", 2)
+    assert found.shape == (3, 3) and found.reshape(-1).tolist() == expected
+    assert np.random.Generator(np.random.PCG64(seed)).random() == numpy_generator(7, "augment", 2).random()
 
 
 def test_augmentation_depends_on_image_epoch_and_seed_alone():

@@ -87,6 +87,16 @@ def test_every_sparsity_keeps_the_highest_ranks_and_inverted_the_lowest(loader, 
     assert sum(int((masks[n] != expected[n]).sum()) for n in masks) == 0
 
 
+def test_a_search_of_which_nothing_rounds_to_one_goes_straight_to_its_target(loader):
+    scores = {n: 0.4 * s for n, s in start_scores().items()}  # all below one half: every mask is empty
+    gem = still(loader, scores, algo="hc_iter")
+    assert gem.collapsed and gem.finished and gem.prunes == 1
+    found, expected = gem.ticket(), largest(scores, 25.0)
+    assert all(np.array_equal(found[n], expected[n]) for n in expected)
+    above = still(loader, start_scores(), algo="hc_iter")
+    assert not above.collapsed and not above.finished and above.prunes > 1
+
+
 def test_scores_are_rewound_after_a_prune_only_when_asked():
     for rewind in (True, False):
         scores = start_scores()

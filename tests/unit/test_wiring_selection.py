@@ -12,7 +12,7 @@ from torch import nn
 
 from winnow.artifacts import read_arrays, read_json
 from winnow.config.parts import Compute, Data, Train
-from winnow.gems.finetune import Task, finetune, recalibrate
+from winnow.gems.finetune import Task, early_weights, finetune, recalibrate
 from winnow.run import Run
 from winnow.vision import models
 from winnow.vision.batches import Loader
@@ -183,6 +183,19 @@ def test_before_does_not_depend_on_the_statistics_that_came_with_the_weights(dig
         raw = nothing.measure(model)["acc"]
         found.append((raw, finetune(model, None, nothing)["acc_before"]))
     assert found[0][1] == found[1][1] > 60 and found[1][0] < 50, found
+
+
+def test_a_rewinding_point_begins_with_the_statistics_with_which_the_training_begins(digits, tmp_path):
+    """As in the training itself, where an attack sees them; before any step nothing is touched."""
+    task = unlearnable_task(digits, tmp_path)
+    for iteration, away in ((0, True), (1, False)):
+        model = small_model(task)
+        layers = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+        for layer in layers:
+            layer.running_mean.fill_(100.0)
+        state = early_weights(model, iteration, task)
+        means = [v for n, v in state.items() if n.endswith("running_mean")]
+        assert len(means) == len(layers) and all(bool((m > 50).all()) == away for m in means)
 
 
 def test_statistics_are_the_mean_over_the_training_images(digits, tmp_path):

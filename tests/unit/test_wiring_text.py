@@ -126,6 +126,22 @@ def searched(bert, seed=0, data=None, **masks):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("keys", [{}, {"frozen": True}, {"frozen": False}])
+def test_weights_are_frozen_unless_told_otherwise_and_never_move(bert, keys):
+    model = bert()
+    names, before = prunable(model), {n: p.detach().clone() for n, p in model.named_parameters()}
+    train = Train(epochs=1, batch_size=32, optimizer="adamw", lr=0.1)
+    search(model, names, DATA, run=Run("cpu"), train=train, masks=HardConcrete(), adversary=FreeLB(steps=1),
+           keep_epochs=[1], compute=Compute(), seed=0, **keys)  # fmt: skip
+    weights = {n.replace("parametrizations.weight.original", "weight"): p for n, p in model.named_parameters()}
+    scores = {n for n in weights if n.endswith(".score")}
+    assert len(scores) == len(names) and all(weights[n].requires_grad for n in scores)
+    frozen = keys.get("frozen", True)
+    for name in weights.keys() - scores:
+        assert torch.equal(weights[name], before[name]) and weights[name].requires_grad == (not frozen), name
+    assert (weights[names[0]].grad is None) == frozen
+
+
 def test_a_heavier_l0_term_leaves_less_and_ends_with_the_ramp(bert):
     remains = [searched(bert, l0_amplitude=a)[0][-1]["expected_remaining_percent"] for a in (0.0, 5.0, 500.0)]
     assert remains[0] > remains[1] > remains[2]

@@ -16,7 +16,7 @@ import pytest
 from winnow import Ticket
 from winnow.artifacts import read_arrays, read_metadata
 
-from .wiring_grid import CONFIG, DRAWN, NETWORKS, SEEDS, TICKETS, figures, transfer_folder, transfers
+from .wiring_grid import CONFIG, SEEDS, figures, table_parents, transfer_folder, transfers
 from .wiring_meaning import differences, meaning_of
 
 pytestmark = pytest.mark.slow
@@ -65,30 +65,7 @@ def test_the_tables_are_made_of_every_run_and_of_nothing_else(records):
         for t in CONFIG
         if t != "checkpoint_seconds"
     }
-    evaluations = {f"{transfer_folder(*run)}/evaluation.json" for run in transfers()}
-    evaluations |= {
-        f"{transfer_folder(*run)}/autoattack.json" for run in transfers() if run[2] == "many" and run[5] == "adv"
-    }
-    masks = {
-        f"results/double_win/src/{p}/s{s}/tickets/{t}.mask.safetensors"
-        for p, tickets in TICKETS.items()
-        for t, s in product(tickets, SEEDS)
-        if t != "dense"
-    }
-    assert read["double_win"] == evaluations | masks
-    text = [f"results/robust_bert/tiny_bert/{t}/s{s}" for t, s in product(("short", "long"), SEEDS)]
-    attacks = {f"{folder}/attacks/{a}/{n}.json" for folder, a, n in product(text, ("fooler", "pwws"), NETWORKS)}
-    drawn = {f"{folder}/tickets/{n}.mask.safetensors" for folder, n in product(text, NETWORKS) if "-" in n}
-    assert read["robust_bert"] == attacks | drawn
-    one = {f"results/rare_gems/one/{b}/s{s}/tuned/{t}.json" for b, s, t in product(DRAWN, SEEDS, (40, 15))}
-    checked = ("gem", "popup", "warm", "renda")
-    one |= {f"results/rare_gems/one/{b}/s{s}/sanity/{t}.json" for b, s, t in product(checked, SEEDS, (40, 15))}
-    one |= {
-        f"results/rare_gems/one/{b}/s{s}/imp/round{k}.json"
-        for b, s, k in product(("warm", "cold", "renda"), SEEDS, (1, 2))
-    }
-    one |= {f"results/rare_gems/one/dense/s{s}/imp/round0.json" for s in SEEDS}
-    assert read["rare_gems"] == one | {f"results/rare_gems/two/random/s{s}/tuned/25.json" for s in SEEDS}
+    assert read == table_parents()
 
 
 def kept_by_magnitude(

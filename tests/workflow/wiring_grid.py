@@ -37,3 +37,30 @@ def transfer_folder(p: str, s: int, d: str, f: int, t: str, mode: str) -> str:
 
 def figures(wired: Path, path: str) -> dict[str, Any]:
     return json.loads((wired / path).read_text())
+
+
+def table_parents() -> dict[str, set[str]]:
+    """Everything that each table is made of: every run, and nothing else."""
+    evaluations = {f"{transfer_folder(*run)}/evaluation.json" for run in transfers()}
+    evaluations |= {
+        f"{transfer_folder(*run)}/autoattack.json" for run in transfers() if run[2] == "many" and run[5] == "adv"
+    }
+    masks = {
+        f"results/double_win/src/{p}/s{s}/tickets/{t}.mask.safetensors"
+        for p, tickets in TICKETS.items()
+        for t, s in product(tickets, SEEDS)
+        if t != "dense"
+    }
+    text = [f"results/robust_bert/tiny_bert/{t}/s{s}" for t, s in product(("short", "long"), SEEDS)]
+    attacks = {f"{folder}/attacks/{a}/{n}.json" for folder, a, n in product(text, ("fooler", "pwws"), NETWORKS)}
+    drawn = {f"{folder}/tickets/{n}.mask.safetensors" for folder, n in product(text, NETWORKS) if "-" in n}
+    one = {f"results/rare_gems/one/{b}/s{s}/tuned/{t}.json" for b, s, t in product(DRAWN, SEEDS, (40, 15))}
+    checked = ("gem", "popup", "warm", "renda")
+    one |= {f"results/rare_gems/one/{b}/s{s}/sanity/{t}.json" for b, s, t in product(checked, SEEDS, (40, 15))}
+    one |= {
+        f"results/rare_gems/one/{b}/s{s}/imp/round{k}.json"
+        for b, s, k in product(("warm", "cold", "renda"), SEEDS, (1, 2))
+    }
+    one |= {f"results/rare_gems/one/dense/s{s}/imp/round0.json" for s in SEEDS}
+    two = {f"results/rare_gems/two/random/s{s}/tuned/25.json" for s in SEEDS}
+    return {"double_win": evaluations | masks, "robust_bert": attacks | drawn, "rare_gems": one | two}

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from winnow import outside
 from winnow.errors import WinnowError
 from winnow.project import ROOT
 from winnow.schema import shown
@@ -79,11 +80,8 @@ def read(path: Path) -> Document:
     import yaml
 
     try:
-        if not path.is_file():
-            raise WinnowError(f"{path}: no such configuration file")
-        if path.stat().st_size > LARGEST:
-            raise WinnowError(f"{path}: larger than {LARGEST >> 20} MB; this is no configuration")
-        text, loader = path.read_text(encoding="utf-8-sig"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        text = outside.read_bytes(path, LARGEST, "name a configuration file").decode("utf-8-sig")
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         _refuse_depth(yaml.parse(text, Loader=loader), path)
         node = yaml.compose(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
@@ -93,8 +91,6 @@ def read(path: Path) -> Document:
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise WinnowError(f"{path}: not a YAML text in UTF-8 ({error})") from None
-    except OSError as error:
-        raise WinnowError(f"{path}: cannot be read ({error.strerror})") from None
     document = Document({}, {})
     if node is not None:
         values = _construct(node, document, str(path), {}, 0)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import pandas as pd
 
-CLEAR = 2.0  # standard errors by which a flag must hold to be more than a sign: about 95 % of a normal distribution
-
 
 def standard_error(deviations: pd.Series, seeds: pd.Series) -> pd.Series:
     """Standard errors of means from standard deviations over seeds; NaN of fewer than two seeds."""

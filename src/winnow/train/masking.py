@@ -121,7 +121,8 @@ class _Whole:
     def __call__(self, _: nn.Module, __: Any) -> None:
         if not torch.compiler.is_compiling():
             for module, guard in self.held:
-                guard.hold(module)
+                if not guard.released:  # a part may have been let go, or hold another ticket now
+                    guard.hold(module)
 
 
 class Enforced:

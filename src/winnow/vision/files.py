@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 # A JPEG may be decoded at 1/2, 1/4 or 1/8 (its own transform does the averaging) while so many pixels are left for one
 # of the result
 GAP = 2.0
-PIECE = 256  # images that a worker hands over at once, whatever the batch: they fix its memory, and several make a batch
+PIECE = (
+    256  # images that a worker hands over at once, whatever the batch: they fix its memory, and several make a batch
+)
 Part = tuple[int | None, np.ndarray]  # epoch (None: as at test time) and image numbers of a batch
 
 
