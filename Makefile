@@ -10,6 +10,7 @@
 # make mutants  wrong code, one mistake at a time, in the modules that decide results: does the suite notice? MUTANTS=N a module (0: all);
 #              MODULES="ticket.py ..." some alone; WRITE=1 keeps the score in docs/mutants.json and docs/mutants.md
 # make bench   measure winnow against the plain libraries, at most 10 minutes; DEVICE=cuda on a GPU (the demo's jobs count if it ran)
+# make docs    docs/configuration.md from its classes, and these pages as a site in build/site; a broken link is an error
 # make check   what pre-commit and the tests check: formatting, lint, types
 VENV ?= .venv
 CORES ?= 2
@@ -28,6 +29,7 @@ MODULES ?=
 MUTANTS ?= 15
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat requirements/hashes.txt pyproject.toml | cksum | cut -d' ' -f1)
+DOCS := $(VENV)/.docs-$(shell cat requirements/docs.txt | cksum | cut -d' ' -f1)
 PLANS := $(addprefix plan@,$(or $(CONFIG),default))
 
 .PHONY: demo test fuzz chaos mutants bench config plan $(PLANS) check format docs report determinism lock clean
@@ -77,11 +79,18 @@ check: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format . && $(BIN)/snakefmt Snakefile workflow
 
-docs: $(READY)
+# what the site needs beside the locked packages, and nothing else does
+$(DOCS): $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/docs.txt && touch "$@"
+
+docs: $(DOCS)
 	$(BIN)/python -m winnow.config.document
+	$(BIN)/sphinx-build -W --keep-going -n -q -c docs . build/site
+	@echo build/site/docs/index.html
 
 lock:
 	sh requirements/lock.sh
 
 clean:
-	rm -rf results determinism .snakemake .winnow
+	rm -rf determinism .snakemake .winnow
+	[ ! -d results ] || find results -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +

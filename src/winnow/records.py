@@ -28,6 +28,7 @@ from winnow.errors import WinnowError
 
 SEALED = (".safetensors", ".json")
 NO_ARTIFACTS = {".log", ".tsv", ".html"}  # logs, benchmarks and the report are written anew by every run
+PAGE = "README.md"  # of results/, which comes with a checkout
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def artifacts(folder: Path) -> list[Path]:
     """All files below `folder` that jobs wrote, in name order. Raises WinnowError when there is no such folder."""
     if not folder.is_dir():
         raise WinnowError(f"{folder}: no such folder; give the folder with the artifacts (results/)")
-    hidden = (p for p in folder.rglob("*") if p.is_file() and p.suffix not in NO_ARTIFACTS)
+    hidden = (p for p in folder.rglob("*") if p.is_file() and p.suffix not in NO_ARTIFACTS and p != folder / PAGE)
     return sorted(p for p in hidden if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 

@@ -152,12 +152,9 @@ def status(folder: Path, now: float | None = None) -> Iterator[str]:
     """What there is to say of the working folder, line by line. Raises WinnowError where nothing has run."""
     now = time.time() if now is None else now
     run, results = workflow(folder), folder / "results"
-    if run is None and not results.is_dir():
-        raise WinnowError(
-            f"{folder}: neither results/ nor a log of snakemake is there; give the folder that winnow run was started "
-            f"in"
-        )
     found = jobs(results, run.begun - 1 if run else 0.0, now)
+    if run is None and not found:
+        raise WinnowError(f"{folder}: no job has run here; give the folder in which winnow run was started")
     if run is not None and run.ended and not run.left:
         found = [j for j in found if j.state == "failed"]  # all is done, and logs of an older winnow end in another way
     for state, heading in (("running", "running"), ("failed", "failed"), ("silent", "silent, so probably killed"),

@@ -56,7 +56,7 @@ def test_every_command_explains_itself(name, capsys):
         (["atack"], "winnow: error: 'atack' is no command; did you mean 'attack'?"),
         (["run", "nowhere.yaml"], "winnow run: error: nowhere.yaml: no such file"),
         (["tickets", "nowhere"], "winnow tickets: error: nowhere: no such folder"),
-        (["status", "nowhere"], "winnow status: error: nowhere: neither results/ nor a log of snakemake is there"),
+        (["status", "nowhere"], "winnow status: error: nowhere: no job has run here"),
         (["evaluate", "nowhere"], "winnow evaluate: error: nowhere: no such file"),
         (["config", "nowhere.yaml"], "error: "),
     ],

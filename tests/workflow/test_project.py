@@ -123,8 +123,9 @@ def test_the_tests_that_keep_the_promises_exist():
 
 
 def lock() -> dict[str, str]:
-    lines = (ROOT / "requirements/lock.txt").read_text().splitlines()
-    return dict(line.lower().replace("_", "-").split("==") for line in lines if "==" in line)
+    text = "".join((ROOT / "requirements" / name).read_text() for name in ("lock.txt", "docs.txt"))
+    held = re.findall(r"^([\w.-]+)==([\w.]+)", text, flags=re.M)
+    return {name.lower().replace("_", "-"): version for name, version in held}
 
 
 def requirements() -> list[Requirement]:
