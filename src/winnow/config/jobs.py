@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from winnow.config.parts import Attack, Compute, Data, Model, Ordinal, Positive, Train
+from winnow.config.parts import AnyData, Attack, Compute, Model, Ordinal, Positive, Train
 from winnow.config.vision import WeightsSource
 from winnow.schema import Part, key
 
@@ -12,7 +12,7 @@ from winnow.schema import Part, key
 class TrainWeights(Part):
     """Training from given weights, dense or under a ticket (stage train)."""
 
-    data: Data = key("the task")
+    data: AnyData = key("the task")
     train: Train = key("optimisation; the optimiser starts anew")
     attack: Attack | None = key("adversarial training; null: clean images", None)
     compute: Compute = key("numerical settings")
@@ -91,7 +91,7 @@ class Draw(Part):
 class CompareTickets(Part):
     """Two tickets of one network, and the networks trained under them (stage compare_tickets)."""
 
-    data: Data = key("the task, for losses and accuracies of the networks between the two")
+    data: AnyData = key("the task, for losses and accuracies of the networks between the two")
     compute: Compute = key("numerical settings")
     batch_size: int = key("images at a time", 256, ge=1)
     seed: int = key("images that batch statistics are taken from, their augmentation; draws", 0, ge=0)

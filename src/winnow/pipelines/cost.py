@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from winnow.config.parts import Model
+from winnow.config.architectures import LANGUAGE
+from winnow.config.parts import LanguageNetwork, Model
 from winnow.config.root import Root
 from winnow.config.text import TextModel
 from winnow.pipelines import named
@@ -35,9 +36,11 @@ BERT_BASE = (
 EXAMPLES = {
     "digits": (1437, 360), "cifar10": (50000, 10000), "cifar100": (50000, 10000), "svhn": (73257, 26032),
     "imagenet": (1281167, 50000), "embedded": (2000, 400), "imdb": (25000, 25000), "ag_news": (120000, 7600),
+    "sentences": (70000, 7000), "wikitext": (2090000, 246000),
     "sst2": (67349, 872), "qnli": (104743, 5463), "qqp": (363846, 40430), "mnli": (392702, 9815),
 }  # fmt: skip
 OTHER_EXAMPLES = (50000, 10000)
+WORDS = 33278  # the vocabulary of WikiText-2; that of other corpora counts as it
 AUTOATTACK = {
     "apgd-ce": 200,
     "apgd-t": 1800,
@@ -62,7 +65,19 @@ def parameters(model: Model | TextModel) -> float:
     if isinstance(model, TextModel):
         own = 12 * model.hidden**2 * model.layers + model.vocabulary * model.hidden
         return BERT_BASE[1] * 1e6 if model.source == "pretrained" else float(own)
+    if model.arch in LANGUAGE:
+        return float(sum(_language(model)))
     return NETWORKS.get(model.arch, OTHER_NETWORK)[2] * 1e6 * ((model.width or 16) / 16) ** 2
+
+
+def _language(model: Model) -> tuple[int, int]:
+    """Weights that a word passes through, without the embedding, and those of the embedding."""
+    c = model.language or LanguageNetwork()
+    inputs = [c.size, *[c.hidden] * (c.layers - 1)]
+    cells = sum(4 * c.hidden * (n + c.hidden) for n in inputs)
+    blocks = c.layers * (3 * c.size**2 + 2 * c.size * c.hidden)
+    within, last = (blocks, c.size) if model.arch == "transformer" else (cells, c.hidden)
+    return within + last * WORDS, c.size * WORDS
 
 
 def _forward(model: Model | TextModel, data: dict[str, Any]) -> float:
@@ -70,6 +85,8 @@ def _forward(model: Model | TextModel, data: dict[str, Any]) -> float:
     if isinstance(model, TextModel):
         passed = BERT_BASE[0] * 1e6 if model.source == "pretrained" else 12 * model.hidden**2 * model.layers
         return passed * data["max_length"] * 1e-12
+    if model.arch in LANGUAGE:
+        return _language(model)[0] * 1e-12
     macs, side, _ = NETWORKS.get(model.arch, OTHER_NETWORK)
     shown = data["image_size"] or SIDES.get(data["dataset"], 32)
     return macs * 1e-6 * ((model.width or 16) / 16) ** 2 * (shown / side) ** 2
@@ -79,6 +96,8 @@ def _examples(data: dict[str, Any]) -> tuple[float, float, float]:
     """Training, held-out and test examples."""
     train, test = EXAMPLES.get(data.get("task") or data["dataset"], OTHER_EXAMPLES)
     size, test = data.get("train_examples") or train, data.get("test_images") or data.get("test_examples") or test
+    if "window" in data:  # a corpus, counted in words
+        return data["train_words"] or train, test, test
     held_out = data["val_images"] if "val_images" in data else data["val_fraction"] * size
     return data.get("train_images") or max(1, size - held_out), held_out, test
 

@@ -29,21 +29,22 @@ stage = Stage(
 @stage
 def main(job: Job[CompareTickets]) -> None:
     """Compare masks, walk, flip, write."""
-    from winnow.gems.finetune import recalibrate
+    from winnow.config.parts import Train
+    from winnow.gems.finetune import recalibrate, task_loaders
     from winnow.relations.overlap import overlap
-    from winnow.relations.path import barrier, instability, loss_and_accuracy, path, sharpness
+    from winnow.relations.path import barrier, instability, path, sharpness
     from winnow.ticket import Ticket
     from winnow.train.device import start
-    from winnow.vision import models, sources
-    from winnow.vision.batches import Loader
+    from winnow.vision import models
+    from winnow.vision.evaluate import loss_and_accuracy
     from winnow.vision.training import place
 
     cfg, run = job.config, job.run
     tickets = [Ticket.load(job[name]) for name in ("mask", "other_mask")]
     device = start(cfg.compute, run.device, cfg.seed)
     compute = cfg.compute.having(compile=False)
-    sets = sources.load(cfg.data, run.data_root, run.download)
-    train, test = (Loader(s, cfg.data, cfg.batch_size, device, cfg.seed, run.workers) for s in (sets.train, sets.test))
+    reading = Train(epochs=0, batch_size=cfg.batch_size, lr=1.0)  # how many at a time
+    train, _, test = task_loaders(cfg.data, reading, cfg.seed, run)[-1]
     names = [n for n in ("weights", "other_weights", "init") if job.inputs[n]]
     networks = [place(models.load_pretrained(job[name])[0], compute, device) for name in names]
     for network, ticket in zip(networks, tickets, strict=False):

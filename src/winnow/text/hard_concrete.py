@@ -24,6 +24,7 @@ from torch.nn.utils import parametrize
 from winnow.artifacts import write_tensors
 from winnow.config.text import HardConcrete
 from winnow.errors import WinnowError
+from winnow.prune.layers import is_linear, transposed
 from winnow.train import ranks
 from winnow.train.device import working_dtype
 
@@ -154,18 +155,21 @@ class _Masked(torch.autograd.Function):
 
 
 class MaskedWeight(nn.Module):
-    """Parametrization weight -> weight * mask. In training mode a fresh mask at every access (one per forward pass)."""
+    """Parametrization weight -> weight * mask. In training mode a fresh mask at every access (one per forward pass).
 
-    def __init__(self, weight: Tensor, config: HardConcrete):
+    transposed: the weight is (in, out), as GPT-2's.
+    """
+
+    def __init__(self, weight: Tensor, config: HardConcrete, transposed: bool = False):
         super().__init__()
-        out, inner = weight.shape
-        shape = {"weight": (out, inner), "row": (out, 1), "matrix": (1, 1)}[config.granularity]
+        row = (1, weight.shape[1]) if transposed else (weight.shape[0], 1)
+        shape = {"weight": tuple(weight.shape), "row": row, "matrix": (1, 1)}[config.granularity]
         self.config = config
         self.score = nn.Parameter(torch.full(shape, initial_score(config), device=weight.device))
         self.sampled = True
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The masked weight, (out, in); sampled in training, noiseless in evaluation or when `sampled` is off."""
+        """The masked weight; sampled in training, noiseless in evaluation or when `sampled` is off."""
         if self.training and self.sampled:
             return _Masked.apply(weight, self.score, uniform_noise(self.score.shape, self.score.device), self.config)
         return weight * eval_mask(self.score, self.config)
@@ -180,9 +184,9 @@ def attach(model: nn.Module, names: list[str], config: HardConcrete, frozen: boo
     for name in names:
         path, _, leaf = name.rpartition(".")
         layer = model.get_submodule(path)
-        if leaf != "weight" or not isinstance(layer, nn.Linear):
+        if leaf != "weight" or not is_linear(layer):
             raise WinnowError(f"{name}: masks go on the weights of linear layers only")
-        mask = MaskedWeight(layer.weight, config)
+        mask = MaskedWeight(layer.weight, config, transposed(layer))  # type: ignore[arg-type]
         parametrize.register_parametrization(layer, "weight", mask)
         scores[name] = mask.score
     return scores

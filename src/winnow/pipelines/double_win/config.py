@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from winnow.config import architectures
 from winnow.config.parts import (
     Attack,
     Compute,
@@ -35,6 +36,11 @@ class Source(Part):
     name: str = key(f"column `source` of the table; {NAME}")
     data: Data = key("the task")
     model: Model = key("the architecture of every stage")
+
+    def check(self) -> None:
+        """Images alone can be attacked."""
+        if self.model.arch in architectures.LANGUAGE:
+            raise ValueError(f"model.arch: {self.model.arch} reads words; language models are for rare_gems")
 
 
 class _Start(Part):

@@ -6,9 +6,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from winnow.config import architectures
 from winnow.config.gems import ITERATIVE, NESTED, SearchOptions, WeightInit
-from winnow.config.parts import Attack, Compute, Count, Data, FilePath, Model, Percent, Train, check_names, check_seeds
-from winnow.config.pruning import FOR_IMAGES, ImpSchedule
+from winnow.config.parts import (
+    AnyData,
+    Attack,
+    Compute,
+    Corpus,
+    Count,
+    FilePath,
+    Model,
+    Percent,
+    Train,
+    check_names,
+    check_seeds,
+)
+from winnow.config.pruning import FOR_IMAGES, LIGHT, ImpSchedule
 from winnow.config.vision import WeightsSource
 from winnow.schema import Part, key
 
@@ -101,7 +114,7 @@ class Experiment(Part):
 
     name: str = key(f"names its folder; {NAME}")
     dataset: str = key("column `dataset` of the table")
-    data: Data = key("the task")
+    data: AnyData = key("the task")
     model: Model = key("the architecture; column `arch`")
     targets: list[Percent] = key("percentages of the weights that shall REMAIN")
     init: WeightInit = key("initialisation of the weights", factory=WeightInit)
@@ -120,6 +133,17 @@ class Experiment(Part):
                 raise ValueError(
                     f"{b.name}: without unflag_before_finetune a search gives one target; make a branch for each"
                 )
+        language = self.model.arch in architectures.LANGUAGE
+        if language != isinstance(self.data, Corpus):
+            raise ValueError(
+                f"model.arch: {self.model.arch} {'reads words' if language else 'sees images'}, "
+                f"data.dataset {self.data.dataset} has {'images' if language else 'words'}"
+            )
+        for b in self.branches if language else ():
+            if isinstance(b, PrunedBranch) and b.algo not in LIGHT:
+                raise ValueError(f"{b.name}: {b.algo} looks at images; over a corpus take one of {', '.join(LIGHT)}")
+            if b.imported is not None or b.attack is not None:
+                raise ValueError(f"{b.name}: imported and attack are for images; leave them out over a corpus")
 
 
 class PublishedGem(Part):
