@@ -203,7 +203,9 @@ def test_a_decoder_that_stays_is_scored_but_never_pruned_nor_counted(gem, tmp_pa
     assert read_tensors(init)["decoder.weight"].abs().max() <= 0.1  # as the network draws it, not as init says
     search = {"algo": "hc_iter", "target_sparsity": 30, "iter_period": 1}
     files = {"out": tmp_path / "t.mask.safetensors", "order": tmp_path / "order", "metrics": tmp_path / "m.json"}
-    assert run("gem_search", {**SHARED, "search": search, "train": {**TRAIN, "epochs": 3}}, gem, init=init, **files) == 0
+    assert (
+        run("gem_search", {**SHARED, "search": search, "train": {**TRAIN, "epochs": 3}}, gem, init=init, **files) == 0
+    )
     ticket = Ticket.load(files["out"])
     assert "decoder.weight" not in ticket.arrays and ticket.remaining_percent == pytest.approx(30, abs=0.5)
 

@@ -57,7 +57,10 @@ def problems(part: Part, root: Any) -> Iterator[tuple[tuple[str, ...], str]]:
     if isinstance(part, Corpus) and part.path is not None and root.check_data:
         folder = Path(root.data_root) / part.path
         if not any((folder / name).is_file() for name in ("wiki.train.tokens", "train.txt")):
-            yield ("path",), f"{folder}: holds neither wiki.train.tokens nor train.txt; put the text there, or correct it"
+            yield (
+                ("path",),
+                f"{folder}: holds neither wiki.train.tokens nor train.txt; put the text there, or correct it",
+            )
     evaluation = getattr(part, "evaluation", None)
     auto = getattr(evaluation, "autoattack", None)
     if isinstance(data, Data) and isinstance(auto, AutoAttack) and "apgd-t" in auto.attacks:

@@ -57,7 +57,9 @@ def load(data: Corpus, root: Path) -> Words:
     known = {w: i for i, w in enumerate(dict.fromkeys(words["train"]))}
     if any(w not in known for split in ("val", "test") for w in words[split]):
         known.setdefault(UNKNOWN, len(known))
-    ids = {s: np.array([known.get(w, known.get(UNKNOWN, 0)) for w in found], dtype=np.int64) for s, found in words.items()}
+    ids = {
+        s: np.array([known.get(w, known.get(UNKNOWN, 0)) for w in found], dtype=np.int64) for s, found in words.items()
+    }
     if data.train_words is not None:
         ids["train"] = ids["train"][: data.train_words]
     return Words(ids["train"], ids["val"], ids["test"], list(known))
@@ -71,7 +73,9 @@ def _read(data: Corpus, root: Path, split: str) -> list[str]:
     folder = root / str(data.path)
     file = next((folder / name for name in LAYOUTS[split] if (folder / name).is_file()), None)
     if file is None:
-        raise WinnowError(f"{folder}: holds neither {' nor '.join(LAYOUTS[split])}; put the text there, or correct path")
+        raise WinnowError(
+            f"{folder}: holds neither {' nor '.join(LAYOUTS[split])}; put the text there, or correct path"
+        )
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (UnicodeDecodeError, OSError) as error:
@@ -92,7 +96,9 @@ class Windows:
     def __init__(self, words: np.ndarray, columns: int, window: int, device: torch.device):
         length = len(words) // columns
         if length < 2:
-            raise WinnowError(f"data: a text of {len(words)} words is too short for {columns} columns; lower batch_size")
+            raise WinnowError(
+                f"data: a text of {len(words)} words is too short for {columns} columns; lower batch_size"
+            )
         self.words = np.ascontiguousarray(words[: length * columns].reshape(columns, length))
         self.columns, self.window, self.device = columns, window, device
         self.starts = range(0, length - 1, window)
@@ -104,7 +110,9 @@ class Windows:
         """Columns in each batch."""
         return [self.columns] * self.steps_per_epoch
 
-    def epoch(self, epoch: int, first: int = 0, share: Callable[[int], slice] = slice) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(
+        self, epoch: int, first: int = 0, share: Callable[[int], slice] = slice
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Windows first, first+1, ...; of the columns those in `share(columns)`."""
         chosen = self.words[share(self.columns)]
         for start in self.starts[first:]:

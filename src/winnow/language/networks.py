@@ -26,7 +26,9 @@ class _Attention(nn.Module):
         self.query, self.key, self.value = (nn.Linear(c.size, c.size, bias=False) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = (layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        parts = (
+            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
         dropped = self.dropout if self.training else 0.0
         return F.scaled_dot_product_attention(*parts, dropout_p=dropped, is_causal=True).transpose(1, 2).flatten(2)
 

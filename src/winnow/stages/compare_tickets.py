@@ -17,9 +17,9 @@ stage = Stage(
     CompareTickets,
     inputs={
         "weights": "a trained network",
-        "mask": "its ticket",
+        "mask?": "its ticket; none for either: dense networks",
         "other_weights": "another one of the same architecture",
-        "other_mask": "its ticket",
+        "other_mask?": "its ticket",
         "init?": "weights that removed ones get back when masks are flipped; none: zero",
     },
     outputs={"metrics": "overlap by layer, losses and accuracies on the path, barriers, flipped masks"},
@@ -28,8 +28,9 @@ stage = Stage(
 
 @stage
 def main(job: Job[CompareTickets]) -> None:
-    """Compare masks, walk, flip, write."""
+    """Compare masks, walk between the networks, flip masks, write."""
     from winnow.config.parts import Train
+    from winnow.errors import WinnowError
     from winnow.gems.finetune import recalibrate, task_loaders
     from winnow.relations.overlap import overlap
     from winnow.relations.path import barrier, instability, path, sharpness
@@ -40,7 +41,9 @@ def main(job: Job[CompareTickets]) -> None:
     from winnow.vision.training import place
 
     cfg, run = job.config, job.run
-    tickets = [Ticket.load(job[name]) for name in ("mask", "other_mask")]
+    tickets = [Ticket.load(job[name]) for name in ("mask", "other_mask") if job.inputs[name]]
+    if len(tickets) == 1:
+        raise WinnowError("--mask, --other-mask: give both, or none for dense networks")
     device = start(cfg.compute, run.device, cfg.seed)
     compute = cfg.compute.having(compile=False)
     reading = Train(epochs=0, batch_size=cfg.batch_size, lr=1.0)  # how many at a time
@@ -60,13 +63,13 @@ def main(job: Job[CompareTickets]) -> None:
     sampled = cfg.interpolation == "sampled"
     rows = path(networks[0], networks[1], cfg.points, measure, sampled=sampled, draws=cfg.draws, seed=cfg.seed)
     found = {
-        "overlap": overlap(*tickets),
+        "overlap": overlap(*tickets) if tickets else [],
         "path": rows,
         "loss_barrier": {split: barrier(rows, f"{split}_loss") for split in ("train", "test")},
         "instability": {split: instability(rows, f"{split}_acc") for split in ("train", "test")},
         "sharpness": [
             sharpness(network, ticket, cfg.flipped_percent, cfg.draws, measure, cfg.seed, *networks[2:])
-            for network, ticket in zip(networks[:2], tickets, strict=True)
+            for network, ticket in zip(networks[:2], tickets, strict=False)
             if cfg.flipped_percent
         ],
     }

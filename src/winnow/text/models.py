@@ -36,7 +36,9 @@ def prunable(model: Any) -> list[str]:
     base = getattr(model, model.base_model_prefix)
     names = [f"{model.base_model_prefix}.{name}.weight" for name, layer in base.named_modules() if is_linear(layer)]
     if not names:
-        raise WinnowError(f"model: {type(model).__name__} has no linear layers to mask; use one of the BERT or GPT kind")
+        raise WinnowError(
+            f"model: {type(model).__name__} has no linear layers to mask; use one of the BERT or GPT kind"
+        )
     return names
 
 

@@ -23,6 +23,7 @@ from winnow.config.parts import (
 )
 from winnow.config.pruning import FOR_IMAGES, LIGHT, ImpSchedule
 from winnow.config.vision import WeightsSource
+from winnow.pipelines.beyond import MeasuredSpeed, Relations, check_of, side
 from winnow.schema import Part, key
 
 SEARCHED = ("hc_iter", "hc", "ep", "global_ep", "global_ep_iter")
@@ -173,6 +174,8 @@ class RareGems(Part):
     )
     gem_before: float = key("a gem's accuracy before fine-tuning is this many points above chance", 10.0, ge=0)
     published: list[PublishedGem] = key("published figures for the table", factory=list)
+    speed: MeasuredSpeed | None = key("measure how fast tickets run here; null: no", None)
+    relations: Relations | None = key("compare tickets and the networks trained under them; null: no", None)
 
     def check(self) -> None:
         """Names and seeds."""
@@ -180,3 +183,7 @@ class RareGems(Part):
         if not self.experiments and not self.from_files:
             raise ValueError("experiments: at least one, or a file in from_files")
         check_seeds(self.seeds)
+        check_of(self, {b.name for e in self.experiments for b in e.branches})
+        unseen = [e.name for e in self.experiments if not isinstance(e.data, Corpus) and side(e.data) is None]
+        if self.speed is not None and unseen:
+            raise ValueError(f"speed: set data.image_size of {unseen[0]}, the side of the images to measure with")
