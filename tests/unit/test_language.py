@@ -14,9 +14,11 @@ import yaml
 torch = pytest.importorskip("torch")
 
 from winnow.artifacts import read_json, read_metadata, read_tensors  # noqa: E402
-from winnow.config.parts import Compute, Corpus, Model  # noqa: E402
+from winnow.config.gems import Search  # noqa: E402
+from winnow.config.parts import Compute, Corpus, Model, Train  # noqa: E402
 from winnow.config.root import load as load_config  # noqa: E402
 from winnow.errors import WinnowError  # noqa: E402
+from winnow.gems.search import search  # noqa: E402
 from winnow.language import corpus  # noqa: E402
 from winnow.language.corpus import Windows  # noqa: E402
 from winnow.pipelines.rare_gems.released import read_published  # noqa: E402
@@ -193,6 +195,19 @@ def test_a_gem_beats_a_random_ticket_before_any_training_and_after(gem, tmp_path
         assert found["gem"][f"acc_{when}"] > found["random"][f"acc_{when}"]
     assert found["gem"]["perplexity_after"] < found["gem"]["perplexity_before"] < found["gem"]["num_classes"]
     assert found["gem"]["chance"] == pytest.approx(corpus.load(Corpus(**DATA), gem).chance)
+
+
+def test_a_search_moves_no_weight(gem):
+    """The embedding of the released code trains along with the scores; here the ticket is one of the network as drawn."""
+    data, start = Corpus(**DATA), read_tensors(gem / "init.safetensors")
+    model, _ = models.load_pretrained(gem / "init.safetensors")
+    words = corpus.load(data, gem)
+    train = Train(**{**TRAIN, "epochs": 2})
+    config = Search(algo="hc_iter", target_sparsity=50, iter_period=1)
+    found, _ = search(model, Windows(words.train, 20, 20, CPU), config=config, train=train, compute=Compute(), seed=0)
+    assert torch.equal(model.encoder.weight, start["encoder.weight"])
+    for name, kept in found.scored.views(found.scored.weights).items():
+        assert torch.equal(kept, start[name])
 
 
 def test_a_decoder_that_stays_is_scored_but_never_pruned_nor_counted(gem, tmp_path):

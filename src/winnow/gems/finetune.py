@@ -44,6 +44,9 @@ class Task:
     def __post_init__(self) -> None:
         self.device = start(self.compute, self.run.device, self.seed)
         self.num_classes, self.chance, loaders = task_loaders(self.data, self.train, self.seed, self.run)
+        self.train_loader: Any
+        self.val: Any
+        self.test: Any
         self.train_loader, self.val, self.test = loaders
 
     def model(self, weights: Path) -> tuple[nn.Module, dict[str, Any]]:

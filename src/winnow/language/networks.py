@@ -26,11 +26,11 @@ class _Attention(nn.Module):
         self.query, self.key, self.value = (nn.Linear(c.size, c.size, bias=False) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = (
+        q, k, v = (
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
         )
         dropped = self.dropout if self.training else 0.0
-        return F.scaled_dot_product_attention(*parts, dropout_p=dropped, is_causal=True).transpose(1, 2).flatten(2)
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropped, is_causal=True).transpose(1, 2).flatten(2)
 
 
 class _Mlp(nn.Module):
@@ -65,10 +65,11 @@ class Transformer(nn.Module):
         self.drop = nn.Dropout(c.dropout)
 
     def forward(self, words: Tensor) -> Tensor:
+        """Logits (B, V, L) of the word after each of (B, L)."""
         size = self.encoder.embedding_dim
         x = self.encoder(words) * math.sqrt(size)
         x = self.drop(x + positions(words.shape[1], size, x))
-        for block in self.transformer_encoder["layers"]:  # type: ignore[union-attr]
+        for block in self.transformer_encoder["layers"]:  # type: ignore[attr-defined]
             x = block(x)
         return self.decoder(x).transpose(1, 2)
 
@@ -112,6 +113,7 @@ class Lstm(nn.Module):
         self.drop = nn.Dropout(c.dropout)
 
     def forward(self, words: Tensor) -> Tensor:
+        """Logits (B, V, L) of the word after each of (B, L)."""
         x = self.drop(self.encoder(words))
         for layer in self.layers:
             x = self.drop(layer(x))

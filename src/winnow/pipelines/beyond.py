@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from winnow.config.jobs import Draw, RelationOptions, SpeedOptions
 from winnow.config.parts import Corpus
+from winnow.pipelines.cost import SIDES
 from winnow.schema import Part, key
 
 KINDS = ("speed", "relations")
-SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "svhn": 32, "imagenet": 224}  # of images as they are stored
 
 
 class MeasuredSpeed(SpeedOptions):

@@ -8,14 +8,15 @@ counts are right to within tens of percent: they scale requests and estimates, t
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from winnow.config.architectures import LANGUAGE
 from winnow.config.parts import LanguageNetwork, Model
-from winnow.config.root import Root
 from winnow.config.text import TextModel
 from winnow.pipelines import named
-from winnow.pipelines.beyond import SIDES
+
+if TYPE_CHECKING:
+    from winnow.config.root import Root
 
 # (10^6 MAC of one image, side it is counted at, 10^6 parameters), from the papers and torchvision's tables
 NETWORKS = {
@@ -28,6 +29,7 @@ NETWORKS = {
     "vgg16": (15470, 224, 138.4), "mobilenet_v2": (300, 224, 3.5),
 }  # fmt: skip
 OTHER_NETWORK = (4110, 224, 25.6)  # any other torchvision classifier counts as a ResNet-50
+SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "svhn": 32, "imagenet": 224}
 BERT_BASE = (
     85.0,
     110.0,

@@ -12,6 +12,11 @@ from pathlib import Path
 from winnow.pipelines.beyond import Table
 from winnow.stage import Job, Stage
 
+COLUMNS = (
+    "remaining_percent", "batch", "threads", "speedup", "low", "high", "dense_ms", "sparse_ms", "predicted_speedup",
+    "rule_error", "worth_from",
+)  # fmt: skip
+LAST = ("verdict", "file")
 stage = Stage("speed_table", Table, inputs={}, outputs={"out": "the CSV table", "metrics": "what was read"})
 
 
@@ -28,7 +33,10 @@ def main(job: Job[Table]) -> None:
         found = read_json(row.file)
         about = {"remaining_percent": found["remaining_percent"], "file": row.file, "verdict": found["verdict"]}
         rows += [row.names | measured | about for measured in found["rows"]]
-    write_bytes(job["out"], pd.DataFrame(rows).round(6).to_csv(index=False).encode())
+    found = pd.DataFrame(rows)
+    first = [*job.config.rows[0].names, *COLUMNS]
+    found = found[[*first, *sorted(set(found) - {*first, *LAST}), *LAST]]
+    write_bytes(job["out"], found.round(6).to_csv(index=False).encode())
     job.write_metrics("metrics", {"rows": len(rows)})
 
 

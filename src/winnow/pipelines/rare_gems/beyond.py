@@ -30,8 +30,10 @@ def rows(section: RareGems, kind: str) -> list[beyond.Row]:
     for cell in (c for c in cells if beyond.chosen(options, c.branch)):
         names = {"experiment": cell.experiment, "branch": cell.branch, "target": f"{cell.target:g}"}
         if kind == "relations":
+            data = grid.find(section, cell.experiment, cell.branch)[0].data
             for pair in options.pairs:
-                if cell.algo != "imp" if pair == "order" else len(section.seeds) > 1:
+                drawn = cell.algo != "imp" and not isinstance(data, Corpus)  # a corpus is read in its own order
+                if drawn if pair == "order" else len(section.seeds) > 1:
                     file = RELATIONS.format(**names, pair=pair) + ".json"
                     found.append(beyond.Row(names={**names, "pair": pair}, file=file))
         elif cell.algo != "wt" and beyond.side(grid.find(section, cell.experiment, cell.branch)[0].data) is not None:

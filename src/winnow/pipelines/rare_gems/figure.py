@@ -34,7 +34,7 @@ def plot(rows: pd.DataFrame, title: str) -> Any:
         won = rows[rows["is_gem"] == 1]
         if len(won):
             winners(axis, won["remaining_percent"], won[mean], "gem")
-        if metric in OF_WORDS:
+        if metric == "perplexity_before":
             axis.set_yscale("log")
         column = f"published_{metric}"
         if metric in PANELS and rows[column].notna().any():

@@ -75,7 +75,7 @@ def _task(p: Published, path: str) -> tuple[dict[str, Any], dict[str, Any]]:
         "arch": {"vgg16": "vgg16_cifar"}.get(p.arch, p.arch),
         "bn": "affine" if p.bn_type == "AffineBatchNorm" else "non_affine",
         "classifier": "conv1x1",
-        **STATISTICS.get(p.dataset, STATISTICS["ImageNet"]),
+        **STATISTICS.get(str(p.dataset), STATISTICS["ImageNet"]),
     }
     if p.width != 1:
         if not p.arch.startswith("Conv4"):
@@ -92,7 +92,7 @@ def _task(p: Published, path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     small = {"train_crop": "pad", "flip": True, "val_images": 5000}
     if p.dataset == "TinyImageNet":
         return {"dataset": "imagefolder", "path": "tiny-imagenet-200", **small}, model
-    return {"dataset": p.dataset.lower(), **small}, model
+    return {"dataset": str(p.dataset).lower(), **small}, model
 
 
 def remaining_percent(p: Published, path: str) -> float:

@@ -32,7 +32,7 @@ def measured(metrics: dict[str, Any], checks: dict[str, Any] | None) -> dict[str
         "acc_before": metrics["acc_before"],
         "acc_after": metrics["acc_after"],
         "acc_last": metrics["acc_last"],
-        "chance": metrics["chance"],
+        "chance": metrics.get("chance", 100.0 / metrics["num_classes"]),
     }
     if "perplexity_after" in metrics:
         found |= {name: metrics[name] for name in PERPLEXITIES}
