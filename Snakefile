@@ -28,6 +28,7 @@ for name in CONFIG.sections():
 
 
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/beyond.smk"
 
 
 ADAPTER.pack(workflow)
@@ -45,4 +46,4 @@ for name, section in CONFIG.sections().items():
         name:
             name
         input:
-            pipelines.grid(name).targets(section),
+            pipelines.grid(name).targets(section) + beyond.targets(name, section),

@@ -60,6 +60,7 @@ class Adapter:
             for notice in notices(self.config):
                 print(f"note: {notice}", file=sys.stderr)
         self.run = run_arguments(self.config)
+        self.cores = workflow.resource_settings.cores or 1
         self.known: dict[str, Asked] = {}
         self.prefix = self._prefix(workflow)
         os.environ[SAFE_PATH] = "1"  # on a cluster a job is `python -m snakemake` in the working folder
@@ -132,6 +133,10 @@ class Adapter:
         params = {"config": config, **stamp, "run": self._untracked(), **named, **more}
         self.known[rule] = Asked(own, resources, params)
         return self.known[rule]
+
+    def all_cores(self, threads: list[int]) -> int:
+        """Threads of a job beside which no other of this run shall be; on a cluster, those that it measures with."""
+        return max(*threads, self.cores, 1)
 
     def pack(self, workflow: Any) -> None:
         """Where the profile says `group-components: [packed=N]`: let up to N members of a ticket share a SLURM job.

@@ -21,8 +21,13 @@ def printable(text: str) -> str:
 def nearest(name: str, known: Iterable[str], shown: int = 12) -> str:
     """`; did you mean 'x'?` when a known name is close, else the known names (at most `shown`)."""
     options = [str(k) for k in known]
-    close = difflib.get_close_matches(str(name), options, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]!r}?"
+    close = difflib.get_close_matches(str(name), options, n=3, cutoff=0.6)
+    if close:  # of equally close ones that which begins alike
+        alike = [(difflib.SequenceMatcher(None, c, str(name)).ratio(), _shared_start(c, str(name)), c) for c in close]
+        return f"; did you mean {max(alike)[-1]!r}?"
     listed = ", ".join(sorted(options)[:shown]) + (", ..." if len(options) > shown else "")
     return f"; known: {listed}" if options else ""
+
+
+def _shared_start(one: str, other: str) -> int:
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

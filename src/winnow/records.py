@@ -27,6 +27,7 @@ from winnow.artifacts import (
 from winnow.errors import WinnowError
 
 SEALED = (".safetensors", ".json")
+TIMED = ("speed", "speed_plots", "speed_table")  # stages whose results are wall times: no two runs have the same
 NO_ARTIFACTS = {".log", ".tsv", ".html"}  # logs, benchmarks and the report are written anew by every run
 PAGE = "README.md"  # of results/, which comes with a checkout
 
@@ -292,16 +293,22 @@ def tree(file: Path) -> Iterator[Node]:
     return visit("", near(file), 0, None)
 
 
+def timed(file: Path) -> bool:
+    """Whether a file holds wall times, or is drawn from some."""
+    about = record_about(near(file))
+    return about is not None and about.about.get("stage") in TIMED
+
+
 def differences(one: Path, other: Path, tensors: bool = False) -> tuple[list[str], int]:
     """What differs between the artifacts of two runs, apart from when and how long they ran; and how many were
-    compared.
+    compared. Measured speeds are not: they differ by nature.
 
     With `tensors` results alone are compared, and not what artifacts say of their making (configuration, code, parents,
     seals): two versions of the code that compute the same give no difference.
     """
     forget()
     result = _figures if tensors else _result
-    names = [{f.relative_to(folder) for f in artifacts(folder)} for folder in (one, other)]
+    names = [{f.relative_to(folder) for f in artifacts(folder) if not timed(f)} for folder in (one, other)]
     found = [f"{name}: only in {one if name in names[0] else other}" for name in sorted(names[0] ^ names[1])]
     common = sorted(names[0] & names[1])
     found += [f"{name}: differs" for name in common if result(one / name) != result(other / name)]

@@ -22,7 +22,7 @@ from winnow.text.models import load_classifier, tiny_bert, token_types, vocabula
 from winnow.ticket import Ticket  # noqa: E402
 
 LENGTH = 24
-KINDS = ("bert", "roberta", "distilbert", "electra", "albert", "modernbert", "deberta_v2", "xlm_roberta")
+KINDS = ("bert", "roberta", "distilbert", "electra", "albert", "modernbert", "deberta_v2", "xlm_roberta", "gpt2")
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 SPECIFIC = {
     "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
@@ -31,6 +31,7 @@ SPECIFIC = {
     "roberta": {**SIZES, "max_position_embeddings": LENGTH + 1, "type_vocab_size": 1},  # position 0 is the padding's
     "xlm_roberta": {**SIZES, "max_position_embeddings": LENGTH + 1, "type_vocab_size": 1},
     "mpnet": {**SIZES, "max_position_embeddings": LENGTH + 2},
+    "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_inner": 32},
     "deberta_v2": {
         **SIZES, "type_vocab_size": 0, "relative_attention": True, "pos_att_type": ["p2c", "c2p"],
         "position_buckets": 8,
@@ -38,7 +39,7 @@ SPECIFIC = {
     },
 }  # fmt: skip
 CLASSES = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert", "electra": "Electra", "albert": "Albert",
-           "modernbert": "ModernBert", "deberta_v2": "DebertaV2", "xlm_roberta": "XLMRoberta",
+           "modernbert": "ModernBert", "deberta_v2": "DebertaV2", "xlm_roberta": "XLMRoberta", "gpt2": "GPT2",
            "mpnet": "MPNet"}  # fmt: skip
 DATA = {"dataset": "embedded", "max_length": LENGTH, "train_examples": 48, "val_fraction": 0.02}
 TRAIN = {"epochs": 1, "batch_size": 16, "optimizer": "adamw", "lr": 1e-3, "clip_norm": 1.0}

@@ -28,6 +28,7 @@ RELEASED = (  # networks of the released rare-gems code
     ),
     "WideResNet28",
 )
+LANGUAGE = ("transformer", "lstm")  # foretell the next word of a corpus; only rare_gems trains them
 EXAMPLES = ("resnet8", "resnet20", "resnet56", "wideresnet-28-2", "vgg16_cifar", "mobilenet_v2_cifar", "conv4")
 
 
@@ -45,7 +46,7 @@ def torchvision_names() -> frozenset[str]:
 
 def is_winnows(arch: str) -> bool:
     """Whether winnow itself builds this network."""
-    return bool(OWN.fullmatch(arch)) or arch in RELEASED
+    return bool(OWN.fullmatch(arch)) or arch in RELEASED or arch in LANGUAGE
 
 
 def unknown(arch: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from winnow.config.parts import Attack, Compute, Data, Model, Ordinal, Positive, Train
+from winnow.config.parts import AnyData, Attack, Compute, Model, Ordinal, Positive, Train
 from winnow.config.vision import WeightsSource
 from winnow.schema import Part, key
 
@@ -12,7 +12,7 @@ from winnow.schema import Part, key
 class TrainWeights(Part):
     """Training from given weights, dense or under a ticket (stage train)."""
 
-    data: Data = key("the task")
+    data: AnyData = key("the task")
     train: Train = key("optimisation; the optimiser starts anew")
     attack: Attack | None = key("adversarial training; null: clean images", None)
     compute: Compute = key("numerical settings")
@@ -60,24 +60,33 @@ class ImportTicket(Part):
     )  # fmt: skip
 
 
-class Speed(Part):
-    """A ticket's network, dense against sparse, on this machine (stage speed)."""
+class SpeedOptions(Part):
+    """How the speed of a ticket's network is measured."""
 
     batches: list[Ordinal] = key("examples that are computed together", factory=lambda: [1, 8, 64])
     threads: list[Ordinal] = key("CPU threads", factory=lambda: [1])
-    image_size: int | None = key("side of the images; null: a text model", None, ge=4)
-    length: int | None = key("tokens of a text; null: an image model", None, ge=2)
     repeats: int = key("rounds in which both sides are timed", 9, ge=2)
     keep_plans: bool = key("use and keep measured plans in the user's cache folder", True)
 
     def check(self) -> None:
+        """Something to measure."""
+        if not self.batches or not self.threads:
+            raise ValueError("batches, threads: at least one each")
+
+
+class Speed(SpeedOptions):
+    """A ticket's network, dense against sparse, on this machine (stage speed)."""
+
+    image_size: int | None = key("side of the images; null: a text model", None, ge=4)
+    length: int | None = key("tokens of a text; null: an image model", None, ge=2)
+
+    def check(self) -> None:
         """Images or texts."""
+        super().check()
         if (self.image_size is None) == (self.length is None):
             raise ValueError(
                 "image_size, length: give one of them (images of image_size pixels, or texts of length tokens)"
             )
-        if not self.batches or not self.threads:
-            raise ValueError("batches, threads: at least one each")
 
 
 class Draw(Part):
@@ -86,13 +95,10 @@ class Draw(Part):
     title: str = key("heading of the figure", "")
 
 
-class CompareTickets(Part):
-    """Two tickets of one network, and the networks trained under them (stage compare_tickets)."""
+class RelationOptions(Part):
+    """How two tickets are compared."""
 
-    data: Data = key("the task, for losses and accuracies of the networks between the two")
-    compute: Compute = key("numerical settings")
-    batch_size: int = key("images at a time", 256, ge=1)
-    seed: int = key("images that batch statistics are taken from, their augmentation; draws", 0, ge=0)
+    batch_size: int = key("images at a time; of a corpus, columns", 256, ge=1)
     points: int = key("networks on the path, both ends included", 11, ge=3)
     interpolation: Literal["linear", "sampled"] = key(
         "linear: the weights' weighted mean; sampled: each weight is that of the second network with the probability "
@@ -112,3 +118,11 @@ class CompareTickets(Part):
             raise ValueError(
                 f"flipped_percent: {max(self.flipped_percent):g} is more than all of the mask; at most 100"
             )
+
+
+class CompareTickets(RelationOptions):
+    """Two tickets of one network, and the networks trained under them (stage compare_tickets)."""
+
+    data: AnyData = key("the task, for losses and accuracies of the networks between the two")
+    compute: Compute = key("numerical settings")
+    seed: int = key("images that batch statistics are taken from, their augmentation; draws", 0, ge=0)

@@ -124,6 +124,42 @@ class Data(Part):
     split_seed: int = key("fixes the held-out split and the subsets, whatever the run's seed", 0)
 
 
+class Corpus(Part):
+    """Running text, whose next word a network shall foretell: language modelling as the rare-gems code does it."""
+
+    dataset: Literal["sentences", "wikitext"] = key(
+        "sentences: generated, no download; wikitext: files of words (wiki.train.tokens, wiki.valid.tokens, "
+        "wiki.test.tokens, or train.txt and so on)"
+    )
+    path: FilePath | None = key("wikitext: folder below data_root", None)
+    window: int = key("words that pass through the network at once", 35, ge=2)
+    train_words: int | None = key("use only so many words from the start of the training text; null: all", None, ge=100)
+
+    def check(self) -> None:
+        """Keys that go together."""
+        if self.dataset == "wikitext" and self.path is None:
+            raise ValueError("path: required for dataset wikitext: a folder below data_root")
+
+
+AnyData = Annotated[Data | Corpus, Field(discriminator="dataset")]
+
+
+class LanguageNetwork(Part):
+    """Sizes of a transformer or an lstm; the defaults are those of the rare-gems code."""
+
+    size: int = key("width of embeddings and layers", 200, ge=4)
+    hidden: int = key("width within the transformer's feed-forward parts, or of the lstm's cells", 200, ge=4)
+    layers: int = key("blocks of the transformer, or layers of the lstm", 2, ge=1)
+    heads: int = key("attention heads of the transformer", 2, ge=1)
+    dropout: float = key("fraction dropped in training", 0.2, ge=0, lt=1)
+    decoder_stays: bool = key("the last layer has scores, but no prune removes its weights and none count them", False)
+
+    def check(self) -> None:
+        """Heads share the width."""
+        if self.size % self.heads:
+            raise ValueError(f"size {self.size} is not a multiple of heads {self.heads}")
+
+
 class PrunedLayers(Part):
     """Which weights tickets may remove. The classification head, the last layer, is none of them."""
 
@@ -141,7 +177,7 @@ class Model(Part):
     arch: str = key(
         "resnet8/14/20/32/44/56, vgg16_cifar, mobilenet_v2_cifar, wideresnet-28-2, conv4 (CIFAR); a released "
         "rare-gems network: Conv4, cResNet18, MobileNetV2, ResNet50, ResNet101, resnet32_double, TinyResNet18, "
-        "tinyvgg16, WideResNet28; or a torchvision classifier. One of your own: python:path/file.py:Class (called "
+        "tinyvgg16, WideResNet28; a torchvision classifier; for a corpus transformer or lstm. One of your own: python:path/file.py:Class (called "
         "with num_classes), timm:NAME, hf:FOLDER or hf:OWNER/NAME"
     )
     options: dict[str, Option] = key(
@@ -149,6 +185,7 @@ class Model(Part):
         "configuration",
         factory=dict,
     )
+    language: LanguageNetwork | None = key("sizes of transformer and lstm; null: the defaults", None)
     layers: PrunedLayers = key(
         "what double_win's tickets may remove (rare_gems: every convolution and linear layer)", factory=PrunedLayers
     )
@@ -185,7 +222,12 @@ class Model(Part):
         own = own_models.is_own(self.arch)
         if own and (self.width is not None or not self.imagenet_stem):
             raise ValueError(f"{'imagenet_stem' if self.width is None else 'width'}: {self.arch} has none; use options")
-        if self.options and not own and architectures.is_winnows(self.arch):
+        if self.arch in architectures.LANGUAGE:
+            if self.options:
+                raise ValueError(f"options: {self.arch} takes none; its sizes are in language")
+        elif self.language is not None:
+            raise ValueError(f"language: sizes of {' and '.join(architectures.LANGUAGE)}; {self.arch} sees images")
+        elif self.options and not own and architectures.is_winnows(self.arch):
             raise ValueError(
                 f"options: {self.arch} takes none; they are for torchvision's classifiers, python:, timm: and hf:"
             )

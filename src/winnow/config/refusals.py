@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from winnow.config import architectures, own_models
-from winnow.config.parts import Data, Model, Train
+from winnow.config.parts import Corpus, Data, Model, Train
 from winnow.config.public_data import PUBLIC
 from winnow.config.vision import AutoAttack, WeightsSource
 from winnow.errors import WinnowError
@@ -55,6 +55,13 @@ def problems(part: Part, root: Any) -> Iterator[tuple[tuple[Any, ...], str]]:
             yield ("file",), f"{part.file}: no such file; correct the path"
     if isinstance(part, Data):
         yield from _data(part, root)
+    if isinstance(part, Corpus) and part.path is not None and root.check_data:
+        folder = Path(root.data_root) / part.path
+        if not any((folder / name).is_file() for name in ("wiki.train.tokens", "train.txt")):
+            yield (
+                ("path",),
+                f"{folder}: holds neither wiki.train.tokens nor train.txt; put the text there, or correct it",
+            )
     evaluation = getattr(part, "evaluation", None)
     auto = getattr(evaluation, "autoattack", None)
     if isinstance(data, Data) and isinstance(auto, AutoAttack) and "apgd-t" in auto.attacks:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from winnow.config.files import Document, resolve
 from winnow.config.parts import FilePath
 from winnow.errors import WinnowError
-from winnow.pipelines import NAMES, grid
+from winnow.pipelines import NAMES, beyond, grid
 from winnow.pipelines.double_win.config import DoubleWin
 from winnow.pipelines.rare_gems.config import RareGems
 from winnow.pipelines.robust_bert.config import RobustBert
@@ -84,7 +84,8 @@ def load_files(files: Sequence[Path], settings: Mapping[str, Any] | None = None)
 
 def targets(root: Root) -> list[str]:
     """Tables and figures of every configured pipeline."""
-    return [t for name, section in root.sections().items() for t in grid(name).targets(section)]
+    sections = root.sections().items()
+    return [t for name, section in sections for t in (*grid(name).targets(section), *beyond.targets(name, section))]
 
 
 def run_arguments(root: Root) -> str:

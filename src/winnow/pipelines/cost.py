@@ -8,13 +8,16 @@ counts are right to within tens of percent: they scale requests and estimates, t
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from winnow.config.parts import Model
+from winnow.config.architectures import LANGUAGE
+from winnow.config.parts import LanguageNetwork, Model
 from winnow.config.public_data import OTHER, PUBLIC
-from winnow.config.root import Root
 from winnow.config.text import TextModel
 from winnow.pipelines import named
+
+if TYPE_CHECKING:
+    from winnow.config.root import Root
 
 # (10^6 MAC of one image, side it is counted at, 10^6 parameters), from the papers and torchvision's tables
 NETWORKS = {
@@ -31,6 +34,7 @@ OTHER_NETWORK = (4110, 224, 25.6)  # any other torchvision classifier counts as 
 BERT_BASE = (85.0, 110.0)
 # forward passes on an image that withstands them
 AUTOATTACK = {"apgd-ce": 200, "apgd-t": 1800, "fab-t": 1800, "square": 5000}
+WORDS = 33278  # the vocabulary of WikiText-2; that of other corpora counts as it
 WITHSTANDS = 0.4  # of the images; the others leave AutoAttack early
 QUERIES = 200  # model calls of a text attack on one example, in the papers' order of magnitude
 
@@ -49,7 +53,19 @@ def parameters(model: Model | TextModel) -> float:
     if isinstance(model, TextModel):
         own = 12 * model.hidden**2 * model.layers + model.vocabulary * model.hidden
         return BERT_BASE[1] * 1e6 if model.source == "pretrained" else float(own)
+    if model.arch in LANGUAGE:
+        return float(sum(_language(model)))
     return NETWORKS.get(model.arch, OTHER_NETWORK)[2] * 1e6 * ((model.width or 16) / 16) ** 2
+
+
+def _language(model: Model) -> tuple[int, int]:
+    """Weights that a word passes through, without the embedding, and those of the embedding."""
+    c = model.language or LanguageNetwork()
+    inputs = [c.size, *[c.hidden] * (c.layers - 1)]
+    cells = sum(4 * c.hidden * (n + c.hidden) for n in inputs)
+    blocks = c.layers * (3 * c.size**2 + 2 * c.size * c.hidden)
+    within, last = (blocks, c.size) if model.arch == "transformer" else (cells, c.hidden)
+    return within + last * WORDS, c.size * WORDS
 
 
 def _forward(model: Model | TextModel, data: dict[str, Any]) -> float:
@@ -57,6 +73,8 @@ def _forward(model: Model | TextModel, data: dict[str, Any]) -> float:
     if isinstance(model, TextModel):
         passed = BERT_BASE[0] * 1e6 if model.source == "pretrained" else 12 * model.hidden**2 * model.layers
         return passed * data["max_length"] * 1e-12
+    if model.arch in LANGUAGE:
+        return _language(model)[0] * 1e-12
     macs, side, _ = NETWORKS.get(model.arch, OTHER_NETWORK)
     shown = data["image_size"] or PUBLIC.get(data["dataset"], OTHER).side or 32
     return macs * 1e-6 * ((model.width or 16) / 16) ** 2 * (shown / side) ** 2
@@ -66,6 +84,8 @@ def _examples(data: dict[str, Any]) -> tuple[float, float, float]:
     """Training, held-out and test examples."""
     known = PUBLIC.get(data.get("task") or data["dataset"])
     _, train, test, _ = known or OTHER
+    if "window" in data:  # a corpus, counted in words
+        return data["train_words"] or train, test, test
     held_out = data["val_images"] if "val_images" in data else data["val_fraction"] * train
     left = max(1, train - held_out)
     few, some = (data.get(f"{split}_images") or data.get(f"{split}_examples") for split in ("train", "test"))

@@ -70,6 +70,18 @@ def coverage_warning(names: Collection[str], shapes: Mapping[str, tuple[int, ...
     )
 
 
+def transposed(module: nn.Module) -> bool:
+    """Whether a linear layer holds its weight as (in, out): Hugging Face's Conv1D, of GPT-2 and its kin."""
+    return (type(module).__module__, type(module).__name__) == ("transformers.pytorch_utils", "Conv1D")
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer, torch's or the transposed one."""
+    from torch import nn
+
+    return isinstance(module, nn.Linear) or transposed(module)
+
+
 def _layers(model: nn.Module) -> Iterator[tuple[str, Kind]]:
     """Every weight of a convolution or linear layer, those of torch's attention included, and its kind."""
     from torch import nn
@@ -78,7 +90,7 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, Kind]]:
         prefix = f"{path}." if path else ""
         if isinstance(module, nn.modules.conv._ConvNd):
             yield f"{prefix}weight", "conv"
-        elif isinstance(module, nn.Linear):
+        elif is_linear(module):
             yield f"{prefix}weight", "linear"
         elif isinstance(module, nn.MultiheadAttention):
             for name in _ATTENTION:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from winnow.errors import WinnowError
 from winnow.prune.counts import apportion, check_count
+from winnow.prune.layers import is_linear, transposed
 from winnow.prune.passes import Batch, borrowed, forward
 
 
@@ -25,9 +26,10 @@ def masks(model: nn.Module, names: list[str], count: int, batches: Sequence[Batc
     no linear layer that runs.
     """
     layers = {name: model.get_submodule(name.rpartition(".")[0]) for name in names}
-    if wrong := [n for n in names if not n.endswith(".weight") or not isinstance(layers[n], nn.Linear)]:
+    if wrong := [n for n in names if not n.endswith(".weight") or not is_linear(layers[n])]:
         raise WinnowError(f"layers: wanda prunes nn.Linear and {wrong[0]} is of none; leave it out by kind or pattern")
-    weights: dict[str, Tensor] = {name: layer.weight for name, layer in layers.items()}  # type: ignore[misc]
+    turned = {name for name, layer in layers.items() if transposed(layer)}
+    weights: dict[str, Tensor] = {n: m.weight.T if n in turned else m.weight for n, m in layers.items()}  # type: ignore
     check_count(count, total := sum(w.numel() for w in weights.values()))
     shares = [np.full(w.shape[0], w.shape[1] * (count / total)) for w in weights.values()]
     rows = np.split(apportion(np.concatenate(shares), count), np.cumsum([s.size for s in shares])[:-1])
@@ -46,7 +48,7 @@ def masks(model: nn.Module, names: list[str], count: int, batches: Sequence[Batc
         finally:
             for name, weight in weights.items():
                 weight.copy_(saved[name])
-    return {name: found[name] for name in names}
+    return {name: np.ascontiguousarray(found[name].T) if name in turned else found[name] for name in names}
 
 
 def keep_in_rows(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -14,29 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from winnow.config.parts import Compute
 from winnow.errors import WinnowError
 from winnow.rng import seed_of
 from winnow.ticket import Ticket
-from winnow.train.device import autocast
-from winnow.vision.attack import evaluation_mode
-from winnow.vision.batches import Loader
 
 Measure = Callable[[nn.Module], dict[str, float]]
-
-
-@torch.no_grad()
-def loss_and_accuracy(model: nn.Module, loader: Loader, compute: Compute) -> tuple[float, float]:
-    """Mean cross-entropy over a split, and the percentage that is classified correctly."""
-    loss, right = 0.0, 0
-    for x, y in loader.once():
-        with autocast(compute, loader.device), evaluation_mode(model):
-            logits = model(x).float()
-        loss += float(F.cross_entropy(logits, y, reduction="sum"))
-        right += int((logits.argmax(1) == y).sum())
-    return loss / len(loader.split), 100.0 * right / len(loader.split)
 
 
 def path(

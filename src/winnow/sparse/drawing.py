@@ -21,6 +21,9 @@ def speed(found: Mapping[str, Any], title: str, *paths: Path) -> None:
     axis.axhline(1.0, color="#333333", lw=0.8)
     axis.set_xscale("log")
     axis.set_yscale("log")
+    for one in (axis.xaxis, axis.yaxis):
+        one.set_major_formatter("{x:g}")
+        one.set_minor_formatter("{x:g}" if one is axis.yaxis else "")
     axis.set_xlabel("remaining weights (%, logarithmic)")
     axis.set_ylabel("times as fast as dense; dashed: by the rule")
     axis.set_title(title)

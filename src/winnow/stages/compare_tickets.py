@@ -17,9 +17,9 @@ stage = Stage(
     CompareTickets,
     inputs={
         "weights": "a trained network",
-        "mask": "its ticket",
+        "mask?": "its ticket; none for either: dense networks",
         "other_weights": "another one of the same architecture",
-        "other_mask": "its ticket",
+        "other_mask?": "its ticket",
         "init?": "weights that removed ones get back when masks are flipped; none: zero",
     },
     outputs={"metrics": "overlap by layer, losses and accuracies on the path, barriers, flipped masks"},
@@ -28,22 +28,26 @@ stage = Stage(
 
 @stage
 def main(job: Job[CompareTickets]) -> None:
-    """Compare masks, walk, flip, write."""
-    from winnow.gems.finetune import recalibrate
+    """Compare masks, walk between the networks, flip masks, write."""
+    from winnow.config.parts import Train
+    from winnow.errors import WinnowError
+    from winnow.gems.finetune import recalibrate, task_loaders
     from winnow.relations.overlap import overlap
-    from winnow.relations.path import barrier, instability, loss_and_accuracy, path, sharpness
+    from winnow.relations.path import barrier, instability, path, sharpness
     from winnow.ticket import Ticket
     from winnow.train.device import start
-    from winnow.vision import models, sources
-    from winnow.vision.batches import Loader
+    from winnow.vision import models
+    from winnow.vision.evaluate import loss_and_accuracy
     from winnow.vision.training import place
 
     cfg, run = job.config, job.run
-    tickets = [Ticket.load(job[name]) for name in ("mask", "other_mask")]
+    tickets = [Ticket.load(job[name]) for name in ("mask", "other_mask") if job.inputs[name]]
+    if len(tickets) == 1:
+        raise WinnowError("--mask, --other-mask: give both, or none for dense networks")
     device = start(cfg.compute, run.device, cfg.seed)
     compute = cfg.compute.having(compile=False)
-    sets = sources.load(cfg.data, run.data_root, run.download)
-    train, test = (Loader(s, cfg.data, cfg.batch_size, device, cfg.seed, run.workers) for s in (sets.train, sets.test))
+    reading = Train(epochs=0, batch_size=cfg.batch_size, lr=1.0)  # how many at a time
+    train, _, test = task_loaders(cfg.data, reading, cfg.seed, run)[-1]
     names = [n for n in ("weights", "other_weights", "init") if job.inputs[n]]
     networks = [place(models.load_pretrained(job[name])[0], compute, device) for name in names]
     for network, ticket in zip(networks, tickets, strict=False):
@@ -59,13 +63,13 @@ def main(job: Job[CompareTickets]) -> None:
     sampled = cfg.interpolation == "sampled"
     rows = path(networks[0], networks[1], cfg.points, measure, sampled=sampled, draws=cfg.draws, seed=cfg.seed)
     found = {
-        "overlap": overlap(*tickets),
+        "overlap": overlap(*tickets) if tickets else [],
         "path": rows,
         "loss_barrier": {split: barrier(rows, f"{split}_loss") for split in ("train", "test")},
         "instability": {split: instability(rows, f"{split}_acc") for split in ("train", "test")},
         "sharpness": [
             sharpness(network, ticket, cfg.flipped_percent, cfg.draws, measure, cfg.seed, *networks[2:])
-            for network, ticket in zip(networks[:2], tickets, strict=True)
+            for network, ticket in zip(networks[:2], tickets, strict=False)
             if cfg.flipped_percent
         ],
     }

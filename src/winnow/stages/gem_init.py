@@ -22,15 +22,20 @@ def main(job: Job[GemInit]) -> None:
     """Draw or adapt, write."""
     import torch
 
+    from winnow.config.parts import Corpus
     from winnow.errors import WinnowError
     from winnow.gems.inits import initialise
     from winnow.gems.scores import hard_prunable, scorable
+    from winnow.language import corpus
     from winnow.rng import seed_of
     from winnow.vision import models, sources
 
     cfg = job.config
     torch.manual_seed(seed_of(cfg.seed, "init"))
-    num_classes = sources.load(cfg.data, job.run.data_root, job.run.download).num_classes
+    if isinstance(cfg.data, Corpus):
+        num_classes = corpus.load(cfg.data, job.run.data_root).num_classes
+    else:
+        num_classes = sources.load(cfg.data, job.run.data_root, job.run.download).num_classes
     if job.inputs["weights"]:
         model, spec = models.load_pretrained(job["weights"])
         if spec["num_classes"] != num_classes:
@@ -40,7 +45,8 @@ def main(job: Job[GemInit]) -> None:
             raise WinnowError("config: gem_init needs model and init, or --weights to start from")
         model, spec = models.build(cfg.model, num_classes), models.spec(cfg.model, num_classes)
         scale = cfg.init.target_sparsity / 100.0 if cfg.init.scale_fan else 1.0
-        initialise(model, scorable(model), cfg.init.init, scale, cfg.seed)
+        drawn = [n for n in scorable(model) if n not in getattr(model, "drawn_by_itself", ())]
+        initialise(model, drawn, cfg.init.init, scale, cfg.seed)
     job.write_weights("out", model.state_dict(), model=spec, prunable=hard_prunable(model))
 
 

@@ -40,7 +40,7 @@ def main(job: Job[GemSearch]) -> None:
     gem, history = search(
         model, task.train_loader,
         config=cfg.search, train=cfg.train, compute=cfg.compute, seed=cfg.seed, attack=cfg.attack,
-        evaluate=lambda: {"val_sa": task.held_out(model)}, run=job.run,
+        evaluate=lambda: task.held_out(model), run=job.run,
     )  # fmt: skip
     if not job.writes:
         return

@@ -18,9 +18,10 @@ from typing import Any
 
 from winnow import pipelines, records
 from winnow.errors import WinnowError
-from winnow.tables import charts
+from winnow.tables import beyond, charts
 from winnow.tables.summary import Row, Summary
 
+BEYOND = ("_speed", "_relations")  # tables of pipelines.beyond
 STYLE = """
 :root { color-scheme: light }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 88em; padding: .6em 1.2em 3em; color: #1b1b1b }
@@ -101,6 +102,9 @@ def _order(table: Path) -> tuple[int, str]:
 
 
 def _title(name: str) -> str:
+    pipeline, _, kind = name.rpartition("_")
+    if name.endswith(BEYOND) and pipeline in pipelines.NAMES:
+        return f"{pipelines.grid(pipeline).TITLE}: {kind}"
     return pipelines.grid(name).TITLE if name in pipelines.NAMES else name
 
 
@@ -111,6 +115,8 @@ def _read(table: Path) -> tuple[list[str], list[Row]]:
 
 
 def _summary(name: str, rows: list[Row]) -> Summary:
+    if name.endswith(BEYOND):
+        return beyond.summary(name, rows)
     if name not in pipelines.NAMES:
         return Summary([f"a table of {len(rows)} rows, of no pipeline of winnow's"], [], [])
     return importlib.import_module(f"winnow.pipelines.{name}.summary").summary(rows)
@@ -165,16 +171,20 @@ def _ran(tables: Sequence[Path], found: Mapping[Path, records.Node]) -> str:
 
 def _pipeline(results: Path, table: Path, header: list[str], rows: list[Row], captions: Path) -> Iterable[str]:
     name = table.stem
-    caption = _caption(captions / f"{name}_table.rst")
+    called = name.rpartition("_")[2] if name.endswith(BEYOND) else name
+    caption = _caption(captions / f"{called}_table.rst")
     yield f'<h2 id="{html.escape(name)}" style="margin-top:2em">{html.escape(_title(name))}</h2>{caption}'
     whole = charts.table(header, [[row[c] for c in header] for row in rows])
     yield f"<details><summary>All {len(rows)} rows and {len(header)} columns</summary>{whole}</details>"
     figures = [f for f in sorted((results / "figures" / name).glob("*.svg")) if _drawn_from(f, records.near(table))]
+    if name.endswith(BEYOND):  # a figure beside each measurement
+        files = dict.fromkeys(results.parent / row["file"] for row in rows)
+        figures = [f.with_suffix(".svg") for f in files if _drawn_from(f.with_suffix(".svg"), records.near(f))]
     if figures:
-        yield _caption(captions / f"{name}_figure.rst")
+        yield _caption(captions / f"{called}_figure.rst")
     for figure in figures:
         data = base64.b64encode(figure.read_bytes()).decode()
-        alt = html.escape(figure.stem)
+        alt = html.escape(str(figure.relative_to(results).with_suffix("")) if called != name else figure.stem)
         yield f'<h3>{alt}</h3><img alt="{alt}" src="data:image/svg+xml;base64,{data}">'
     own = (node for node in records.tree(table) if not node.repeated and node.record)
     tickets = [node.record for node in own if node.record and node.record.about.get("kind") == "ticket"]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from winnow.config.text import FreeLB
+from winnow.text.models import logits_of
 from winnow.train import ranks
 
 
@@ -103,7 +104,7 @@ class AdversarialStep:
 
         def loss_of(perturbed: Tensor) -> Tensor:
             with self.autocast:
-                logits = self.model(inputs_embeds=perturbed, **others).logits
+                logits = logits_of(self.model, perturbed, batch["input_ids"], others)
             return cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
 
         self.losses = freelb_step(embeddings, mask, loss_of, self.config, uniform)

@@ -24,6 +24,7 @@ from torch.nn.utils import parametrize
 from winnow.artifacts import write_tensors
 from winnow.config.text import HardConcrete
 from winnow.errors import WinnowError
+from winnow.prune.layers import is_linear, transposed
 from winnow.train import ranks
 from winnow.train.device import working_dtype
 
@@ -154,22 +155,26 @@ class _Masked(torch.autograd.Function):
 
 
 class MaskedWeight(nn.Module):
-    """Parametrization weight -> weight * mask. In training mode a fresh mask at every access (one per forward pass)."""
+    """Parametrization weight -> weight * mask. In training mode a fresh mask at every access (one per forward pass).
 
-    def __init__(self, weight: Tensor, config: HardConcrete):
+    transposed: the weight is (in, out), as GPT-2's.
+    """
+
+    def __init__(self, weight: Tensor, config: HardConcrete, transposed: bool = False):
         super().__init__()
-        out, inner = weight.shape
-        shape: tuple[int, ...] = {"weight": (out, inner), "row": (out, 1), "matrix": (1, 1)}[config.granularity]
+        rows, columns = weight.shape
+        row = (1, columns) if transposed else (rows, 1)
+        shape: tuple[int, ...] = {"weight": (rows, columns), "row": row, "matrix": (1, 1)}[config.granularity]
         self.blocked: tuple[int, ...] | None = None
         if config.block is not None:
-            a, b = config.block
-            self.blocked, shape = (a, out // a, b, inner // b), (1, out // a, 1, inner // b)
+            a, b = config.block[::-1] if transposed else config.block
+            self.blocked, shape = (a, rows // a, b, columns // b), (1, rows // a, 1, columns // b)
         self.config = config
         self.score = nn.Parameter(torch.full(shape, initial_score(config), device=weight.device))
         self.sampled = True
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The masked weight, (out, in); sampled in training, noiseless in evaluation or when `sampled` is off."""
+        """The masked weight; sampled in training, noiseless in evaluation or when `sampled` is off."""
         seen = weight if self.blocked is None else weight.view(self.blocked)
         if self.training and self.sampled:
             noise = uniform_noise(self.score.shape, self.score.device)
@@ -186,12 +191,15 @@ def attach(model: nn.Module, names: list[str], config: HardConcrete, frozen: boo
     for name in names:
         path, _, leaf = name.rpartition(".")
         layer = model.get_submodule(path)
-        if leaf != "weight" or not isinstance(layer, nn.Linear):
+        if leaf != "weight" or not is_linear(layer):
             raise WinnowError(f"{name}: masks go on the weights of linear layers only")
-        if config.block and any(size % of for size, of in zip(layer.weight.shape, config.block, strict=True)):
-            shape = "x".join(map(str, layer.weight.shape))
-            raise WinnowError(f"masks.block: {config.block} does not divide {name}, {shape}; take divisors of both")
-        mask = MaskedWeight(layer.weight, config)
+        turned = transposed(layer)
+        weight: Tensor = layer.weight  # type: ignore[assignment]
+        shape = tuple(weight.shape)[::-1] if turned else tuple(weight.shape)
+        if config.block and any(size % of for size, of in zip(shape, config.block, strict=True)):
+            told = "x".join(map(str, shape))
+            raise WinnowError(f"masks.block: {config.block} does not divide {name}, {told}; take divisors of both")
+        mask = MaskedWeight(weight, config, turned)
         parametrize.register_parametrization(layer, "weight", mask)
         scores[name] = mask.score
     return scores

@@ -21,7 +21,7 @@ from winnow.interchange import read_checkpoint, stands_beside
 from winnow.text import compat
 from winnow.text.batches import encode
 from winnow.text.data import Examples
-from winnow.text.models import class_for, draw, from_folder_tokenizer, prunable, token_types
+from winnow.text.models import class_for, draw, from_folder_tokenizer, give_padding, logits_of, prunable, token_types
 from winnow.weights import pretrained_files, pretrained_folder
 
 log = logging.getLogger("winnow")
@@ -267,11 +267,12 @@ def positions(model: Any) -> tuple[int | None, int | None]:
 
 def check_use(model: Any, tokenizer: Any, max_length: int, folder: Path) -> None:
     """Raise WinnowError unless the later stages can train, mask and attack `model` on texts of `max_length` tokens."""
+    give_padding(model, tokenizer)
     longest, padding = positions(model)
     if longest is not None and max_length > longest:
         raise WinnowError(f"data.max_length: {max_length} tokens, but {folder} has positions for {longest}; lower it")
     if tokenizer.pad_token_id is None:
-        raise WinnowError(f"{folder}: its tokenizer has no padding token; give a model of the BERT family")
+        raise WinnowError(f"{folder}: its tokenizer has no padding token; give a model of the BERT or GPT kind")
     if padding is not None and padding != tokenizer.pad_token_id:
         raise WinnowError(
             f"{folder}: its tokenizer pads with token {tokenizer.pad_token_id}, the model with {padding}; they belong "
@@ -293,8 +294,8 @@ def check_use(model: Any, tokenizer: Any, max_length: int, folder: Path) -> None
     try:
         with torch.no_grad():
             shown = model.eval()(**batch).logits
-            batch["inputs_embeds"] = model.get_input_embeddings()(batch.pop("input_ids"))  # what FreeLB perturbs
-            embedded = model(**batch).logits
+            words = batch.pop("input_ids")
+            embedded = logits_of(model, model.get_input_embeddings()(words), words, batch)  # as FreeLB does
     except Exception as error:  # each architecture has its own
         raise _unusable(folder, type(model).__name__, error) from None
     if not torch.allclose(shown, embedded, atol=1e-4, rtol=1e-3):

@@ -19,6 +19,7 @@ from winnow import places
 from winnow.artifacts import MODEL_FILE, SIDECAR, sha256_file, write_json, write_record
 from winnow.config.text import TextModel
 from winnow.errors import WinnowError
+from winnow.prune.layers import is_linear
 from winnow.rng import seed_of
 from winnow.text import compat
 from winnow.weights import check_replaceable, model_folder, replace_folder
@@ -33,13 +34,11 @@ def prunable(model: Any) -> list[str]:
     matrices. The classification head and the embeddings are never masked.
     """
     base = getattr(model, model.base_model_prefix)
-    names = [
-        f"{model.base_model_prefix}.{name}.weight"
-        for name, layer in base.named_modules()
-        if isinstance(layer, nn.Linear)
-    ]
+    names = [f"{model.base_model_prefix}.{name}.weight" for name, layer in base.named_modules() if is_linear(layer)]
     if not names:
-        raise WinnowError(f"model: {type(model).__name__} has no linear layers to mask; use a model of the BERT family")
+        raise WinnowError(
+            f"model: {type(model).__name__} has no linear layers to mask; use one of the BERT or GPT kind"
+        )
     return names
 
 
@@ -111,6 +110,39 @@ def from_folder_tokenizer(folder: Path) -> Any:
         ) from None
 
 
+def reads_left_to_right(model: Any) -> bool:
+    """Whether `model` is a decoder that classifies by its last token, as GPT-2 does: a causal language model that is no
+    masked one.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
+
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    return kind in CAUSAL and kind not in MASKED
+
+
+def logits_of(model: Any, embedded: torch.Tensor, words: torch.Tensor, others: Mapping[str, torch.Tensor]) -> Any:
+    """The logits (B, classes) for these word embeddings (B, L, D) in place of those of `words` (B, L).
+
+    A decoder must see the words too, to know which of them is the last.
+    """
+    if not reads_left_to_right(model):
+        return model(inputs_embeds=embedded, **others).logits
+    hook = model.get_input_embeddings().register_forward_hook(lambda *_: embedded)
+    try:
+        return model(input_ids=words, **others).logits
+    finally:
+        hook.remove()
+
+
+def give_padding(model: Any, tokenizer: Any) -> None:
+    """Let a decoder that was trained without padding, as GPT-2 was, be padded with its end of text."""
+    if reads_left_to_right(model):
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        if model.config.pad_token_id is None:
+            model.config.pad_token_id = tokenizer.pad_token_id
+
+
 def token_types(model: Any) -> bool:
     """Whether `model` tells the two texts of a pair apart by token types (BERT, ALBERT and ELECTRA do)."""
     return getattr(model.config, "type_vocab_size", 0) > 1
@@ -137,7 +169,9 @@ def load_classifier(path: Path) -> tuple[nn.Module, Any]:
         raise WinnowError(
             f"{folder}: not a complete model folder ({reason}); rerun the stage that writes it, or import_text_model"
         ) from None
-    return model, from_folder_tokenizer(folder)
+    tokenizer = from_folder_tokenizer(folder)
+    give_padding(model, tokenizer)
+    return model, tokenizer
 
 
 def check_classes(model: Any, classes: int, what: str) -> None:

@@ -16,11 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from winnow.config.parts import Attack, Compute, Data
 from winnow.config.vision import AutoAttack
 from winnow.errors import WinnowError
 from winnow.guard import beat
+from winnow.language.corpus import Windows
 from winnow.rng import seed_of
 from winnow.run import Run, Stopped
 from winnow.train import ranks
@@ -101,6 +103,20 @@ def robust_accuracy(
         return len(y)
 
     return _percentage(model, loader, compute, survivors, tally)
+
+
+@torch.no_grad()
+def loss_and_accuracy(model: nn.Module, loader: Loader | Windows, compute: Compute) -> tuple[float, float]:
+    """Mean cross-entropy over a split, and the percentage that is foretold correctly: of images, or of words."""
+    loss, right, count = 0.0, 0, 0
+    for x, y in loader.once():
+        with autocast(compute, loader.device), evaluation_mode(model):
+            logits = model(x).float()
+        loss += float(F.cross_entropy(logits, y, reduction="sum"))
+        right += int((logits.argmax(1) == y).sum())
+        count += y.numel()
+        beat()
+    return loss / count, 100.0 * right / count
 
 
 def _percentage(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from winnow.config.parts import Attack, Compute, Data, Train
+from winnow.language.corpus import Windows
 from winnow.run import Run
 from winnow.ticket import Ticket
 from winnow.train.compiling import compile_if_asked
@@ -23,7 +25,7 @@ from winnow.train.sync_norm import synchronise
 from winnow.vision import models, sources
 from winnow.vision.attack import perturb
 from winnow.vision.batches import Batch, Loader
-from winnow.vision.evaluate import accuracy, robust_accuracy
+from winnow.vision.evaluate import accuracy, loss_and_accuracy, robust_accuracy
 
 
 def make_step(
@@ -35,7 +37,8 @@ def make_step(
 
     def step(batch: Batch) -> Tensor:
         x, y = batch
-        x = x.contiguous(memory_format=torch.channels_last)
+        if x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
         with autocast(compute, device):
             if attack is not None:
                 x = perturb(model, x, y, attack)
@@ -65,9 +68,24 @@ def training_loaders(
     return tuple(Loader(s, data, n, run.device, seed, run.workers) for s, n in zip(splits, sizes, strict=True))
 
 
+def held_out(model: nn.Module, loader: Loader | Windows, compute: Compute) -> dict[str, Any]:
+    """val_sa, the accuracy (percent); over words val_perplexity as well."""
+    if not isinstance(loader, Windows):
+        return {"val_sa": accuracy(model, loader, compute)}
+    loss, right = loss_and_accuracy(model, loader, compute)
+    return {"val_sa": right, "val_perplexity": perplexity(loss)}
+
+
+def perplexity(loss: float) -> float:
+    """exp of the mean cross-entropy (natural logarithm), at most e^100: a number that files and figures can hold."""
+    return math.exp(min(loss, 100.0))
+
+
 @dataclass
 class Best:
-    """Keeps the state with the highest value of each watched metric (the earliest on ties)."""
+    """Keeps the state with the best value of each watched metric: the highest, of a perplexity the lowest (the earliest
+    on ties).
+    """
 
     metrics: tuple[str, ...]
     values: dict[str, float] = field(default_factory=dict)
@@ -76,7 +94,8 @@ class Best:
     def offer(self, record: Mapping[str, Any], model: nn.Module) -> None:
         """Take the model's state for every metric that improved."""
         for name in self.metrics:
-            if record[name] > self.values.get(name, float("-inf")):
+            sign = -1.0 if name.endswith("perplexity") else 1.0
+            if name not in self.values or sign * record[name] > sign * self.values[name]:
                 self.values[name] = float(record[name])
                 self.states[name] = {k: v.detach().to("cpu", copy=True) for k, v in model.state_dict().items()}
 
@@ -91,8 +110,8 @@ class Best:
 
 def train_classifier(
     model: nn.Module,
-    train_loader: Loader,
-    val_loader: Loader,
+    train_loader: Loader | Windows,
+    val_loader: Loader | Windows,
     *,
     train: Train,
     compute: Compute,
@@ -106,15 +125,16 @@ def train_classifier(
     """Train `model` in place (on the loaders' device, by `place`), the ticket's mask enforced throughout.
 
     Every epoch records loss, val_sa and, under an `attack`, val_ra (percentages, held-out split; by `selection_attack`
-    if there is one). Returns the history and the best states for the metrics in `watch`. Raises WinnowError when
+    if there is one); over words val_sa and val_perplexity. Returns the history and the best states for the metrics in `watch`. Raises WinnowError when
     training diverges.
     """
     enforce(model, ticket, every_forward=False)
     best = Best(watch)
 
     def after_epoch(epoch: int) -> dict[str, Any]:
-        record = {"val_sa": accuracy(model, val_loader, compute)}
+        record = held_out(model, val_loader, compute)
         if attack is not None:
+            assert not isinstance(val_loader, Windows)
             record["val_ra"] = robust_accuracy(model, val_loader, selection_attack or attack, compute, seed)
         best.offer(record, model)
         return record

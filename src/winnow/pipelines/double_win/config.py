@@ -22,6 +22,7 @@ from winnow.config.parts import (
 )
 from winnow.config.pruning import FOR_IMAGES, ImpSchedule
 from winnow.config.vision import Normalisation, TaskEvaluation, WeightsSource
+from winnow.pipelines.beyond import MeasuredSpeed, Relations, side
 from winnow.schema import Part, key
 
 BUILT_IN = ("dense", "imp", "omp", "random")
@@ -36,6 +37,11 @@ class Source(Part):
     name: str = key(f"column `source` of the table; {NAME}")
     data: Data = key("the task")
     model: Model = key("the architecture of every stage")
+
+    def check(self) -> None:
+        """Images alone can be attacked."""
+        if self.model.arch in architectures.LANGUAGE:
+            raise ValueError(f"model.arch: {self.model.arch} reads words; language models are for rare_gems")
 
 
 class _Start(Part):
@@ -185,6 +191,8 @@ class DoubleWin(Part):
         "null: one standard deviation of the dense runs (needs two seeds)", None, ge=0,
     )  # fmt: skip
     published: list[Published] = key("published figures for the table", factory=list)
+    speed: MeasuredSpeed | None = key("measure how fast tickets run here; null: no", None)
+    relations: Relations | None = key("compare tickets and the networks trained under them; null: no", None)
 
     def check(self) -> None:
         """Names, methods, rounds and regimes fit together."""
@@ -195,6 +203,8 @@ class DoubleWin(Part):
         check_names("source", [self.source.name])
         check_names("transfer.tickets", [t.name for t in self.transfer.tickets])
         check_seeds(self.seeds)
+        if self.speed is not None and side(self.source.data) is None:
+            raise ValueError("speed: set source.data.image_size, the side of the images to measure with")
         for ticket in self.transfer.tickets:
             if ticket.pretraining not in [p.name for p in self.pretrainings]:
                 raise ValueError(

@@ -6,10 +6,24 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from winnow.config import architectures
 from winnow.config.gems import ITERATIVE, NESTED, SearchOptions, WeightInit
-from winnow.config.parts import Attack, Compute, Count, Data, FilePath, Model, Percent, Train, check_names, check_seeds
-from winnow.config.pruning import FOR_IMAGES, ImpSchedule
+from winnow.config.parts import (
+    AnyData,
+    Attack,
+    Compute,
+    Corpus,
+    Count,
+    FilePath,
+    Model,
+    Percent,
+    Train,
+    check_names,
+    check_seeds,
+)
+from winnow.config.pruning import FOR_IMAGES, LIGHT, ImpSchedule
 from winnow.config.vision import WeightsSource
+from winnow.pipelines.beyond import MeasuredSpeed, Relations, check_of, side
 from winnow.schema import Part, key
 
 SEARCHED = ("hc_iter", "hc", "ep", "global_ep", "global_ep_iter")
@@ -104,7 +118,7 @@ class Experiment(Part):
 
     name: str = key(f"names its folder; {NAME}")
     dataset: str = key("column `dataset` of the table")
-    data: Data = key("the task")
+    data: AnyData = key("the task")
     model: Model = key("the architecture; column `arch`")
     targets: list[Percent] = key("percentages of the weights that shall REMAIN")
     init: WeightInit = key("initialisation of the weights", factory=WeightInit)
@@ -123,6 +137,17 @@ class Experiment(Part):
                 raise ValueError(
                     f"{b.name}: without unflag_before_finetune a search gives one target; make a branch for each"
                 )
+        language = self.model.arch in architectures.LANGUAGE
+        if language != isinstance(self.data, Corpus):
+            raise ValueError(
+                f"model.arch: {self.model.arch} {'reads words' if language else 'sees images'}, "
+                f"data.dataset {self.data.dataset} has {'images' if language else 'words'}"
+            )
+        for b in self.branches if language else ():
+            if isinstance(b, PrunedBranch) and b.algo not in LIGHT:
+                raise ValueError(f"{b.name}: {b.algo} looks at images; over a corpus take one of {', '.join(LIGHT)}")
+            if b.imported is not None or b.attack is not None:
+                raise ValueError(f"{b.name}: imported and attack are for images; leave them out over a corpus")
 
 
 class PublishedGem(Part):
@@ -152,6 +177,8 @@ class RareGems(Part):
     )
     gem_before: float = key("a gem's accuracy before fine-tuning is this many points above chance", 10.0, ge=0)
     published: list[PublishedGem] = key("published figures for the table", factory=list)
+    speed: MeasuredSpeed | None = key("measure how fast tickets run here; null: no", None)
+    relations: Relations | None = key("compare tickets and the networks trained under them; null: no", None)
 
     def check(self) -> None:
         """Names and seeds."""
@@ -159,3 +186,7 @@ class RareGems(Part):
         if not self.experiments and not self.from_files:
             raise ValueError("experiments: at least one, or a file in from_files")
         check_seeds(self.seeds)
+        check_of(self, {b.name for e in self.experiments for b in e.branches})
+        unseen = [e.name for e in self.experiments if not isinstance(e.data, Corpus) and side(e.data) is None]
+        if self.speed is not None and unseen:
+            raise ValueError(f"speed: set data.image_size of {unseen[0]}, the side of the images to measure with")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 from winnow.config.gems import Search, WeightInit
-from winnow.config.parts import Attack, Compute, Data, Model, Train, check_uncompiled
+from winnow.config.parts import AnyData, Attack, Compute, Model, Train, check_uncompiled
 from winnow.schema import Part, key
 
 
 class GemInit(Part):
     """Initial weights (stage gem_init)."""
 
-    data: Data = key("the task; decides the number of classes")
+    data: AnyData = key("the task; decides the number of classes")
     model: Model | None = key("architecture; not with --weights", None)
     init: WeightInit | None = key("initialisation; not with --weights", None)
     seed: int = key("draws the weights, or the new head", ge=0)
@@ -22,7 +22,7 @@ class GemSearch(Part):
     """A search among frozen weights (stage gem_search)."""
 
     search: Search = key("the algorithm")
-    data: Data = key("the task")
+    data: AnyData = key("the task")
     train: Train = key("optimisation of the scores")
     attack: Attack | None = key("adversary of a robust search; null: clean images", None)
     compute: Compute = key("numerical settings")
@@ -46,7 +46,7 @@ class GemSanity(Part):
     checks: list[Literal["reinit", "shuffle"]] = key(
         "checks to run besides the inverted search", factory=lambda: ["reinit", "shuffle"]
     )
-    data: Data = key("the task")
+    data: AnyData = key("the task")
     train: Train = key("optimisation of the weights")
     attack: Attack | None = key("as in fine-tuning", None)
     keep: Literal["last", "best"] = key("as in fine-tuning: weights of the last epoch, or the best held out", "best")

@@ -30,7 +30,17 @@ class Published(Part):
     iter_period: int = key("epochs between hard prunes; of an IMP round", 5, ge=1)
     arch: str = key("architecture")
     width: float = key("factor on the channels of Conv4", 1.0, gt=0)
-    dataset: Literal["CIFAR10", "CIFAR100", "TinyImageNet", "Caltech101", "ImageNet", "FfcvImageNet"] = key("dataset")
+    dataset: Literal["CIFAR10", "CIFAR100", "TinyImageNet", "Caltech101", "ImageNet", "FfcvImageNet"] | None = key(
+        "dataset; the transformer has its text in data", None
+    )
+    data: str = key("folder of the transformer's text", "data/datasets/")
+    transformer_emsize: int = key("width of the transformer's embeddings", 200)
+    transformer_nhid: int = key("width of its feed-forward parts", 200)
+    transformer_nlayers: int = key("its blocks", 2)
+    transformer_nhead: int = key("its attention heads", 2)
+    transformer_dropout: float = key("its dropout", 0.2)
+    transformer_bptt: int = key("words that pass through it at once", 35)
+    transformer_clip: float = key("largest norm of its gradient", 0.25)
     name: str | None = key("name of the run; names the branch", None)
     optimizer: Literal["sgd", "adam"] = key("optimiser of the search", "sgd")
     lr: float = key("learning rate of the search", 0.001, gt=0)
@@ -71,6 +81,11 @@ class Published(Part):
     imp_rewind_iter: int = key("optimisation step that IMP rewinds to", 1000, ge=0)
     imp_no_rewind: bool = key("IMP goes on from what it trained", False)
     imp_rounds: int = key(f"rounds of IMP; -1: {IMP_ROUNDS}", -1, ge=-1)
+
+    def check(self) -> None:
+        """Images come from a data set."""
+        if self.dataset is None and self.arch != "transformer":
+            raise ValueError("dataset: required key is missing (dataset)")
 
     @property
     def kind(self) -> str:
@@ -116,6 +131,11 @@ def without_effect(document: Mapping[str, Any], p: Published) -> list[str]:
     """What the file says and this run does not read, each with where winnow sets it, if it does."""
     found = [f"{n} ({ELSEWHERE[n]})" if ELSEWHERE.get(n) else n for n in document if n in NEVER_READ or n in ELSEWHERE]
     others = {n for kind in READ_BY.values() for n in kind} - set(READ_BY[p.kind])
+    if p.arch == "transformer":
+        found = [n for n in found if not n.startswith("data ")]
+        others |= {"dataset", "bn_type"} | ({"lr_policy"} if p.kind == "search" else set())
+    else:
+        others |= {n for n in type(p).model_fields if n.startswith("transformer_")}
     if p.kind == "imp":
         others |= {*SEARCHED, "epochs"}
     if p.kind in ("random", "smart_ratio"):

@@ -44,6 +44,7 @@ def _train(
     p: Published, optimizer: str, lr: float, policy: Policy | None, weight_decay: float, epochs: int
 ) -> dict[str, Any]:
     schedule = (policy or "constant_lr").removesuffix("_lr")
+    words = p.arch == "transformer"
     return {
         "epochs": epochs,
         "batch_size": p.batch_size,
@@ -53,7 +54,8 @@ def _train(
         "nesterov": p.nesterov,
         "weight_decay": weight_decay,
         "schedule": schedule,
-        "milestones": milestones(epochs) if schedule == "multistep" else [],
+        "milestones": [] if schedule != "multistep" else [3] if words and epochs == 6 else milestones(epochs),
+        "clip_norm": p.transformer_clip if words else None,
         "gamma": p.lr_gamma,
         "schedule_epochs": SIX_EPOCHS if schedule == "cosine" and epochs == 6 else None,
         "label_smoothing": p.label_smoothing or 0.0,
@@ -62,11 +64,18 @@ def _train(
 
 def _task(p: Published, path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Data and model."""
+    if p.arch == "transformer":
+        options = {
+            "size": p.transformer_emsize, "hidden": p.transformer_nhid, "layers": p.transformer_nlayers,
+            "heads": p.transformer_nhead, "dropout": p.transformer_dropout, "decoder_stays": True,
+        }  # fmt: skip
+        data = {"dataset": "wikitext", "path": Path(p.data).name, "window": p.transformer_bptt}
+        return data, {"arch": p.arch, "language": options}
     model: dict[str, Any] = {
         "arch": {"vgg16": "vgg16_cifar"}.get(p.arch, p.arch),
         "bn": "affine" if p.bn_type == "AffineBatchNorm" else "non_affine",
         "classifier": "conv1x1",
-        **STATISTICS.get(p.dataset, STATISTICS["ImageNet"]),
+        **STATISTICS.get(str(p.dataset), STATISTICS["ImageNet"]),
     }
     if p.width != 1:
         if not p.arch.startswith("Conv4"):
@@ -83,7 +92,7 @@ def _task(p: Published, path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     small = {"train_crop": "pad", "flip": True, "val_images": 5000}
     if p.dataset == "TinyImageNet":
         return {"dataset": "imagefolder", "path": "tiny-imagenet-200", **small}, model
-    return {"dataset": p.dataset.lower(), **small}, model
+    return {"dataset": str(p.dataset).lower(), **small}, model
 
 
 def remaining_percent(p: Published, path: str) -> float:
@@ -117,7 +126,8 @@ def remaining_percent(p: Published, path: str) -> float:
 def _branch(p: Published, path: str) -> tuple[dict[str, Any], list[float]]:
     """The branch of the table, and its targets."""
     name = "".join(c if c.isalnum() or c in "_." else "_" for c in p.name or p.kind)
-    training = _train(p, p.optimizer, p.lr, p.lr_policy, p.wd, p.epochs)
+    policy = "constant_lr" if p.arch == "transformer" and p.kind == "search" else p.lr_policy
+    training = _train(p, p.optimizer, p.lr, policy, p.wd, p.epochs)
     if p.kind == "imp":
         training = _train(p, p.optimizer, p.lr, p.lr_policy, p.wd, p.iter_period)
         rounds = IMP_ROUNDS if p.imp_rounds == -1 else p.imp_rounds
@@ -207,7 +217,7 @@ def translate(document: Any, name: str, path: str) -> Experiment:
     tuned = _train(p, p.fine_tune_optimizer, p.fine_tune_lr, p.fine_tune_lr_policy, p.fine_tune_wd, p.epochs)
     experiment = {
         "name": name,
-        "dataset": p.dataset,
+        "dataset": data["path"] if p.arch == "transformer" else p.dataset,
         "data": data,
         "model": model,
         "targets": targets,

@@ -26,7 +26,7 @@ def summary(rows: list[Row]) -> Summary:
                 f"{experiment}: the sparsest gem is {best['branch']} with {percent(best, 'remaining_percent')} % of "
                 f"the weights: "
                 f"{number(best, 'acc_before') or 0:.1f} % before any training, "
-                f"{number(best, 'acc_after_mean') or 0:.1f} % after, its best "
+                f"{number(best, 'acc_after_mean') or 0:.1f} % after{_perplexities(best)}, its best "
                 f"sanity check {_best_check(best)} % ({sure}); {len(gems)} of {len(checked)} checked tickets are gems"
             )
         others = sorted(
@@ -36,7 +36,7 @@ def summary(rows: list[Row]) -> Summary:
     several = len(experiments) > 1
     table = [
         [
-            (f"{r['experiment']}: " if several else "") + r["branch"], percent(r, "remaining_percent"),
+            (f"{r['experiment']}: " if several else "") + r["branch"] + _perplexities(r), percent(r, "remaining_percent"),
             mean(r, "acc_before", "acc_before_std"), mean(r, "acc_after_mean", "acc_after_std"),
             percent(r, "published_acc_after"), _best_check(r), whole(r, "seeds"), flag(r, "is_gem"),
         ]
@@ -44,6 +44,11 @@ def summary(rows: list[Row]) -> Summary:
     ]  # fmt: skip
     marked = {i for i, r in enumerate(chosen) if number(r, "is_gem") == 1}
     return Summary(verdicts, HEADER, table, marked, len(rows) - len(chosen))
+
+
+def _perplexities(row: Row) -> str:
+    before, after = number(row, "perplexity_before"), number(row, "perplexity_after_mean")
+    return "" if before is None or after is None else f" (perplexity {before:.4g} and {after:.4g})"
 
 
 def _best_check(row: Row) -> str:

@@ -22,6 +22,7 @@ from winnow.tables.compare import least, margin, of_difference, standard_error
 
 IDENTITY = ["experiment", "dataset", "arch", "branch", "algo", "target_remaining_percent"]
 CHECKS = ["reinit", "shuffle", "invert"]
+PERPLEXITIES = ("perplexity_before", "perplexity_after")  # of language models, whose accuracy is that of the next word
 
 
 def measured(metrics: dict[str, Any], checks: dict[str, Any] | None) -> dict[str, float]:
@@ -31,8 +32,10 @@ def measured(metrics: dict[str, Any], checks: dict[str, Any] | None) -> dict[str
         "acc_before": metrics["acc_before"],
         "acc_after": metrics["acc_after"],
         "acc_last": metrics["acc_last"],
-        "chance": 100.0 / metrics["num_classes"],
+        "chance": metrics.get("chance", 100.0 / metrics["num_classes"]),
     }
+    if "perplexity_after" in metrics:
+        found |= {name: metrics[name] for name in PERPLEXITIES}
     if "robust_acc_after" in metrics:
         found |= {"robust_acc_before": metrics["robust_acc_before"], "robust_acc_after": metrics["robust_acc_after"]}
     for name, values in (checks or {}).get("checks", {}).items():
@@ -62,6 +65,7 @@ def table(
         *(f"{c}_acc_before" for c in CHECKS),
         "robust_acc_before",
         "robust_acc_after",
+        *PERPLEXITIES,
     ):
         if name not in rows:
             rows[name] = float("nan")
@@ -80,6 +84,10 @@ def table(
         **{f"{c}_acc_before": (f"{c}_acc_before", "mean") for c in CHECKS},
         robust_acc_before=("robust_acc_before", "mean"),
         robust_acc_after_mean=("robust_acc_after", "mean"),
+        perplexity_before=("perplexity_before", "mean"),
+        perplexity_before_std=("perplexity_before", "std"),
+        perplexity_after_mean=("perplexity_after", "mean"),
+        perplexity_after_std=("perplexity_after", "std"),
     ).reset_index()
     result["is_gem"] = _is_gem(result, gem_margin, gem_before)
     result["is_gem_seeds"] = result["seeds"].astype("Int64").where(result["is_gem"].notna())

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from winnow.config import own_models
+from winnow.config.architectures import LANGUAGE
 from winnow.config.parts import Model, PrunedLayers
 from winnow.config.vision import Normalisation
 from winnow.errors import WinnowError
+from winnow.language import networks as language
 from winnow.prune.layers import Layers, coverage_warning
 from winnow.schema import parse, plain
 from winnow.vision.models import networks
@@ -30,8 +32,11 @@ def build(config: Model, num_classes: int) -> nn.Module:
     released rare-gems networks are known by their released names (`networks.RELEASED`). GoogLeNet and Inception v3 come
     without auxiliary outputs; their published weights expect (x - 0.5) / 0.5, to which torchvision carries inputs over
     that were normalised with ImageNet's statistics (`transform_input`): with these statistics they get that here too.
-    Raises WinnowError for an unknown `arch`.
+    A language model takes words and returns logits of the next ones (`winnow.language.networks`); `num_classes` is its
+    vocabulary. Raises WinnowError for an unknown `arch`.
     """
+    if config.arch in LANGUAGE:
+        return language.build(config, num_classes)
     model = networks.network(config, num_classes)
     if config.dropout:
         drop_before(networks.last_layer(model)[1], config.dropout)
