@@ -1,4 +1,6 @@
-"""The site of these pages, by Sphinx: `make docs`. Its sources are the Markdown files themselves, those of the root folder too."""
+"""The site of these pages, by Sphinx: `make docs`. Its sources are the Markdown files themselves, those of the root
+folder too.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""sha256 of data that many jobs read: contents are read once, and again when a file's name, size or time has changed."""
+"""sha256 of data that many jobs read: contents are read once, and again when a file's name, size or time has
+changed.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def remembered(path: Path, memory: Path) -> str:
-    """The sha256 of a file or folder (as `winnow.artifacts.sha256_file`), read from its contents at most once per state.
+    """The sha256 of a file or folder (as `winnow.artifacts.sha256_file`), read from its contents at most once per
+    state.
 
     What was found is kept in `memory`, a folder that only this user can enter. A file that changes and keeps its size
     and its time of change is not noticed.

@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CARRIERS = frozenset(
     f"winnow.{m}"
     for m in (
-        "stage", "job", "run", "launch", "warm", "guard", "store", "digests", "records", "errors", "fingerprint", "schema", "tables.page",
+        "stage", "job", "run", "launch", "warm", "guard", "store", "digests", "records", "errors", "fingerprint",
+        "schema", "tables.page",
         "tables.show",
         "tables.charts", "tables.summary", "prune.methods", "progress", "project", "surroundings",
     )

@@ -23,7 +23,8 @@ ROWS = [
 ]
 MEASURED = {  # number -> words that a row of it must hold, one an item of what was measured
     1: ["kaiming_uniform (a = sqrt 5)"], 2: ["fine-tuned at 0.1 (0.2", "signed_constant"],
-    3: ["batch 256, weight decay 5e-4", "scaled fans"], 4: ["7x7 stem", "1,000 outputs", "never hard-pruned", "batch 256"],
+    3: ["batch 256, weight decay 5e-4", "scaled fans"],
+    4: ["7x7 stem", "1,000 outputs", "never hard-pruned", "batch 256"],
     5: ["2,261,824", "ReLU"], 6: ["bias_flag", "mask_scores", "best_acc1"], 7: ["rate starts at p"],
     8: ["running statistics", "adversarial IMP"], 9: ["not frozen"], 10: ["count from 0"], 11: ["not clipped"],
     12: ["target's mean and std"], 13: ["flipped"], 14: ["uniform over all", "last epoch"],

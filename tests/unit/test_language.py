@@ -198,7 +198,9 @@ def test_a_gem_beats_a_random_ticket_before_any_training_and_after(gem, tmp_path
 
 
 def test_a_search_moves_no_weight(gem):
-    """The embedding of the released code trains along with the scores; here the ticket is one of the network as drawn."""
+    """The embedding of the released code trains along with the scores; here the ticket is one of the network as
+    drawn.
+    """
     data, start = Corpus(**DATA), read_tensors(gem / "init.safetensors")
     model, _ = models.load_pretrained(gem / "init.safetensors")
     words = corpus.load(data, gem)

@@ -95,7 +95,9 @@ def test_rows_keep_their_own_largest_ties_to_the_left():
 
 
 def test_smart_ratio_by_hand():
-    """Of four layers the first three keep in proportion to size * (20, 12, 6), over l^2 with the square; the last 30 %."""
+    """Of four layers the first three keep in proportion to size * (20, 12, 6), over l^2 with the square; the last 30
+    %.
+    """
     assert smart_ratio.layer_counts([100, 200, 300, 50], 77) == [20, 24, 18, 15]
     assert smart_ratio.layer_counts([100, 200, 300, 50], 43, divide_by_square=True) == [20, 6, 2, 15]
     # twice too many in the first, a fifth too many in the second: both overflow into the third

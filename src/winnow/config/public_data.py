@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 
 class Known(NamedTuple):
-    """Classes (0: words), examples of the training and the test split (of GLUE: the labelled one that is tested on), and of images
-    the side in pixels that networks see by default.
+    """Classes (0: words), examples of the training and the test split (of GLUE: the labelled one that is tested on),
+    and of images the side in pixels that networks see by default.
     """
 
     classes: int

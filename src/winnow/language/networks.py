@@ -1,7 +1,7 @@
 """Networks that foretell the next word: the transformer of the rare-gems code, and an LSTM of linear layers.
 
-Both take word numbers (B, L) and return logits (B, V, L), as cross_entropy wants them. Neither has biases; norms have no
-scale and shift. Embeddings have no scores: a search leaves them as they are drawn, fine-tuning trains them.
+Both take word numbers (B, L) and return logits (B, V, L), as cross_entropy wants them. Neither has biases; norms have
+no scale and shift. Embeddings have no scores: a search leaves them as they are drawn, fine-tuning trains them.
 """
 
 from __future__ import annotations

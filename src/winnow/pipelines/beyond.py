@@ -29,7 +29,8 @@ class Relations(RelationOptions):
 
     of: list[str] | None = key("as in speed; dense networks too", None)
     pairs: list[Literal["seeds", "order"]] = key(
-        "seeds: the tickets and networks of the first two seeds; order (rare_gems): one ticket and its weights, trained "
+        "seeds: the tickets and networks of the first two seeds; order (rare_gems): one ticket and its weights, "
+        "trained "
         "on two orders of the data", factory=lambda: ["seeds", "order"],
     )  # fmt: skip
 

@@ -42,7 +42,8 @@ class Plan:
     """The way of each layer that is not dense, and how images and dense kernels are stored.
 
     at_once: images that pass through the network together, so that what lies between its layers stays in the caches;
-    None: the batch. seconds: of the whole network when it was measured; dense_seconds: with all layers dense, the same smaller network.
+    None: the batch. seconds: of the whole network when it was measured; dense_seconds: with all layers dense, the same
+    smaller network.
     """
 
     ways: Mapping[str, str]

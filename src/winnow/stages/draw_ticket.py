@@ -1,8 +1,8 @@
 """Draw a ticket from scores: exactly the configured fraction with the lowest scores goes, over all layers together.
 
 Robust tickets (ACL 2022.acl-long.157, section 3.3): the scores of one search serve every sparsity, so another removed
-fraction costs a draw and never a search. Row and matrix scores are spread over the weights that share them first; scores
-of blocks are ranked and counted themselves, as the released program does.
+fraction costs a draw and never a search. Row and matrix scores are spread over the weights that share them first;
+scores of blocks are ranked and counted themselves, as the released program does.
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ def finetune(
     keep_epochs: Sequence[int] = (),
     run: Run | None = None,
 ) -> tuple[list[dict[str, Any]], dict[int, dict[str, Tensor]]]:
-    """Train on data["train"] to the end; returns one record an epoch with the accuracy (%) on data["val"], and the state
-    dict after each of `keep_epochs`, from 1.
+    """Train on data["train"] to the end; returns one record an epoch with the accuracy (%) on data["val"], and the
+    state dict after each of `keep_epochs`, from 1.
     """
     run = run or Run()
     device = run.device

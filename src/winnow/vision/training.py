@@ -125,8 +125,8 @@ def train_classifier(
     """Train `model` in place (on the loaders' device, by `place`), the ticket's mask enforced throughout.
 
     Every epoch records loss, val_sa and, under an `attack`, val_ra (percentages, held-out split; by `selection_attack`
-    if there is one); over words val_sa and val_perplexity. Returns the history and the best states for the metrics in `watch`. Raises WinnowError when
-    training diverges.
+    if there is one); over words val_sa and val_perplexity. Returns the history and the best states for the metrics in
+    `watch`. Raises WinnowError when training diverges.
     """
     enforce(model, ticket, every_forward=False)
     best = Best(watch)

@@ -192,7 +192,9 @@ def init_path(section: RareGems, experiment: str, branch: str, seed: object) -> 
 
 
 def ticket_path(section: RareGems, experiment: str, branch: str, seed: object, target: str) -> str:
-    """The ticket of a branch: of IMP's nearest round, what the search itself wrote, or what was drawn from its order."""
+    """The ticket of a branch: of IMP's nearest round, what the search itself wrote, or what was drawn from its
+    order.
+    """
     e, b = find(section, experiment, branch)
     made_by: str = b.algo
     if isinstance(b, ImpBranch):
@@ -266,7 +268,9 @@ def draw(section: RareGems, target: str) -> GemTicket:
 
 
 def prune(section: RareGems, experiment: str, branch: str, target: str, seed: str, method: str = "imp") -> Prune:
-    """A ticket cut from the initial weights, or the cut of a round of IMP or of its inverted chain (target round<k>)."""
+    """A ticket cut from the initial weights, or the cut of a round of IMP or of its inverted chain (target
+    round<k>).
+    """
     e, b = find(section, experiment, branch)
     if isinstance(b, ImpBranch):
         number = int(target.removeprefix("round"))

@@ -36,7 +36,8 @@ def summary(rows: list[Row]) -> Summary:
     several = len(experiments) > 1
     table = [
         [
-            (f"{r['experiment']}: " if several else "") + r["branch"] + _perplexities(r), percent(r, "remaining_percent"),
+            (f"{r['experiment']}: " if several else "") + r["branch"] + _perplexities(r),
+            percent(r, "remaining_percent"),
             mean(r, "acc_before", "acc_before_std"), mean(r, "acc_after_mean", "acc_after_std"),
             percent(r, "published_acc_after"), _best_check(r), whole(r, "seeds"), flag(r, "is_gem"),
         ]

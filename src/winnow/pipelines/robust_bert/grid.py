@@ -6,8 +6,9 @@
                                       /s<seed>/tickets/<ticket>.mask.safetensors
                                       /s<seed>/attacks/<attacker>/<network>.jsonl
 
-A network is `dense`, `freelb`, a ticket or, on the way of a ticket's retraining, `<ticket>.epoch<k>`; a ticket is spelled `robust-<epoch>-<removed %>`, `imp-<removed %>` (rounds
-of iterative magnitude pruning) or `<method>-<removed %>`.
+A network is `dense`, `freelb`, a ticket or, on the way of a ticket's retraining, `<ticket>.epoch<k>`; a ticket is
+spelled `robust-<epoch>-<removed %>`, `imp-<removed %>` (rounds of iterative magnitude pruning) or `<method>-<removed
+%>`.
 """
 
 from __future__ import annotations
