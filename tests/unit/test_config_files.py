@@ -336,7 +336,7 @@ REFUSALS = {
     "a rewinding point beyond the training": (
         changed("algo: hc_iter", "algo: imp", GEMS).replace("search: {iter_period: 1}", "imp: {rewind_iteration: 400}"),
         "rare_gems.experiments[0].branches[0].imp.rewind_iteration",
-        "400 is beyond the 336 steps of the training; lower it", "rewind_iteration: 400",
+        "400 is beyond the 312 steps of the training; lower it", "rewind_iteration: 400",
     ),
     "a section that is null": ("    double_win: null\n", "double_win",
         "null, and no other pipeline is set: nothing to run; give one of", "double_win: null",
@@ -392,7 +392,7 @@ REFUSALS = {
     ),
     "a fraction of nothing": (
         changed("          std:", "          fractions: [0.001]\n          std:"),
-        "double_win.downstreams[0].fractions", "0.001 of 1337 training images is less than two images; raise it",
+        "double_win.downstreams[0].fractions", "0.001 of 1248 training images is less than two images; raise it",
         "fractions:",
     ),
     "an unknown architecture": (
