@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from winnow.config.parts import AnyData, Attack, Compute, Model, Ordinal, Positive, Train
+from winnow.config.pruning import Moving
 from winnow.config.vision import WeightsSource
 from winnow.schema import Part, key
 
@@ -19,6 +20,7 @@ class TrainWeights(Part):
     seed: int = key("order, augmentation, attack starts", ge=0)
     keep: Literal["last", "best"] = key("weights of the last epoch, or of the best held-out accuracy")
     measure: bool = key("set batch statistics under the mask first, and take test accuracy before and after", False)
+    moving: Moving | None = key("move the ticket's masks in training; null: they stay", None)
     rewind_iteration: int = key("optimisation steps after which --rewind is taken; 0: the initial weights", 0, ge=0)
 
 

@@ -75,6 +75,19 @@ def modules_of(config: Prune) -> list[str]:
     return [f"winnow.prune.{module_of(config)}", *([loader] if (loader := loader_of(config)) else [])]
 
 
+class Moving(Part):
+    """Masks that move while the weights train; each layer keeps its count."""
+
+    method: Literal["rigl"] = key(
+        "rigl: what goes by magnitude, what grows by gradient (Evci et al., ICML 2020)", "rigl"
+    )
+    every: int = key("optimisation steps from one move to the next", 100, ge=1)
+    fraction: float = key(
+        "share of a layer's weights that the first move exchanges; it falls as a cosine", 0.3, gt=0, lt=1
+    )
+    stop: float = key("share of all steps after which masks stay", 0.75, gt=0, le=1)
+
+
 class ImpSchedule(Part):
     """Iterative magnitude pruning: what goes in a round, which weights are ranked, what the next round starts from."""
 

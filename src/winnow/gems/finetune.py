@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from winnow.config.parts import AnyData, Attack, Compute, Corpus, Train
+from winnow.config.pruning import Moving
 from winnow.errors import WinnowError
 from winnow.language import corpus
 from winnow.language.corpus import Windows
@@ -111,8 +112,9 @@ def recalibrate(model: nn.Module, loader: Loader | Windows) -> None:
 
 
 def finetune(
-    model: nn.Module, ticket: Ticket | None, task: Task, *, keep: Literal["last", "best"] = "best", measure: bool = True
-) -> dict[str, Any]:
+    model: nn.Module, ticket: Ticket | None, task: Task, *, keep: Literal["last", "best"] = "best", measure: bool = True,
+    moving: Moving | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Train `model` under `ticket`; it ends with the weights of the last epoch, or of the best held-out accuracy.
 
     With `measure` batch statistics are first set under the mask, and the result holds acc_before, acc_after (test
@@ -129,7 +131,7 @@ def finetune(
     history, best = train_classifier(
         model, task.train_loader, task.val,
         train=task.train, compute=task.compute, seed=task.seed, attack=task.attack, ticket=ticket,
-        watch=(watch,) if keep == "best" else (), run=task.run,
+        watch=(watch,) if keep == "best" else (), moving=moving, run=task.run,
     )  # fmt: skip
     if measure:
         found |= {f"{k}_last": v for k, v in task.measure(model).items()}

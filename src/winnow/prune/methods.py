@@ -60,6 +60,11 @@ def module_name(name: str) -> str:
     return f"winnow.prune.{name}"
 
 
+def class_of(name: str) -> Any:
+    """The class of a method that takes a training, imported now."""
+    return next(c for n, c in vars(load(name)).items() if n.lower() == name)
+
+
 def load(name: str) -> Any:
     """The module of a method, imported now: those that take weights or a ticket import no torch."""
     return import_module(module_name(name))

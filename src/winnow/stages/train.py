@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 
 from winnow.config.jobs import TrainWeights
+from winnow.prune.methods import module_name
 from winnow.stage import Job, Stage
 
 stage = Stage(
@@ -23,6 +24,7 @@ stage = Stage(
         "metrics": "accuracy of every epoch, and before and after",
     },
     trains=True,
+    also=lambda cfg: [module_name(cfg.moving.method)] if cfg.moving else [],
 )
 
 
@@ -38,7 +40,7 @@ def main(job: Job[TrainWeights]) -> None:
     task = Task(cfg.data, cfg.train, cfg.compute, cfg.seed, cfg.attack, job.run)
     model, spec = task.model(job["init"])
     names = record_of(job["init"])["prunable"]
-    found = finetune(model, ticket, task, keep=cfg.keep, measure=cfg.measure)
+    found = finetune(model, ticket, task, keep=cfg.keep, measure=cfg.measure, moving=cfg.moving)
     job.write_weights("out", model.state_dict(), model=spec, prunable=names)
     if job.outputs["rewind"]:
         early = early_weights(task.model(job["init"])[0], cfg.rewind_iteration, task)

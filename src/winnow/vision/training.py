@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from winnow.config.parts import Attack, Compute, Data, Train
+from winnow.config.pruning import Moving
+from winnow.errors import WinnowError
 from winnow.language.corpus import Windows
+from winnow.prune.methods import class_of
 from winnow.run import Run
 from winnow.ticket import Ticket
 from winnow.train.compiling import compile_if_asked
@@ -120,16 +123,26 @@ def train_classifier(
     ticket: Ticket | None = None,
     watch: tuple[str, ...] = (),
     selection_attack: Attack | None = None,
+    moving: Moving | None = None,
     run: Run | None = None,
 ) -> tuple[list[dict[str, Any]], Best]:
-    """Train `model` in place (on the loaders' device, by `place`), the ticket's mask enforced throughout.
+    """Train `model` in place (on the loaders' device, by `place`), the ticket's mask enforced throughout; `moving`: it is
+    where masks start that move.
 
     Every epoch records loss, val_sa and, under an `attack`, val_ra (percentages, held-out split; by `selection_attack`
     if there is one); over words val_sa and val_perplexity. Returns the history and the best states for the metrics in
     `watch`. Raises WinnowError when training diverges.
     """
-    enforce(model, ticket, every_forward=False)
-    best = Best(watch)
+    optimizer, best = make_optimizer(train, model.parameters()), Best(watch)
+    masks = None
+    if moving is None:
+        enforce(model, ticket, every_forward=False)
+    else:
+        if ticket is None:
+            raise WinnowError("moving: needs --mask, where the masks start")
+        steps = train.epochs * train_loader.steps_per_epoch
+        how = {"every": moving.every, "fraction": moving.fraction, "stop": moving.stop}
+        masks = class_of(moving.method)(model, optimizer, ticket, steps=steps, **how)
 
     def after_epoch(epoch: int) -> dict[str, Any]:
         record = held_out(model, val_loader, compute)
@@ -141,13 +154,14 @@ def train_classifier(
 
     plan = Fit(
         model=model,
-        optimizer=make_optimizer(train, model.parameters()),
+        optimizer=optimizer,
         train=train,
         batches=train_loader,
         step=make_step(model, train, compute, train_loader.device, attack),
         seed=seed,
+        before_update=None if masks is None else masks.before_update,
         after_epoch=after_epoch,
-        extras={"best": best},
+        extras={"best": best} | ({} if masks is None else {"masks": masks}),
     )
     return fit(plan, run), best
 

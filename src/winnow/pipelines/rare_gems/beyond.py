@@ -25,7 +25,7 @@ OTHER_ORDER = 1000  # added to the seed of the first order
 def rows(section: RareGems, kind: str) -> list[beyond.Row]:
     """Speed: each image ticket of the first seed; relations: each pair of each ticket, and of dense networks."""
     options: Any = getattr(section, kind)
-    cells = [c for c in grid.grid_of(section).cells() if c.seed == section.seeds[0]]
+    cells = [c for c in grid.grid_of(section).cells() if c.seed == section.seeds[0] and c.algo != "rigl"]  # no one mask
     found = []
     for cell in (c for c in cells if beyond.chosen(options, c.branch)):
         names = {"experiment": cell.experiment, "branch": cell.branch, "target": f"{cell.target:g}"}

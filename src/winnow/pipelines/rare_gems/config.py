@@ -21,7 +21,7 @@ from winnow.config.parts import (
     check_names,
     check_seeds,
 )
-from winnow.config.pruning import FOR_IMAGES, LIGHT, ImpSchedule
+from winnow.config.pruning import FOR_IMAGES, LIGHT, ImpSchedule, Moving
 from winnow.config.vision import WeightsSource
 from winnow.pipelines.beyond import MeasuredSpeed, Relations, check_of, side
 from winnow.schema import Part, key
@@ -100,6 +100,13 @@ class DenseBranch(_Branch):
     train: Train = key("its optimisation")
 
 
+class MovingBranch(_Branch):
+    """Networks trained under masks that move, from Erdős–Rényi-kernel densities on."""
+
+    algo: Literal["rigl"] = key("RigL (Evci et al., ICML 2020); `finetune` is its training")
+    moving: Moving = key("how the masks move", factory=Moving)
+
+
 class PrunedBranch(_Branch):
     """Tickets that are cut from the initial weights in one step."""
 
@@ -110,7 +117,7 @@ class PrunedBranch(_Branch):
     sanity: bool = key("run the sanity checks of each ticket", False)
 
 
-Branch = Annotated[SearchBranch | ImpBranch | DenseBranch | PrunedBranch, Field(discriminator="algo")]
+Branch = Annotated[SearchBranch | ImpBranch | DenseBranch | MovingBranch | PrunedBranch, Field(discriminator="algo")]
 
 
 class Experiment(Part):

@@ -32,6 +32,7 @@ from winnow.pipelines.rare_gems.config import (
     Branch,
     Experiment,
     ImpBranch,
+    MovingBranch,
     PrunedBranch,
     PublishedGem,
     RareGems,
@@ -40,6 +41,7 @@ from winnow.pipelines.rare_gems.config import (
 from winnow.pipelines.rare_gems.jobs import GemInit, GemSanity, GemSearch, GemTicket
 from winnow.schema import Part, key
 
+START = "erk"  # what masks that move start from
 ROOT = "results/rare_gems"
 TITLE, FIGURE, FIGURE_WILDCARDS = "Rare gems", "{experiment}", ("experiment",)
 INVERTED = "imp_inverted"
@@ -199,6 +201,8 @@ def ticket_path(section: RareGems, experiment: str, branch: str, seed: object, t
     made_by: str = b.algo
     if isinstance(b, ImpBranch):
         target = f"round{nearest_round(b.imp.schedule(), float(target))}"
+    if isinstance(b, MovingBranch):
+        made_by = START
     if b.algo in SEARCHED:
         made_by = "search" if target == search_target(e, b, target) else "drawn"
     return f"{ROOT}/{experiment}/{branch}/s{seed}/{made_by}/{target}.mask.safetensors"
@@ -276,6 +280,8 @@ def prune(section: RareGems, experiment: str, branch: str, target: str, seed: st
         number = int(target.removeprefix("round"))
         left, options = b.imp.remaining(number), {"invert": True} if method == INVERTED else {}
         return Prune(method="magnitude", label=method, remaining_percent=left, round=number, options=options)
+    if isinstance(b, MovingBranch):
+        return Prune(method=START, remaining_percent=float(target), **settings(START, int(seed), None))
     assert isinstance(b, PrunedBranch)
     options = {"divide_by_square": e.model.arch.startswith(("vgg", "tinyvgg"))} if b.algo == "smart_ratio" else {}
     keys = settings(b.algo, int(seed), b.images, data=e.data, compute=section.compute.having(compile=False))
@@ -285,7 +291,9 @@ def prune(section: RareGems, experiment: str, branch: str, target: str, seed: st
 def finetune(section: RareGems, experiment: str, branch: str, seed: str) -> TrainWeights:
     """Fine-tuning of a ticket; the target is not in it, for the ticket tells."""
     e, b = find(section, experiment, branch)
-    return TrainWeights(keep="best", measure=True, **_training(section, e, b, b.finetune or e.finetune, seed))
+    moving = b.moving if isinstance(b, MovingBranch) else None
+    training = _training(section, e, b, b.finetune or e.finetune, seed)
+    return TrainWeights(keep="best", measure=True, moving=moving, **training)
 
 
 def sanity(section: RareGems, experiment: str, branch: str, target: str, seed: str) -> GemSanity:
