@@ -293,6 +293,24 @@ def test_rare_gems_layouts_are_written(layout, suffix, read, tmp_path):
     assert same(tickets_from_file(read_checkpoint(out), "f", shapes_of(net)).ticket, theirs)
 
 
+@pytest.mark.parametrize("module", ["IMP_codebase.mask", "mask"])
+def test_masks_of_older_runs_and_of_round_0(module, tmp_path, monkeypatch):
+    """The class of the pickled masks has moved in the released code; before the first prune a mask is all ones."""
+    real = {k: v.numpy() for k, v in expected(folder("imp_wideresnet/round_2_mask.npy"), "mask.").items()}
+    kind = type("Mask", (dict,), {"__module__": module})
+    for name in ("IMP_codebase", "IMP_codebase.mask", "mask"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    sys.modules[module].Mask = kind
+    net = wide()
+    for name, ones in (("old", False), ("round_0", True)):
+        masks = {k: torch.ones(v.shape) if ones else torch.tensor(v, dtype=torch.float32) for k, v in real.items()}
+        array = np.empty((), dtype=object)
+        array[()] = kind(masks)
+        np.save(tmp_path / f"{name}.npy", array, allow_pickle=True)
+        found = tickets_from_file(read_checkpoint(tmp_path / f"{name}.npy"), name, shapes_of(net)).ticket
+        assert same(found, {k: v.bool() for k, v in masks.items()})
+
+
 def test_double_win_layout_is_written(tmp_path):
     file, net = folder(DOUBLE_WIN[1]), small_resnet()
     state = read_checkpoint(file)

@@ -121,3 +121,17 @@ def test_the_papers_overlays_set_the_released_behaviour(name):
         assert task.retrain.epochs == 10 and task.data.val_fraction == (0 if task.name == "sst2" else 0.1)
     attacks = {a.name: a.attack for a in bert.attackers}
     assert attacks["textfooler"].stopwords == "recipe" and not attacks["bertattack"].skip_short_texts
+
+
+def test_the_demo_s_edge_popup_is_the_chosen_trial():
+    """docs/results/digits_edge_popup.md: nine trials for each start of the scores, on the demo's own task."""
+    demo, trials = (
+        load_files([ROOT / "config" / name], {})[0].rare_gems.experiments[0]
+        for name in ("config.yaml", "examples/digits_edge_popup.yaml")
+    )
+    branches = {b.name: b for b in trials.branches}
+    assert [sum(n.startswith(start) for n in branches) for start in ("released", "uniform")] == [9, 9]
+    ours, chosen = next(b for b in demo.branches if b.algo == "ep"), branches["released_1.0_1e_3"]
+    assert (ours.search.regularization, ours.search.lmbda) == (chosen.search.regularization, chosen.search.lmbda)
+    assert ours.train == chosen.train and (ours.finetune or demo.finetune) == (chosen.finetune or trials.finetune)
+    assert ours.search.score_init in (None, chosen.search.score_init) and demo.model == trials.model

@@ -15,7 +15,6 @@ from test_text_families import DATA, LENGTH, TASK, TRAIN, bring_in, model_of, ru
 
 from winnow.artifacts import read_tensors  # noqa: E402
 from winnow.config.parts import Compute  # noqa: E402
-from winnow.pipelines.robust_bert import grid  # noqa: E402
 from winnow.text import evaluate, grammar  # noqa: E402
 from winnow.text.batches import encode  # noqa: E402
 from winnow.text.data import Examples  # noqa: E402
@@ -137,6 +136,6 @@ def test_the_files_of_a_local_model_are_inputs_of_its_import(made, tmp_path):
         return SimpleNamespace(model=SimpleNamespace(path=path))
 
     files = {str(made / "hf" / n) for n in ("config.json", "model.safetensors", "tokenizer.json")}
-    assert files <= set(grid.model_inputs(section("hf"), str(made)))
-    assert files <= set(grid.model_inputs(section(str(made / "hf")), str(tmp_path)))
-    assert grid.model_inputs(section(None), "data") == grid.model_inputs(section("bert-base-uncased"), "data") == []
+    assert files <= set(inputs.model_inputs(section("hf"), str(made)))
+    assert files <= set(inputs.model_inputs(section(str(made / "hf")), str(tmp_path)))
+    assert inputs.model_inputs(section(None), "data") == inputs.model_inputs(section("bert-base-uncased"), "data") == []

@@ -85,6 +85,24 @@ def test_overlays_plan_and_every_job_says_what_it_asks_for(path, tmp_path):
     assert {rule for rule, row in rows.items() if row[9] == "here"} == light
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "folder"),
+    [
+        ("rare_gems", r"rare_gems\.experiments\[4\]", "tiny-imagenet-200"),
+        ("double_win_further", r"double_win\.downstreams\[2\]", "visda2017"),
+    ],
+)
+def test_a_paper_s_grid_without_its_image_folders_is_refused_before_any_job(name, key, folder, tmp_path):
+    """What torchvision or the hub brings (CIFAR, GLUE) plans without being there, as the test above does for all."""
+    files = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", str(ROOT / f"config/paper/{name}.yaml")]
+    command = [sys.executable, "-m", "snakemake", "-n", "--directory", str(tmp_path), *files]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    lines = re.findall(rf"(?m)^config\.{key}\.data\.path: .*$", done.stdout + done.stderr)
+    assert done.returncode == 1 and len(lines) == 1
+    assert f"data/{folder}: not there; put the data in place, or correct the path or data_root" in lines[0]
+    assert f"{name}.yaml:" in lines[0] and not (tmp_path / "results").exists()
+
+
 def test_generated_documents_are_up_to_date():
     assert (ROOT / document.REFERENCE).read_text(encoding="utf-8") == document.markdown(), "run: make docs"
 

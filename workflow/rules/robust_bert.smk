@@ -8,6 +8,7 @@ is named by its model.safetensors; its other files come and go with it.
 """
 
 from winnow.pipelines.robust_bert import grid as rb
+from winnow.pipelines.robust_bert import inputs as texts
 
 RB = CONFIG.robust_bert
 OF_TASK, OF_SEED = rb.TASK, rb.SEED
@@ -26,7 +27,7 @@ wildcard_constraints:
 FETCH = asked("fetch_attack_assets", RB, rb.fetch, env="text")
 BRING = asked("import_text_model", RB, rb.import_model, "task", env="text", threads=RB_THREADS)
 TUNE = asked(
-    "finetune_text", RB, rb.finetune, "task", "network", "seed", env="text", gpus=CONFIG.gpus, kept=signed(rb.kept_option)
+    "finetune_text", RB, rb.finetune, "task", "network", "seed", env="text", gpus=CONFIG.gpus, kept=signed(texts.kept_option)
 )  # fmt: skip
 SEARCH = asked("search_robust_ticket", RB, rb.search, "task", "seed", env="text", gpus=CONFIG.gpus)
 DRAW = asked("draw_ticket", RB, rb.draw, "percent", env="text")
@@ -34,7 +35,7 @@ RB_PRUNE = asked("prune", RB, rb.prune, "task", "kind", "percent", "seed", env="
 RB_SCORE = asked("score", RB, rb.prune, "task", "kind", "percent", "seed", stage="prune", env="text", gpus=1)
 ATTACK = asked(
     "attack_text", RB, rb.attack, "task", "attacker", "seed", env="text", gpus=1, threads=RB_THREADS * RB.attack_processes,
-    assets=signed(lambda wildcards, input: rb.asset_arguments(RB, wildcards)),
+    assets=signed(lambda wildcards, input: texts.asset_arguments(RB, wildcards)),
     processes=signed(lambda wildcards, input: f"--workers {RB.attack_processes}"),
 )  # fmt: skip
 
@@ -59,7 +60,7 @@ rule fetch_attack_assets:
 
 rule import_text_model:
     input:
-        rb.model_inputs(RB, CONFIG.data_root),
+        texts.model_inputs(RB, CONFIG.data_root),
     output:
         f"{OF_TASK}/pretrained/model.safetensors",
     log:
@@ -81,7 +82,7 @@ rule import_text_model:
 
 rule finetune_text:
     input:
-        unpack(signed(rb.tuned)),
+        unpack(signed(texts.tuned)),
     output:
         model=f"{OF_SEED}/{{network}}/model.safetensors",
         metrics=f"{OF_SEED}/training/{{network}}.json",
@@ -164,7 +165,7 @@ localrules:
 
 use rule prune as prune_text with:
     input:
-        unpack(signed(lambda wildcards: rb.pruned(RB, wildcards))),
+        unpack(signed(lambda wildcards: texts.pruned(RB, wildcards))),
     output:
         f"{OF_SEED}/tickets/{{kind}}-{{percent}}.mask.safetensors",
     log:
@@ -183,7 +184,7 @@ use rule prune as prune_text with:
 
 use rule score as score_text with:
     input:
-        unpack(signed(lambda wildcards: rb.pruned(RB, wildcards))),
+        unpack(signed(lambda wildcards: texts.pruned(RB, wildcards))),
     output:
         f"{OF_SEED}/tickets/{{kind}}-{{percent}}.mask.safetensors",
     log:
@@ -205,7 +206,7 @@ use rule score as score_text with:
 
 rule attack_text:
     input:
-        unpack(signed(lambda wildcards: rb.asset_inputs(RB, wildcards))),
+        unpack(signed(lambda wildcards: texts.asset_inputs(RB, wildcards))),
         model=f"{OF_SEED}/{{network}}/model.safetensors",
     output:
         rows=f"{OF_SEED}/attacks/{{attacker}}/{{network}}.jsonl",

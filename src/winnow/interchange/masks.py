@@ -55,7 +55,8 @@ def tickets_from_file(
     masks = {k.removesuffix(_MASK): v for k, v in state.items() if k.endswith(_MASK)}
     if masks:
         return Found(Ticket(_binary(_fitted(masks, shapes), what)), "mask")
-    if all(((v == 0) | (v == 1)).all() for v in state.values()) and any((v == 0).any() for v in state.values()):
+    binary = all(((v == 0) | (v == 1)).all() for v in state.values())
+    if binary and (any((v == 0).any() for v in state.values()) or all(v.dim() > 1 for v in state.values())):
         return Found(Ticket(_binary(_fitted(state, shapes), what)), "masks")
     raise WinnowError(
         f"{what}: no masks found; looked for names ending in weight_mask, .flag and .mask.mask_scores, and for tensors "

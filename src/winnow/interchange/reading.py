@@ -155,7 +155,7 @@ class _Nothing:
 
 
 class _Mask(dict[str, Any]):
-    """Stands in for `imp_mask.Mask`, the dict subclass of the released IMP program; its own state is passed over."""
+    """Stands in for `Mask`, the dict subclass of the released IMP program; its own state is passed over."""
 
     def __setstate__(self, state: Any) -> None:
         pass
@@ -173,7 +173,7 @@ class _MaskReader(pickle.Unpickler):
     """Knows the names that a pickled dict of tensors in a NumPy array needs, and no others."""
 
     known: Mapping[tuple[str, str], Callable[..., Any]] = {
-        ("imp_mask", "Mask"): _Mask,
+        **{(module, "Mask"): _Mask for module in ("imp_mask", "IMP_codebase.mask", "mask")},  # it has moved
         ("collections", "OrderedDict"): OrderedDict,
         ("numpy", "ndarray"): _Array,
         ("numpy", "dtype"): _Nothing,
