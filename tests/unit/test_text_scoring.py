@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from winnow.config.parts import Compute
-from winnow.rng import seed_of
+from winnow.rng import numpy_generator, seed_of
 from winnow.run import Run, Stopped
 from winnow.text.attacks.run import attack_all, attack_one, rows_so_far
 from winnow.text.attacks.summary import summarise
@@ -72,6 +72,13 @@ def test_every_epoch_pools_shuffles_and_resumes():
     assert [b["labels"].tolist() for b in batches.epoch(2, first=70)] == whole[70:] == [list(i) for i in order[70:]]
     half = [b["labels"].tolist() for b in batches.epoch(2, 70, lambda n: slice(1, n - 1))]
     assert half == [w[1:3] for w in whole[70:]]
+    rng, expected = numpy_generator(3, "order", 2), []
+    few = TextBatches(encoded(lengths % 3 + 1, np.arange(300)), 4, 3, CPU)  # of equals the one that was drawn first
+    shuffled = rng.permutation(300).tolist()
+    for start in range(0, 300, POOL_BATCHES * 4):
+        pool = sorted(shuffled[start : start + POOL_BATCHES * 4], key=lambda i: lengths[i] % 3)
+        expected += [pool[i : i + 4] for i in range(0, len(pool), 4)]
+    assert [i.tolist() for i in few.order(2)] == [expected[i] for i in rng.permutation(75)]
     odd = TextBatches(encoded([2] * 9, np.arange(9)), 4, 3, CPU)
     assert odd.steps_per_epoch == 3 and sorted(odd.sizes(0)) == [1, 4, 4]
 
