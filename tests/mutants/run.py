@@ -134,12 +134,22 @@ def calm(copied: Path, test: str) -> dict[str, Any]:
     return json.loads(kept.read_text())
 
 
-def check(module: str, tests: list[str], each: int, seed: int) -> tuple[list[Mutant], list[Mutant]]:
-    """The mistakes that were put into a module, and those that no test noticed."""
+def check(
+    module: str, tests: list[str], each: int, seed: int, known: dict[str, Any] | None = None
+) -> tuple[int, list[Mutant]]:
+    """How many mistakes were put into a module, and those that no test noticed; of a `known` score those alone that it
+    holds are tried again.
+    """
     source = (ROOT / "src/winnow" / module).read_text(encoding="utf-8")
     chosen = mutants(source)
     if each and len(chosen) > each:
         chosen = sorted(random.Random(f"{seed} {module}").sample(chosen, each), key=lambda m: m.start)
+    tried = len(chosen)
+    if known is not None:
+        places = [(m["in"], m["old"], m["new"]) for m in known["unnoticed"]]
+        tried, chosen = known["tried"], [m for m in chosen if m.place in places]
+        if len(chosen) != len(places):
+            raise RuntimeError(f"{module}: has changed since its score was taken; try all of its mistakes anew")
     tests = [f"tests/{t if '/' in t else f'unit/{t}'}.py" for t in tests]
     with tempfile.TemporaryDirectory(prefix="winnow-mutants-", ignore_cleanup_errors=True) as name:
         copied = Path(name)
@@ -158,7 +168,7 @@ def check(module: str, tests: list[str], each: int, seed: int) -> tuple[list[Mut
             if not tested(copied, choice.files, choice, 30 + 5 * sum(choice.seconds.values())):
                 survivors.append(mutant)
                 print(f"  {module}:{mutant.line}: {mutant.place[1]!r:.90} -> {mutant.place[2]!r:.90}", flush=True)
-    return chosen, survivors
+    return tried, survivors
 
 
 def warm() -> list[Any]:
@@ -197,6 +207,7 @@ def main() -> int:
     p.add_argument("--each", type=int, default=15, help="mistakes a module, drawn; 0: all (15)")
     p.add_argument("--seed", type=int, default=0, help="of the draw (0)")
     p.add_argument("--write", action="store_true", help="keep the score in docs/mutants.json and write docs/mutants.md")
+    p.add_argument("--again", action="store_true", help="try those alone again that were not noticed; needs --write")
     p.add_argument("--page", action="store_true", help="write docs/mutants.md anew from docs/mutants.json, try nothing")
     p.add_argument("modules", nargs="*", help="below src/winnow (all that are listed)")
     args = p.parse_args()
@@ -204,17 +215,19 @@ def main() -> int:
     score = json.loads(kept.read_text(encoding="utf-8")) if (args.write or args.page) and kept.exists() else {}
     alive, failed = [] if args.page else warm(), False
     for module in () if args.page else args.modules or LISTED["modules"]:
+        if args.again and not score.get(module, {}).get("unnoticed"):
+            continue
         begun = time.monotonic()
         try:
-            tried, survivors = check(module, LISTED["modules"][module], args.each, args.seed)
+            known = score[module] if args.again else None
+            tried, survivors = check(module, LISTED["modules"][module], args.each, args.seed, known)
         except RuntimeError as error:
             failed = True
             print(error, flush=True)
             continue
-        noticed, seconds = len(tried) - len(survivors), time.monotonic() - begun
-        print(f"{module}: {noticed} of {len(tried)} noticed, {seconds:.0f} s", flush=True)
+        print(f"{module}: {tried - len(survivors)} of {tried} noticed, {time.monotonic() - begun:.0f} s", flush=True)
         places = [dict(zip(("in", "old", "new"), m.place, strict=True)) for m in survivors]
-        score[module] = {"tried": len(tried), "unnoticed": places}
+        score[module] = {"tried": tried, "unnoticed": places}
         if args.write:
             write(score)
     if args.page:

@@ -7,8 +7,9 @@ import torch
 
 from winnow.compat import advertorch_attacks
 from winnow.config.parts import Attack, Model
+from winnow.errors import WinnowError
 from winnow.schema import parse
-from winnow.vision.attack import perturb, pgd, random_start
+from winnow.vision.attack import check_pixels, perturb, pgd, random_start
 from winnow.vision.models import build
 
 
@@ -72,3 +73,21 @@ def test_random_starts_fill_the_ball(norm):
     assert size.max() <= 0.2 + 1e-6
     assert size.mean() > 0.19 * (1 if norm == "linf" else 0.95)
     assert delta.mean().abs() < 0.01
+
+
+def test_pixels_lie_in_the_unit_interval_and_nothing_is_no_mistake():
+    check_pixels(torch.empty(0, 3, 4, 4))
+    check_pixels(torch.tensor([0.0, 1.0]))
+    for wrong in ([-0.1, 0.5], [0.5, 1.1], [-0.1, 1.1], [float("nan"), 0.5]):
+        with pytest.raises(WinnowError, match="images must lie in"):
+            check_pixels(torch.tensor(wrong))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_start_is_drawn_from_the_generator_that_is_given(norm):
+    attack, x = parse(Attack, {"norm": norm, "eps": 0.2, "step_size": 0.1, "steps": 1}), torch.full((4, 3, 5, 5), 0.5)
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found.append(random_start(x, attack, torch.Generator().manual_seed(7)))
+    assert torch.equal(*found) and len({tuple(d.flatten().tolist()) for d in found[0]}) == 4

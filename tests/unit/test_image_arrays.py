@@ -64,3 +64,32 @@ def test_names_are_numbered_over_both_splits(tmp_path):
 def test_images_of_other_layouts_are_refused(tmp_path, shape):
     with pytest.raises(WinnowError, match=r"\(N,H,W,C\)|is empty"):
         npz(tmp_path, Y, x=np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(12, 8, 8), (12, 8, 8, 1), (12, 8, 8, 3)])
+def test_grey_images_are_repeated_and_colours_keep_their_order(tmp_path, shape):
+    x = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+    found = npz(tmp_path, Y, x=x).test.images
+    assert found.shape == (12, 3, 8, 8) and found.dtype == np.uint8 and found.flags.c_contiguous
+    for channel in range(3):
+        expected = x if x.ndim == 3 else x[..., channel if x.shape[-1] == 3 else 0]
+        assert np.array_equal(found[:, channel], expected)
+
+
+class Runs:
+    """An object that writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_arrays_of_objects_are_never_unpickled(tmp_path):
+    arrays = {name: np.zeros((12, 8, 8, 3), np.uint8) for name in ("train_images", "test_images")}
+    labels = np.array([Runs(tmp_path / "ran")] * 12, dtype=object)
+    np.savez(tmp_path / "d.npz", **arrays, train_labels=labels, test_labels=labels)
+    with pytest.raises(WinnowError, match=r"d\.npz"):
+        load(parse(Data, {"dataset": "npz", "path": "d.npz", "val_images": 4}), tmp_path)
+    assert not (tmp_path / "ran").exists()

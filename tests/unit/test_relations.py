@@ -42,6 +42,13 @@ def test_equal_and_disjoint_masks():
     rows = overlap(one, Ticket({"a": np.arange(10) < 4, "b": np.arange(6) >= 3}))
     assert [r["jaccard"] for r in rows] == [1.0, 0.0, 4 / 10]
     assert rows[0]["deviations"] == pytest.approx(2.4 / np.sqrt(1.6 * 36 / 90)) and rows[1]["deviations"] < -1.5
+    spreads, by_chance = [1.6 * 36 / 90, 1.5 * 9 / 30], [1.6, 1.5]  # hypergeometric, layer by layer
+    assert rows[2]["deviations"] == pytest.approx((4 - sum(by_chance)) / np.sqrt(sum(spreads)))
+    assert rows[2]["jaccard_by_chance"] == pytest.approx(3.1 / (14 - 3.1))
+    single = overlap(Ticket({"a": np.array([True])}), Ticket({"a": np.array([True])}))
+    assert all(np.isnan(r["deviations"]) and r["jaccard"] == r["jaccard_by_chance"] == 1.0 for r in single)
+    nothing = overlap(Ticket({"a": np.zeros(3, bool)}), Ticket({"a": np.zeros(3, bool)}))
+    assert all(np.isnan(r["jaccard"]) for r in nothing)
     with pytest.raises(WinnowError, match="c is not the same weight in both"):
         overlap(one, Ticket({"a": one.arrays["a"], "b": one.arrays["b"], "c": np.ones(2, bool)}))
     with pytest.raises(WinnowError, match="b is not the same weight in both"):

@@ -8,6 +8,7 @@ from conftest import ROOT
 
 torch = pytest.importorskip("torch")
 
+from winnow.artifacts import read_metadata, read_tensors  # noqa: E402
 from winnow.config.text import FreeLB, HardConcrete  # noqa: E402
 from winnow.errors import WinnowError  # noqa: E402
 from winnow.pipelines.robust_bert.config import RobustBert  # noqa: E402
@@ -17,7 +18,7 @@ from winnow.text.freelb import freelb_step, initial_delta, next_delta  # noqa: E
 from winnow.text.search import L0Schedule, Snapshots  # noqa: E402
 
 
-@pytest.mark.parametrize("beta", [2 / 3, 0.5])
+@pytest.mark.parametrize("beta", [2 / 3, 0.667, 0.5])
 def test_fast_sample_is_the_formula(beta):
     config = HardConcrete(beta=beta)
     torch.manual_seed(0)
@@ -158,6 +159,14 @@ def test_scores_are_kept_as_they_are_after_the_epochs_that_are_named():
     assert again.taken == kept.taken
 
 
+def test_scores_are_written_with_their_record(tmp_path):
+    file = tmp_path / "s.safetensors"
+    hc.write_scores(file, {"w": torch.tensor([1.0, -2.0])}, {"shapes": {"w": [2]}, "search_epoch": 3, "seed": 4})
+    about = read_metadata(file)
+    assert (about["kind"], about["search_epoch"], about["shapes"]) == ("scores", 3, {"w": [2]})
+    assert read_tensors(file)["w"].tolist() == [1.0, -2.0]
+
+
 def test_a_mask_is_sampled_once_a_forward(monkeypatch):
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
     scores = hc.attach(model, ["0.weight", "1.weight"], HardConcrete())
@@ -187,6 +196,52 @@ def test_delta_starts_inside_real_tokens_and_obeys_the_ball():
         assert torch.linalg.vector_norm(delta.flatten(1), ord=order, dim=1).max() <= bound + 1e-6
         moved = next_delta(delta, torch.randn(2, 3, 8), config)
         assert torch.linalg.vector_norm(moved.flatten(1), ord=order, dim=1).max() <= 0.3 + 1e-6
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("reach", [None, 0.3])
+def test_freelb_is_its_algorithm_written_out(norm, reach):
+    """Zhu et al. 2020, algorithm 1, example by example; gradients of 1e-5 count as those of 1 do."""
+    torch.manual_seed(2)
+    head = torch.nn.Linear(12, 3).double()
+    embeddings, labels = torch.randn(5, 4, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 1, 0])
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]])
+    noise = torch.rand(5, 4, 3, dtype=torch.float64) * 2 - 1
+    config = FreeLB(steps=4, step_size=0.2, init_magnitude=0.1, norm=norm, max_norm=reach)
+
+    def loss_of(x, scale=1e-5):
+        return scale * torch.nn.functional.cross_entropy(head(x.flatten(1)), labels)
+
+    losses = freelb_step(embeddings, mask, loss_of, config, noise)
+    deltas = noise * mask[:, :, None] * 0.1
+    if norm == "l2":
+        deltas = torch.stack([d / (int(m.sum()) * 3) ** 0.5 for d, m in zip(deltas, mask, strict=True)])
+    for loss in losses:
+        x = (embeddings + deltas).requires_grad_()
+        assert float(loss) == pytest.approx(float(loss_of(x).detach()) / 4)
+        (gradient,) = torch.autograd.grad(loss_of(x), x)
+        moved = []
+        for d, g in zip(deltas, gradient, strict=True):
+            d = d + 0.2 * g / (g.norm() if norm == "l2" else g.abs().max())
+            if reach is not None:
+                d = d.clamp(-reach, reach) if norm == "linf" else d * min(1.0, reach / float(d.norm()))
+            moved.append(d)
+        deltas = torch.stack(moved)
+
+
+def test_freelb_draws_its_start_between_minus_one_and_one_from_what_all_share(monkeypatch):
+    drawn = []
+
+    def noise(like, draw):
+        drawn.append(draw(torch.empty(4000), torch.Generator().manual_seed(3)))
+        return draw(torch.empty_like(like), None)
+
+    monkeypatch.setattr("winnow.train.ranks.noise", noise)
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        freelb_step(torch.zeros(1, 2, 3), torch.ones(1, 2), lambda x: x.sum(), FreeLB(steps=1))
+    assert torch.equal(*drawn)
+    assert -1 <= drawn[0].min() < -0.99 and 0.99 < drawn[0].max() <= 1 and abs(drawn[0].mean()) < 0.05
 
 
 def test_freelb_ascends_and_reaches_what_is_behind_the_embeddings():

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from winnow.config.parts import Compute
-from winnow.rng import seed_of
+from winnow.rng import numpy_generator, seed_of
 from winnow.run import Run, Stopped
 from winnow.text.attacks.run import attack_all, attack_one, rows_so_far
 from winnow.text.attacks.summary import summarise
-from winnow.text.batches import POOL_BATCHES, Encoded, TextBatches, by_length
+from winnow.text.batches import POOL_BATCHES, Encoded, TextBatches, by_length, encode
 from winnow.text.data import Examples
 from winnow.text.evaluate import EVAL_BATCH, accuracy
 
@@ -37,6 +37,27 @@ def test_a_batch_is_padded_to_its_longest_and_says_where():
     assert set(encoded([2], [0], types=False).batch(np.array([0]), CPU)) == {"input_ids", "attention_mask", "labels"}
 
 
+@pytest.mark.parametrize("types", [None, True, False])
+def test_texts_are_cut_and_have_types_unless_told_otherwise(types):
+    asked = []
+
+    class Tokenizer:
+        pad_token_id = None
+
+        def __call__(self, texts, pairs, **keys):
+            asked.append((texts, pairs, keys))
+            made = {"input_ids": [[2, 5, 3], [2, 3]], "attention_mask": [[1] * 3, [1] * 2]}
+            return made | ({"token_type_ids": [[0, 0, 1], [0, 1]]} if keys["return_token_type_ids"] else {})
+
+    texts = Examples(["a", "b"], ["c", "d"], np.array([1, 0]), ("x", "y"))
+    found = encode(Tokenizer(), texts, 17, **({} if types is None else {"types": types}))
+    wanted = types is not False
+    keys = {"truncation": True, "max_length": 17, "return_token_type_ids": wanted}
+    assert asked == [(["a", "b"], ["c", "d"], keys)] and found.pad_id == 0
+    assert [i.tolist() for i in found.ids] == [[2, 5, 3], [2, 3]] and found.labels.tolist() == [1, 0]
+    assert ([t.tolist() for t in found.types] if wanted else found.types) == ([[0, 0, 1], [0, 1]] if wanted else None)
+
+
 def test_every_epoch_pools_shuffles_and_resumes():
     lengths = np.random.default_rng(0).integers(1, 40, 300)
     batches = TextBatches(encoded(lengths, np.arange(300)), 4, 3, CPU)
@@ -51,6 +72,13 @@ def test_every_epoch_pools_shuffles_and_resumes():
     assert [b["labels"].tolist() for b in batches.epoch(2, first=70)] == whole[70:] == [list(i) for i in order[70:]]
     half = [b["labels"].tolist() for b in batches.epoch(2, 70, lambda n: slice(1, n - 1))]
     assert half == [w[1:3] for w in whole[70:]]
+    rng, expected = numpy_generator(3, "order", 2), []
+    few = TextBatches(encoded(lengths % 3 + 1, np.arange(300)), 4, 3, CPU)  # of equals the one that was drawn first
+    shuffled = rng.permutation(300).tolist()
+    for start in range(0, 300, POOL_BATCHES * 4):
+        pool = sorted(shuffled[start : start + POOL_BATCHES * 4], key=lambda i: lengths[i] % 3)
+        expected += [pool[i : i + 4] for i in range(0, len(pool), 4)]
+    assert [i.tolist() for i in few.order(2)] == [expected[i] for i in rng.permutation(75)]
     odd = TextBatches(encoded([2] * 9, np.arange(9)), 4, 3, CPU)
     assert odd.steps_per_epoch == 3 and sorted(odd.sizes(0)) == [1, 4, 4]
 
@@ -167,6 +195,18 @@ def test_rows_come_in_the_order_that_was_asked_for_and_finished_ones_are_not_mad
     rows = attack_all(lambda worker: (attack, three()), [2, 1, 0], 0, run)
     assert [r["index"] for r in rows] == [2, 1, 0] and rows[1] == {"index": 1, "kept": True}
     assert [label for _, label, *_ in attack.seen] == [2, 0]
+
+
+def workers(worker: int):
+    return Attacker(), three()
+
+
+def test_several_processes_share_the_examples_out(tmp_path):
+    rows = attack_all(workers, [2, 1, 0], 3, Run("cpu", checkpoints=tmp_path, workers=2))
+    assert rows == [attack_one(Attacker(), three(), i, 3) for i in (2, 1, 0)]
+    shares = {p.name.split("-")[1]: {json.loads(r)["index"] for r in p.read_text().splitlines()}
+              for p in tmp_path.glob("part-*.jsonl")}  # fmt: skip
+    assert shares == {"0": {2, 0}, "1": {1}}
 
 
 def test_a_stop_comes_after_an_example_and_keeps_it(tmp_path):

@@ -4,11 +4,14 @@ differ.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from winnow.config.parts import Data
+from winnow.errors import WinnowError
 from winnow.vision import geometry
 from winnow.vision.augment import train_batch
 from winnow.vision.batches import Loader
@@ -93,6 +96,40 @@ def test_epochs_are_in_another_order_and_evaluation_is_in_none():
     orders = [labels(loader.epoch(0)), labels(loader.epoch(1)), labels(other.epoch(0)), list(range(40))]
     assert all(a != b for i, a in enumerate(orders) for b in orders[:i])
     assert labels(loader.once()) == list(range(40))
+
+
+def test_boxes_are_the_rule_s_for_their_own_numbers():
+    """Area, ratio, top and left of an image, each by its own number, as in torchvision's RandomResizedCrop."""
+    rng = np.random.default_rng(0)
+    drawn, heights, widths = rng.random((400, 6)), rng.integers(1, 90, 400), rng.integers(1, 90, 400)
+    found = geometry.random_boxes(heights, widths, drawn)
+    for box, (_, area, ratio, top, left, _), height, width in zip(found, drawn, heights, widths, strict=True):
+        pixels = (0.08 + 0.92 * area) * height * width
+        aspect = math.exp(math.log(3 / 4) + ratio * math.log((4 / 3) / (3 / 4)))
+        w = min(max(round(math.sqrt(pixels * aspect)), 1), width)
+        h = min(max(round(math.sqrt(pixels / aspect)), 1), height)
+        assert box.tolist() == [math.floor(top * (height - h + 1)), math.floor(left * (width - w + 1)), h, w]
+    shifts = geometry.shifts(drawn, 3)
+    assert shifts.tolist() == [[math.floor(7 * a), math.floor(7 * b)] for _, a, b, *_ in drawn]
+    assert geometry.flips(drawn, data(flip=True)).tolist() == [a < 0.5 for a, *_ in drawn]
+    assert geometry.draws(np.array([4, 9]), 1, 2).shape == (2, 6)
+
+
+def test_test_views_by_hand():
+    view = geometry.test_view
+    assert view(24, 24, data()) is None and view(24, 24, data(image_size=24)) is None
+    assert view(24, 24, data(image_size=16)) == geometry.TestView(16, 16, 0, 0, 16)
+    assert view(24, 30, data(image_size=24)) == geometry.TestView(24, 24, 0, 0, 24)
+    wide = view(40, 60, data(image_size=16, test_resize=20))
+    assert wide == geometry.TestView(20, 30, 2, 7, 16) and view(60, 40, data(image_size=16, test_resize=20)) == (
+        geometry.TestView(30, 20, 7, 2, 16)
+    )
+    assert view(40, 40, data(image_size=16, test_resize=16)) == geometry.TestView(16, 16, 0, 0, 16)
+    assert wide.box(40, 60).tolist() == [4.0, 14.0, 32.0, 32.0]
+    with pytest.raises(WinnowError, match="not square"):
+        view(24, 30, data())
+    with pytest.raises(WinnowError, match="15 is below the image size 16"):
+        view(40, 60, data(image_size=16, test_resize=15))
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (40, 90), (90, 40)])

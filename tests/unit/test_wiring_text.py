@@ -13,9 +13,10 @@ from winnow.config.parts import Compute, Train  # noqa: E402
 from winnow.config.text import FreeLB, HardConcrete  # noqa: E402
 from winnow.run import Run  # noqa: E402
 from winnow.text import compat  # noqa: E402
+from winnow.text import search as search_module  # noqa: E402
 from winnow.text.batches import Encoded, TextBatches  # noqa: E402
 from winnow.text.evaluate import accuracy  # noqa: E402
-from winnow.text.hard_concrete import l0_weight  # noqa: E402
+from winnow.text.hard_concrete import l0_term, l0_weight  # noqa: E402
 from winnow.text.models import prunable  # noqa: E402
 from winnow.text.search import search  # noqa: E402
 from winnow.text.training import finetune  # noqa: E402
@@ -130,9 +131,13 @@ def searched(bert, seed=0, data=None, **masks):
 def test_weights_are_frozen_unless_told_otherwise_and_never_move(bert, keys):
     model = bert()
     names, before = prunable(model), {n: p.detach().clone() for n, p in model.named_parameters()}
-    train = Train(epochs=1, batch_size=32, optimizer="adamw", lr=0.1)
-    search(model, names, DATA, run=Run("cpu"), train=train, masks=HardConcrete(), adversary=FreeLB(steps=1),
-           keep_epochs=[1], compute=Compute(), seed=0, **keys)  # fmt: skip
+    train, told, run = Train(epochs=1, batch_size=32, optimizer="adamw", lr=0.1), [], Run("cpu")
+    run.watchers.append(lambda record, step: told.append(step))
+    history, kept = search(model, names, DATA, run=run, train=train, masks=HardConcrete(), adversary=FreeLB(steps=1),
+                           keep_epochs=[1], compute=Compute(), seed=0, **keys)  # fmt: skip
+    expected = 100 * float(l0_term(kept[1], HardConcrete()))
+    assert told == [2] and history[0]["expected_remaining_percent"] == pytest.approx(expected)
+    assert set(history[0]) == {"epoch", "loss", "val_accuracy", "expected_remaining_percent"}
     weights = {n.replace("parametrizations.weight.original", "weight"): p for n, p in model.named_parameters()}
     scores = {n for n in weights if n.endswith(".score")}
     assert len(scores) == len(names) and all(weights[n].requires_grad for n in scores)
@@ -140,6 +145,25 @@ def test_weights_are_frozen_unless_told_otherwise_and_never_move(bert, keys):
     for name in weights.keys() - scores:
         assert torch.equal(weights[name], before[name]) and weights[name].requires_grad == (not frozen), name
     assert (weights[names[0]].grad is None) == frozen
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_what_gradients_have_added_up_is_kept_and_clipped_only_where_weights_are_free(bert, monkeypatch, frozen):
+    plans = []
+    monkeypatch.setattr(search_module, "fit", lambda plan, run: plans.append((plan, run)) or [])
+    model = bert()
+    names, free = prunable(model), list(model.parameters())
+    batches = TextBatches(DATA["train"], 16, 0, CPU)
+    search_module.learn(model, names, batches, train=TRAIN, masks=HardConcrete(), adversary=FreeLB(steps=1),
+                        keep_epochs=[1], compute=Compute(), seed=5, frozen=frozen)  # fmt: skip
+    ((plan, run),) = plans
+    assert isinstance(run, Run) and plan.seed == 5 and plan.batches is batches and plan.model is model
+    assert set(plan.extras) == {"schedule", "snapshots"} | (set() if frozen else {"weights"})
+    assert [id(p) for p in plan.accumulating] == ([] if frozen else [id(p) for p in free])
+    assert plan.extras["schedule"].total_steps == 2 * 4 and plan.before_update is plan.extras["schedule"]
+    assert {id(p) for g in plan.optimizer.param_groups for p in g["params"]} == {
+        id(p) for n, p in model.named_parameters() if n.endswith(".score")
+    }
 
 
 def test_a_heavier_l0_term_leaves_less_and_ends_with_the_ramp(bert):
