@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+ALWAYS = 100  # level of what `winnow status` reads, above all that a log may leave out
 SILENCE = 25.0  # seconds without a line after which one is written; with the time to notice it, under 30
 
 
@@ -111,8 +112,8 @@ def speaking(run: _Speaks, log: logging.Logger, silence: float | None = None) ->
         while not ended.wait(max(0.01, listener.last + longest - time.monotonic())):
             if time.monotonic() - listener.last >= longest:
                 position = run.position
-                log.info("%s", position.text() if position else f"at work for {duration(time.monotonic() - begun)}")
-                listener.last = time.monotonic()  # whatever the level lets through
+                told = position.text() if position else f"at work for {duration(time.monotonic() - begun)}"
+                log.log(ALWAYS, "%s", told)
 
     log.addFilter(listener)
     thread = threading.Thread(target=speak, name="winnow-progress", daemon=True)

@@ -20,7 +20,7 @@ from winnow import guard, launch, outside, places, store
 from winnow.artifacts import MODEL_FILE, check_sealed, local
 from winnow.errors import WinnowError
 from winnow.job import C, Job
-from winnow.progress import duration, speaking
+from winnow.progress import ALWAYS, duration, speaking
 from winnow.run import Run, Stopped
 from winnow.schema import parse
 from winnow.weights import check_replaceable
@@ -95,7 +95,7 @@ class Stage(Generic[C]):
             "--log-level",
             default="info",
             choices=["debug", "info", "warning", "error"],
-            help="what the log holds (info)",
+            help="what the log holds besides where the job is and how it ended (info)",
         )
         return p
 
@@ -113,16 +113,15 @@ class Stage(Generic[C]):
                 # what other code or settings left of this output
                 places.discard(args["scratch"].glob(f"{job.slot()}-*"))
             if code == 0 and not launch.launched():
-                log.info(
-                    "done in %s%s", duration(time.monotonic() - job.started), f": {job.result}" if job.result else ""
-                )
+                result = f": {job.result}" if job.result else ""
+                log.log(ALWAYS, "done in %s%s", duration(time.monotonic() - job.started), result)
             return code
         except WinnowError as error:
             return launch.end(launch.report(f"winnow {self.name}: error: {error}", 2))
         except (Stopped, KeyboardInterrupt):
             saved = job is not None and (job.run.stop_requested or job.run.keeps_state)
             by = (job.run.stopped_by if job else "") or "Ctrl-C"
-            log.warning("stopped by %s%s", by, "; the next run goes on from the checkpoint" if saved else "")
+            log.log(ALWAYS, "stopped by %s%s", by, "; the next run goes on from the checkpoint" if saved else "")
             return launch.end(143)
         except Exception as error:
             if not launch.launched():

@@ -2,8 +2,8 @@
 
 Each job writes a line at least every half minute and a last one with its result, so a log that ends otherwise and is
 silent is that of a job that was killed. What there is to do stands in Snakemake's own log. Nothing has to run here: on
-a cluster too, where the jobs' logs lie on the same file system. With `log_level: warning` or `error` jobs do not tell,
-and this cannot know.
+a cluster too, where the jobs' logs lie on the same file system. Positions and results are in the logs whatever
+`log_level` says.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import ATTACK, DIGITS, TRAIN
 
-from winnow import progress
+from winnow import progress, status
 from winnow.config.parts import Train
 from winnow.errors import WinnowError
 from winnow.progress import Position, duration, figures, rate, speaking
@@ -101,15 +101,23 @@ def test_every_stage_s_log_ends_with_its_result(dense, run_stage, tmp_path):
             assert any(re.search(r" best_sa/ra: [\d.]+ % of \d+ images$", line) for line in lines)
 
 
-def test_a_stage_that_trains_for_long_tells_where_it_is(dense, run_stage, tmp_path, monkeypatch):
+@pytest.mark.parametrize("level", ["info", "warning", "error"])
+def test_a_stage_that_trains_for_long_tells_where_it_is(level, dense, run_stage, tmp_path, monkeypatch):
     monkeypatch.setattr(progress, "SILENCE", 0.02)
     monkeypatch.setattr(loop, "log", logging.getLogger("elsewhere"))  # as in an epoch of hours: the loop says nothing
     train = {"data": DIGITS, "train": TRAIN | {"epochs": 40}, "attack": None, "compute": {}, "seed": 0, "keep": "last"}
-    code, told = run_stage("train", train, init=dense, out=tmp_path / "t.safetensors", metrics=tmp_path / "t.json")
+    files = {"init": dense, "out": tmp_path / "t.safetensors", "metrics": tmp_path / "t.json"}
+    code, told = run_stage("train", train, "--log-level", level, **files)
     lines = re.findall(r"epoch (\d+)/40: (\d+) of 160 steps, loss [\d.e-]+, .*(?:steps/s|s/step), (.*) left", told)
     assert code == 0 and len(lines) >= 3
     assert all((int(epoch) - 1) * 4 <= int(done) <= int(epoch) * 4 for epoch, done, _ in lines)
     assert told.strip().splitlines()[-1][9:].startswith("done in ")
+    assert ("t.safetensors written" in told) == (level == "info")
+    log = tmp_path / "t.log"
+    log.write_text(told)  # and so it stands in `winnow status`
+    assert status.job_log(log, time.time()).state == "done"
+    log.write_text("\n".join(told.splitlines()[:-1]))
+    assert status.job_log(log, time.time()).state == "running"
 
 
 @pytest.mark.parametrize(("seconds", "waited", "speed", "percent"), [(2.0, 0.5, 25.0, 25.0), (0.0, 0.0, 5e10, 0.0)])

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import pytest
 import torch
@@ -188,14 +189,15 @@ def keys(folder: Path, name: str) -> tuple[Path, Path]:
     return private, public
 
 
-def test_a_signed_folder_holds_for_its_key_alone_and_a_flipped_byte_is_refused(shared, tmp_path):
+def test_a_signed_folder_holds_for_its_key_alone_and_a_flipped_byte_is_refused(shared, tmp_path, monkeypatch):
     pytest.importorskip("model_signing", reason="model_signing (the extra `share`) is not installed")
     private, public = keys(tmp_path, "own")
     _, other = keys(tmp_path, "other")
     with pytest.raises(WinnowError, match="is not signed"):
         statement.check(shared, public)
-    statement.sign(shared, private)
-    assert statement.check(shared, public) == 4
+    monkeypatch.chdir(tmp_path)
+    statement.sign(Path("shared"), private)
+    assert statement.check(Path("shared"), public) == statement.check(shared, public) == 4
     with pytest.raises(WinnowError, match="the signature does not hold"):
         statement.check(shared, other)
     flip(shared / "model.pth")
@@ -220,18 +222,30 @@ def test_a_key_that_is_none_is_told_so(shared, tmp_path):
 def test_the_hub_is_refused_cleanly_without_a_network_and_what_comes_is_checked(shared, tmp_path, monkeypatch):
     library = pytest.importorskip("huggingface_hub")
 
-    def nothing(*_, **__):
-        raise ConnectionError("no route to host")
+    def instead(owner, name, does):
+        """Stands for a function of the hub's, with its signature: a call that the real one would not take fails."""
+        found = create_autospec(getattr(owner, name), side_effect=does)
+        monkeypatch.setattr(owner, name, found)
+        return found
 
-    monkeypatch.setattr(library, "snapshot_download", nothing)
-    monkeypatch.setattr(library.HfApi, "create_repo", nothing)
+    gone = ConnectionError("no route to host")
+    fetch = instead(library, "snapshot_download", gone)
+    create = instead(library.HfApi, "create_repo", gone)
     with pytest.raises(WinnowError, match=r"me/t: cannot be fetched \(no route to host\)"):
         hub.pull("me/t", tmp_path / "got")
     with pytest.raises(WinnowError, match=r"me/t: cannot be sent \(no route to host\)"):
         hub.push(shared, "me/t")
     with pytest.raises(WinnowError, match="is not owner/name"):
         hub.pull("t", tmp_path / "got")
-    monkeypatch.setattr(library, "snapshot_download", lambda name, local_dir: shutil.copytree(shared, local_dir))
+    with pytest.raises(WinnowError, match=r"me/t: cannot be fetched \(no route to host\)"):
+        instead(library, "hf_hub_download", gone)
+        Ticket.load("me/t")
+    create.side_effect = None
+    upload = instead(library.HfApi, "upload_folder", None)
+    hub.push(shared, "me/t")
+    assert create.call_args.args[1:] == ("me/t",) and create.call_args.kwargs == {"exist_ok": True}
+    assert upload.call_args.kwargs == {"repo_id": "me/t", "folder_path": str(shared)}
+    fetch.side_effect = lambda name, local_dir: shutil.copytree(shared, local_dir)
     assert hub.pull("me/t", tmp_path / "got") == 4 and (tmp_path / "got/model.pth").is_file()
     flip(shared / "model.pth")
     with pytest.raises(WinnowError, match="is not the file that was stated"):

@@ -44,7 +44,9 @@ class Root(Part):
         "time of the longest batch (AutoAttack's); null: it may hang until the job's time is over", None, gt=0,
     )  # fmt: skip
     tensorboard: FilePath | None = key("folder for TensorBoard's event files of every training; null: none", None)
-    log_level: Literal["debug", "info", "warning", "error"] = key("what the logs hold", "info")
+    log_level: Literal["debug", "info", "warning", "error"] = key(
+        "what the logs hold besides where a job is and how it ended", "info"
+    )
     double_win: DoubleWin | None = key("the double-win pipeline", None)
     robust_bert: RobustBert | None = key("the robust-ticket pipeline", None)
     rare_gems: RareGems | None = key("the rare-gems pipeline", None)

@@ -95,7 +95,7 @@ def _library() -> Any:
 
 def sign(folder: Path, private_key: Path) -> None:
     """Sign all files of `folder`, the statement included, with an elliptic-curve key."""
-    library = _library()
+    library, folder = _library(), folder.resolve()  # it takes a relative path for another than the one it ignores
     _key(private_key)
     try:
         hashing = library.hashing.Config().set_ignored_paths(paths=[folder / SIGNATURE], ignore_git_paths=False)
@@ -114,12 +114,13 @@ def _verify_signature(folder: Path, public_key: Path) -> None:
         raise WinnowError(
             f"{folder}: is not signed (no {SIGNATURE}); ask for a signed one, or check its hashes without --public-key"
         )
-    hashing = library.hashing.Config().set_ignored_paths(paths=[folder / SIGNATURE], ignore_git_paths=False)
+    whole = folder.resolve()
+    hashing = library.hashing.Config().set_ignored_paths(paths=[whole / SIGNATURE], ignore_git_paths=False)
     try:
         verifier = (
             library.verifying.Config().use_elliptic_key_verifier(public_key=public_key).set_hashing_config(hashing)
         )
-        verifier.verify(folder, folder / SIGNATURE)
+        verifier.verify(whole, whole / SIGNATURE)
     except Exception as error:  # the library and those below it each raise their own
         words = " ".join(str(error).split()) or type(error).__name__
         raise WinnowError(

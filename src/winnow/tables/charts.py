@@ -11,25 +11,26 @@ WIDTH, HEIGHT, LEFT, TOP, BELOW = 720, 150, 40, 8, 22  # of a chart, in pixels
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]], won: Collection[int] = ()) -> str:
-    """A table; the rows whose numbers are in `won` are marked."""
-    head = "".join(f"<th>{html.escape(str(h))}</th>" for h in header)
+    """A table; the rows whose numbers are in `won` are marked. Columns of words stand to the left."""
+    rows = [list(row) for row in rows]
+    words = [all(str(row[i])[:1].isalpha() or row[i] == "" for row in rows) for i in range(len(header))]
+    left = [' class="words"' if w else "" for w in words]
+    head = "".join(f"<th{c}>{html.escape(str(h))}</th>" for h, c in zip(header, left, strict=True))
     marks = {i: ' class="won"' for i in won}
-    body = "".join(f"<tr{marks.get(i, '')}>{''.join(map(_cell, row))}</tr>" for i, row in enumerate(rows))
+    lines = ("".join(map(_cell, row, left)) for row in rows)
+    body = "".join(f"<tr{marks.get(i, '')}>{line}</tr>" for i, line in enumerate(lines))
     return f'<div class="wide"><table class="sorts"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, left: str = "") -> str:
     """A cell; a long number is shown short, and whole as its title."""
     text = str(value)
     try:
         short = text if len(text) <= 6 else f"{float(text):.2f}"
     except ValueError:
-        return f"<td>{html.escape(text)}</td>"
-    return (
-        f'<td title="{html.escape(text)}">{html.escape(short)}</td>'
-        if short != text
-        else f"<td>{html.escape(text)}</td>"
-    )
+        short = text
+    title = f' title="{html.escape(text)}"' if short != text else ""
+    return f"<td{left}{title}>{html.escape(short)}</td>"
 
 
 def ticket(name: str, about: Mapping[str, Any]) -> str:

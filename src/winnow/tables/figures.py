@@ -91,7 +91,8 @@ def line(axis: Any, x: Any, mean: Any, spread: Any, style: dict[str, Any], label
 
 def winners(axis: Any, x: Any, y: Any, label: str) -> None:
     """A star behind the mark of each winner, whose own colour stays to be seen."""
-    axis.plot(x, y, ls="", marker="*", ms=17, mfc="#F0E442", mec="#000000", mew=0.8, zorder=1.9, label=label)
+    star = {"marker": "*", "ms": 17, "mfc": "#F0E442", "mec": "#000000", "mew": 0.8}
+    axis.plot(x, y, ls="", zorder=1.9, clip_on=False, label=label, **star)  # whole at the edge of the panel too
 
 
 def panels(rows: pd.DataFrame, by: str, heading: str, metrics: dict[str, str], draw: Draw, height: float) -> Any:

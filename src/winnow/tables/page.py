@@ -34,7 +34,7 @@ h3 { font-size: 1em; margin: 1.2em 0 .3em } h4 { font-size: .95em; margin: .8em 
 .bad { color: #a11 } .wide { overflow-x: auto; max-width: 100% }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }
 td, th { padding: .16em .5em; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
-.card th { white-space: normal } td:first-child, th:first-child { text-align: left }
+.card th { white-space: normal } td:first-child, th:first-child, .words { text-align: left }
 th { background: #f3f4f7; vertical-align: bottom }
 .sorts th { cursor: pointer } tr.won td { background: #fdf6c8; font-weight: 600 }
 .sorts th[aria-sort=ascending]::after { content: " \25b2" } .sorts th[aria-sort=descending]::after { content: " \25bc" }

@@ -7,8 +7,8 @@ model.
 
 Gradients of removed weights are zero, so clipping and kept weights see a smaller network. After every step of every
 torch optimiser (also of one's own class) they are set back to zero, whatever its state or decay would move. What is
-written past optimisers is set back after load_state_dict and before each forward pass of the model or of the layer. A
-deep copy, or a model that was saved whole, is held from its first forward pass or load on. A weight that is no
+written past optimisers is set back after load_state_dict, before state_dict and before each forward pass of the model
+or of the layer. A deep copy is held too; a model that was saved whole, from the first of these on. A weight that is no
 parameter any more cannot be held: that raises.
 """
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
-from torch.utils.weak import WeakTensorKeyDictionary
+from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 
 from winnow.errors import WinnowError
 from winnow.ticket import Ticket
@@ -37,6 +37,7 @@ class _Guard:
         self.released = False
         self._placed: Tensor | None = None
         self._hook: RemovableHandle | None = None
+        self._of: TensorWeakRef | None = None  # the weight that it holds
 
     def parameter(self, module: nn.Module) -> nn.Parameter | None:
         """The weight; None while an attack's folded stand-in is in its place. WinnowError when it is no parameter."""
@@ -58,12 +59,15 @@ class _Guard:
         parameter = self.parameter(module)
         if parameter is None:
             return
+        self._take(parameter)
+        self.zero(parameter)
+
+    def _take(self, parameter: nn.Parameter) -> None:
         if _HELD.get(parameter) is not self:
             _watch()
-            _HELD[parameter], self._hook = self, None
+            _HELD[parameter], self._hook, self._of = self, None, TensorWeakRef(parameter)
         if self._hook is None and parameter.requires_grad:
             self._hook = parameter.register_hook(self._masked)
-        self.zero(parameter)
 
     def zero(self, parameter: Tensor) -> None:
         """Set the removed weights to zero without marking the parameter as changed: graphs that hold it stay valid."""
@@ -88,6 +92,10 @@ class _Guard:
         """After the module's load_state_dict."""
         self.hold(module)
 
+    def saving(self, module: nn.Module, *_: Any) -> None:
+        """Before the module's state_dict."""
+        self.hold(module)
+
     def _masked(self, gradient: Tensor) -> Tensor:
         return gradient * self._mask(gradient)
 
@@ -103,7 +111,13 @@ class _Guard:
         return placed
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Guard:
-        return memo.setdefault(id(self), _Guard(self.name, self.kept))
+        """The copy's guard, which takes hold of the copied weight: a module's weights are copied before its hooks."""
+        if id(self) not in memo:
+            twin = memo[id(self)] = _Guard(self.name, self.kept)
+            copied = memo.get(id(self._of())) if self._of is not None else None
+            if isinstance(copied, nn.Parameter):
+                twin._take(copied)
+        return memo[id(self)]
 
     def __getstate__(self) -> dict[str, Any]:
         return {"name": self.name, "kept": self.kept}
@@ -167,7 +181,7 @@ def enforce(model: nn.Module, ticket: Ticket | None, *, prefix: str = "", every_
 
     Called again, also on a copy, it replaces what it enforced before. A wrapper (DistributedDataParallel,
     torch.compile) is seen through. prefix: what stands before the ticket's names in this model. every_forward: look
-    before every forward pass for what was written past the optimisers and load_state_dict. Raises WinnowError when the
+    before every forward pass and state_dict for what was written past the optimisers and load_state_dict. Raises WinnowError when the
     ticket does not fit.
     """
     model = _unwrapped(model)
@@ -181,6 +195,7 @@ def enforce(model: nn.Module, ticket: Ticket | None, *, prefix: str = "", every_
         module, guard = model.get_submodule(name.rpartition(".")[0]), _Guard(name, kept.cpu())
         if every_forward:
             module.register_forward_pre_hook(guard)
+            module.register_state_dict_pre_hook(guard.saving)
         module.register_load_state_dict_post_hook(guard.loaded)
         guard.hold(module)
         held.append((module, guard))
@@ -202,8 +217,7 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 def _release(model: nn.Module) -> None:
     """Take out every guard in `model`, those that came with a deep copy or a file as well."""
     for module in model.modules():
-        hooks = (*module._forward_pre_hooks.values(), *module._load_state_dict_post_hooks.values())
-        for hook in hooks:
+        for hook in [h for hooks in _hooks(module) for h in hooks.values()]:
             owner = getattr(hook, "__self__", hook)
             if isinstance(owner, _Guard):
                 owner.release(module)
@@ -211,8 +225,13 @@ def _release(model: nn.Module) -> None:
                 _leave(module, owner)
 
 
+def _hooks(module: nn.Module) -> tuple[dict[int, Any], ...]:
+    """Where guards may be hooked in."""
+    return module._forward_pre_hooks, module._load_state_dict_post_hooks, module._state_dict_pre_hooks
+
+
 def _leave(module: nn.Module, owner: _Guard | _Whole) -> None:
-    for hooks in (module._forward_pre_hooks, module._load_state_dict_post_hooks):
+    for hooks in _hooks(module):
         for key in [k for k, hook in hooks.items() if getattr(hook, "__self__", hook) is owner]:
             del hooks[key]
 
