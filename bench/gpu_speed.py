@@ -6,14 +6,12 @@ on the device (for a gem's search: training of the weights). Printed are
 
     examples/s      of the second epoch, and the ratio to the plain loop
     waiting %       of that epoch spent waiting for data
-    of peak %       multiply-accumulates of the training (winnow.pipelines.cost) over those of one large matrix
-                    product in that precision
-    first epoch s   beyond the second's: allocation, choice of kernels, compiling
+    of peak %       multiply-accumulates of the training (winnow.pipelines.cost) over those of one large matrix product
+    in that precision first epoch s   beyond the second's: allocation, choice of kernels, compiling
     peak MiB        largest allocation
 
-    python -m bench.gpu_speed [--device cuda] [--tiny] [--json FILE]
-
-It exits with 0 and "skipped" where there is no GPU.
+    python -m bench.gpu_speed [--device cuda] [--tiny] [--json FILE]      exits with 0 and "skipped" where there is no
+    GPU
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What training, searches and evaluations take from the process around them. The default needs nothing:
 
-history = fit(Fit(model, optimizer, train, batches, step, seed=0))    # no files; on a GPU where there is one
-history = fit(Fit(model, ...), Run(checkpoints=Path("state/dense")))  # a killed run goes on from its last checkpoint
+history = fit(Fit(model, optimizer, train, batches, step, seed=0))          # no files; on a GPU where there is one
+history = fit(Fit(model, ...), Run(checkpoints=Path("state/dense")))        # a killed run goes on from its last
+checkpoint
 """
 
 from __future__ import annotations
@@ -32,10 +33,9 @@ class Stopped(SystemExit):
 class Run:
     """One run of a program that trains or measures.
 
-    device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:N" or a torch device; looked up when first asked for
-    checkpoints: folder for resumable state, or a function that is asked for it when there is state to keep; None:
-    nothing is kept
-    checkpoint_seconds: time between two checkpoints
+    device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:N" or a torch device; looked up when it is first
+    asked for checkpoints: folder for resumable state, or a function that is asked for it when there is state to keep;
+    None: nothing is kept checkpoint_seconds: time between two checkpoints
     workers: processes that load data from files; attacks on texts run in so many processes
     data_root, download: where data sets lie, and whether what is missing may be fetched
     progress: bars on a terminal

@@ -289,3 +289,71 @@ def test_keep_largest_compares_in_the_precision_asked_for():
     scores = {"a": np.array([1.0, 1.0 + 1e-12])}
     assert keep_largest(scores, 1)["a"].tolist() == [True, False]
     assert keep_largest(scores, 1, np.float64)["a"].tolist() == [False, True]
+
+
+@pytest.fixture
+def gpt2():
+    """A tiny GPT-2 that classifies; its layers hold their weights as (in, out)."""
+    transformers = compat.transformers()
+    torch.manual_seed(0)
+    sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_inner": 32, "vocab_size": 60, "n_positions": 16}
+    return transformers.GPT2ForSequenceClassification(transformers.GPT2Config(**sizes, pad_token_id=0)).eval()
+
+
+def words(seed=0):
+    """Two batches of texts of different lengths, padded on the right."""
+    rng = torch.Generator().manual_seed(seed)
+    made = []
+    for lengths in ((12, 7, 9, 4), (5, 11, 12, 8)):
+        ids, shown = torch.randint(1, 60, (4, 12), generator=rng), torch.arange(12) < torch.tensor(lengths)[:, None]
+        made.append({"input_ids": ids * shown, "attention_mask": shown.long(), "labels": torch.tensor([0, 1, 1, 0])})
+    return made
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "snip"])
+def test_a_decoder_s_transposed_layers_are_pruned(gpt2, method):
+    names = text_models.prunable(gpt2)
+    assert len(names) == 8 and names[0] == "transformer.h.0.attn.c_attn.weight"
+    total = sum(gpt2.get_parameter(n).numel() for n in names)
+    ticket = winnow.prune(gpt2, method, 25, **({} if method == "magnitude" else {"batches": words()}))
+    assert set(ticket.arrays) == set(names) and ticket.kept == total // 4
+    if method == "wanda":  # the same share of what each output reads: columns, of weights that lie as (in, out)
+        for mask in ticket.arrays.values():
+            assert np.abs(mask.sum(0) - mask.shape[0] / 4).max() < 1 and np.ptp(mask.sum(1)) > 2
+
+
+def test_wanda_of_a_transposed_layer_is_that_of_the_layer_turned_round():
+    from transformers.pytorch_utils import Conv1D
+
+    torch.manual_seed(0)
+    turned, plain = (
+        nn.Sequential(Conv1D(8, 6), nn.GELU(), Conv1D(4, 8)),
+        nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 4)),
+    )
+    for i in (0, 2):
+        plain[i].weight.data, plain[i].bias.data = turned[i].weight.data.T.clone(), turned[i].bias.data.clone()
+    batches, names = [(torch.randn(5, 6),)], ["0.weight", "2.weight"]
+    found = {k: wanda.masks(m, names, 20, batches) for k, m in (("turned", turned), ("plain", plain))}
+    for name in names:
+        assert np.array_equal(found["turned"][name], found["plain"][name].T)
+
+
+def test_a_robust_ticket_of_a_decoder(gpt2):
+    """Its scores lie like the weights; the model stays as it was, and the ticket leaves what is asked for."""
+    before = {k: v.clone() for k, v in gpt2.state_dict().items()}
+    ticket = winnow.robust_ticket(gpt2, words(), 30, epochs=2, adversarial_steps=2)
+    assert all(torch.equal(v, before[k]) for k, v in gpt2.state_dict().items())
+    assert ticket.remaining_percent == pytest.approx(70, abs=0.1) and set(ticket.arrays) == set(
+        text_models.prunable(gpt2)
+    )
+    assert ticket.arrays["transformer.h.0.attn.c_attn.weight"].shape == (16, 48)
+
+
+def test_the_last_word_is_seen_when_embeddings_are_perturbed(gpt2):
+    """GPT-2 classifies by the last word that is no padding, which embeddings alone do not show."""
+    batch = words()[0]
+    inputs = {k: v for k, v in batch.items() if k != "labels"}
+    embedded, others = gpt2.get_input_embeddings()(batch["input_ids"]), {"attention_mask": batch["attention_mask"]}
+    expected = gpt2(**inputs).logits
+    assert torch.allclose(text_models.logits_of(gpt2, embedded, batch["input_ids"], others), expected, atol=1e-6)
+    assert not torch.allclose(gpt2(inputs_embeds=embedded, **others).logits, expected, atol=1e-4)

@@ -110,7 +110,9 @@ def test_fine_tuning_is_against_the_adversary_only_when_there_is_one(bert):
                 module.p = 0.0
         found[name] = [
             e["loss"]
-            for e in finetune(model, DATA, run=Run("cpu"), train=TRAIN, compute=Compute(), seed=0, adversary=adversary)[0]
+            for e in finetune(model, DATA, run=Run("cpu"), train=TRAIN, compute=Compute(), seed=0, adversary=adversary)[
+                0
+            ]
         ]
     assert found["plain"][0] == pytest.approx(found["weak"][0], abs=1e-4)  # one step from no start: the plain loss
     assert found["strong"][0] > found["plain"][0] + 0.003

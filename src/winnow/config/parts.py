@@ -177,9 +177,8 @@ class Model(Part):
     arch: str = key(
         "resnet8/14/20/32/44/56, vgg16_cifar, mobilenet_v2_cifar, wideresnet-28-2, conv4 (CIFAR); a released "
         "rare-gems network: Conv4, cResNet18, MobileNetV2, ResNet50, ResNet101, resnet32_double, TinyResNet18, "
-        "tinyvgg16, WideResNet28; a torchvision classifier; for a corpus transformer or lstm. One of your own: "
-        "python:path/file.py:Class (called "
-        "with num_classes), timm:NAME, hf:FOLDER or hf:OWNER/NAME"
+        "tinyvgg16, WideResNet28; a torchvision classifier; or, over a corpus, transformer or lstm. One of your own: "
+        "python:path/file.py:Class (called with num_classes), timm:NAME, hf:FOLDER or hf:OWNER/NAME"
     )
     options: dict[str, Option] = key(
         "keyword arguments of a torchvision classifier or one of your own ({image_size: 64}); hf: keys of its "

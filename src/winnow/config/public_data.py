@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 
 class Known(NamedTuple):
-    """Classes (0: words), examples of the training and the test split (of GLUE: the labelled one that is tested on),
-    and of images the side in pixels that networks see by default.
+    """Classes, examples of the training and the test split (of GLUE: the labelled one that is tested on), and of images
+    the side in pixels that networks see by default.
     """
 
     classes: int
@@ -25,8 +25,6 @@ PUBLIC = {
     "embedded": Known(2, 2400, 600),
     "imdb": Known(2, 25000, 25000),
     "ag_news": Known(4, 120000, 7600),
-    "sentences": Known(0, 70000, 7000),  # of language models: words
-    "wikitext": Known(0, 2090000, 246000),
     "sst2": Known(2, 67349, 872),
     "qnli": Known(2, 104743, 5463),
     "qqp": Known(2, 363846, 40430),

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from winnow.config.jobs import Draw, RelationOptions, SpeedOptions
 from winnow.config.parts import Corpus
-from winnow.config.public_data import PUBLIC
+from winnow.config.public_data import OTHER, PUBLIC
 from winnow.schema import Part, key
 
 KINDS = ("speed", "relations")
@@ -97,6 +97,4 @@ def check_of(section: Any, known: set[str]) -> None:
 
 def side(data: Any) -> int | None:
     """Side of the images of a task; None where only its files tell, and of a corpus."""
-    if isinstance(data, Corpus):
-        return None
-    return data.image_size or (PUBLIC[data.dataset].side if data.dataset in PUBLIC else None)
+    return None if isinstance(data, Corpus) else data.image_size or PUBLIC.get(data.dataset, OTHER).side

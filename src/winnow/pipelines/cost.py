@@ -32,9 +32,10 @@ NETWORKS = {
 OTHER_NETWORK = (4110, 224, 25.6)  # any other torchvision classifier counts as a ResNet-50
 # 10^6 weights that a token passes through, 10^6 parameters; what `source: pretrained` counts as
 BERT_BASE = (85.0, 110.0)
+# training and test words of corpora; those of the user's own count as WikiText-2, and so does their vocabulary
+CORPORA, WORDS = {"sentences": (83318, 8345), "wikitext": (2088628, 245569)}, 33278
 # forward passes on an image that withstands them
 AUTOATTACK = {"apgd-ce": 200, "apgd-t": 1800, "fab-t": 1800, "square": 5000}
-WORDS = 33278  # the vocabulary of WikiText-2; that of other corpora counts as it
 WITHSTANDS = 0.4  # of the images; the others leave AutoAttack early
 QUERIES = 200  # model calls of a text attack on one example, in the papers' order of magnitude
 
@@ -82,10 +83,11 @@ def _forward(model: Model | TextModel, data: dict[str, Any]) -> float:
 
 def _examples(data: dict[str, Any]) -> tuple[float, float, float]:
     """Training, held-out and test examples."""
+    if "window" in data:  # a corpus, counted in words
+        train, test = CORPORA[data["dataset"]]
+        return min(data["train_words"] or train, train), test, test
     known = PUBLIC.get(data.get("task") or data["dataset"])
     _, train, test, _ = known or OTHER
-    if "window" in data:  # a corpus, counted in words
-        return data["train_words"] or train, test, test
     held_out = data["val_images"] if "val_images" in data else data["val_fraction"] * train
     left = max(1, train - held_out)
     few, some = (data.get(f"{split}_images") or data.get(f"{split}_examples") for split in ("train", "test"))

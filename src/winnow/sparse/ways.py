@@ -2,12 +2,9 @@
 
     dense    torch's own kernel on the dense weight
     csr      a CSR product (oneMKL, cuSPARSE); of a k x k convolution on those columns of its unfolded input that a
-             weight reads
-    rows     sums of rows of the input, a row being a line of the image (all images of the batch), copied once per
-             column of the kernel
-    points   the same with single positions as rows: nothing is copied, and padding, stride and groups are mere
-             indices
-    bag      the same for linear layers: a row is a feature of all examples
+    weight reads rows     sums of rows of the input, a row being a line of the image (all images of the batch), copied
+    once per column of the kernel points   the same with single positions as rows: nothing is copied, and padding,
+    stride and groups are mere indices bag      the same for linear layers: a row is a feature of all examples
     n:m      torch's 2:4 layout, on a GPU that has it, where the mask is one
 
 Sums of rows are `torch.embedding_bag` with weights: on x86 FBGEMM compiles a vectorised kernel for the length of the

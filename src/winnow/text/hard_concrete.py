@@ -154,6 +154,13 @@ class _Masked(torch.autograd.Function):
         return None, whole.sum(dims, keepdim=True) * gain, None, None
 
 
+def block_of(config: HardConcrete, transposed: bool) -> tuple[int, int]:
+    """Sides of a block along the two dimensions of a weight as it is stored."""
+    assert config.block is not None
+    out, inner = config.block
+    return (inner, out) if transposed else (out, inner)
+
+
 class MaskedWeight(nn.Module):
     """Parametrization weight -> weight * mask. In training mode a fresh mask at every access (one per forward pass).
 
@@ -162,13 +169,13 @@ class MaskedWeight(nn.Module):
 
     def __init__(self, weight: Tensor, config: HardConcrete, transposed: bool = False):
         super().__init__()
-        rows, columns = weight.shape
-        row = (1, columns) if transposed else (rows, 1)
-        shape: tuple[int, ...] = {"weight": (rows, columns), "row": row, "matrix": (1, 1)}[config.granularity]
+        row = (1, weight.shape[1]) if transposed else (weight.shape[0], 1)
+        shapes = {"weight": tuple(weight.shape), "row": row, "matrix": (1, 1)}
+        shape: tuple[int, ...] = shapes[config.granularity]
         self.blocked: tuple[int, ...] | None = None
         if config.block is not None:
-            a, b = config.block[::-1] if transposed else config.block
-            self.blocked, shape = (a, rows // a, b, columns // b), (1, rows // a, 1, columns // b)
+            (a, b), (one, other) = block_of(config, transposed), weight.shape
+            self.blocked, shape = (a, one // a, b, other // b), (1, one // a, 1, other // b)
         self.config = config
         self.score = nn.Parameter(torch.full(shape, initial_score(config), device=weight.device))
         self.sampled = True
@@ -194,12 +201,13 @@ def attach(model: nn.Module, names: list[str], config: HardConcrete, frozen: boo
         if leaf != "weight" or not is_linear(layer):
             raise WinnowError(f"{name}: masks go on the weights of linear layers only")
         turned = transposed(layer)
-        weight: Tensor = layer.weight  # type: ignore[assignment]
-        shape = tuple(weight.shape)[::-1] if turned else tuple(weight.shape)
-        if config.block and any(size % of for size, of in zip(shape, config.block, strict=True)):
-            told = "x".join(map(str, shape))
-            raise WinnowError(f"masks.block: {config.block} does not divide {name}, {told}; take divisors of both")
-        mask = MaskedWeight(weight, config, turned)
+        if config.block and any(
+            size % of
+            for size, of in zip(layer.weight.shape, block_of(config, turned), strict=True)  # type: ignore
+        ):
+            shape = "x".join(map(str, layer.weight.shape))  # type: ignore[arg-type]
+            raise WinnowError(f"masks.block: {config.block} does not divide {name}, {shape}; take divisors of both")
+        mask = MaskedWeight(layer.weight, config, turned)  # type: ignore[arg-type]
         parametrize.register_parametrization(layer, "weight", mask)
         scores[name] = mask.score
     return scores

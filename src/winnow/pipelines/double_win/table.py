@@ -35,6 +35,7 @@ IDENTITY = [
 METRICS = [
     "std_sa",
     "std_ra",
+    "std_corruption_sa",
     "adv_sa",
     "adv_ra",
     "adv_aa",
@@ -49,13 +50,17 @@ MATCHED = ["std_sa", "adv_sa", "adv_ra"]
 def measured(run: Run, evaluation: dict[str, Any], autoattack: float | None = None) -> dict[str, float]:
     """The metrics of one run by column: everything adversarial from the best-RA checkpoint, so from one network."""
     if run.mode == "std":
-        return {"std_sa": evaluation["best_sa"]["sa"], "std_ra": evaluation["best_sa"]["ra"]}
+        found = {"std_sa": evaluation["best_sa"]["sa"], "std_ra": evaluation["best_sa"]["ra"]}
+        return found | _corrupted("std", evaluation["best_sa"])
     chosen, other = evaluation["best_ra"], evaluation["best_sa"]
     found = {"adv_sa": chosen["sa"], "adv_ra": chosen["ra"], "adv_best_sa": other["sa"], "adv_best_sa_ra": other["ra"]}
     optional = {"adv_aa": autoattack, "adv_l2_ra": chosen.get("l2_ra")}
-    if chosen.get("corruptions"):
-        optional["adv_corruption_sa"] = sum(chosen["corruptions"].values()) / len(chosen["corruptions"])
-    return found | {k: v for k, v in optional.items() if v is not None}
+    return found | _corrupted("adv", chosen) | {k: v for k, v in optional.items() if v is not None}
+
+
+def _corrupted(mode: str, measured: dict[str, Any]) -> dict[str, float]:
+    seen = measured.get("corruptions")
+    return {f"{mode}_corruption_sa": sum(seen.values()) / len(seen)} if seen else {}
 
 
 def table(
