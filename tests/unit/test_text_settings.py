@@ -15,6 +15,7 @@ from test_text_families import DATA, LENGTH, TASK, TRAIN, bring_in, model_of, ru
 
 from winnow.artifacts import read_tensors  # noqa: E402
 from winnow.config.parts import Compute  # noqa: E402
+from winnow.pipelines.robust_bert import inputs  # noqa: E402
 from winnow.text import evaluate, grammar  # noqa: E402
 from winnow.text.batches import encode  # noqa: E402
 from winnow.text.data import Examples  # noqa: E402
