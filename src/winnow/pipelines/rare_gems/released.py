@@ -130,6 +130,8 @@ def _branch(p: Published, path: str) -> tuple[dict[str, Any], list[float]]:
     training = _train(p, p.optimizer, p.lr, policy, p.wd, p.epochs)
     if p.kind == "imp":
         training = _train(p, p.optimizer, p.lr, p.lr_policy, p.wd, p.iter_period)
+        if not 0 < p.prune_rate < 1:
+            raise WinnowError(f"{path}.prune_rate: {p.prune_rate:g} must lie between 0 and 1: what a round removes")
         rounds = IMP_ROUNDS if p.imp_rounds == -1 else p.imp_rounds
         rewind = "renda" if p.imp_no_rewind else "warm" if p.imp_rewind_iter else "cold"
         imp = {
