@@ -10,7 +10,7 @@ import yaml
 
 from winnow.config.pruning import FOR_IMAGES
 from winnow.errors import WinnowError
-from winnow.pipelines.rare_gems import grid
+from winnow.pipelines.rare_gems import grid, inputs
 from winnow.pipelines.rare_gems.config import RareGems
 from winnow.pipelines.rare_gems.released import milestones, read_published, translate, with_published
 from winnow.schema import canonical_json, parse
@@ -212,3 +212,39 @@ def test_paper_section_has_every_row():
     assert gems == {0.59: 1e-4, 1.44: 1e-4, 3.72: 3e-5}
     imp = next(b for b in by_name["vgg16_cifar10"].branches if b.name == "imp_warm")
     assert (imp.imp.rewind_iteration, imp.imp.rounds, imp.imp.prune_percent, imp.train.epochs) == (2000, 30, 20.0, 200)
+
+
+@pytest.mark.parametrize("rewind", ["warm", "cold", "renda"])
+def test_where_the_rounds_of_imp_and_of_its_inverted_chain_start(rewind):
+    """Both begin with round 0; after that each cuts and trains its own."""
+    imp = {
+        "name": "i",
+        "algo": "imp",
+        "train": {**TRAIN, "epochs": 7},
+        "imp": {"prune_percent": 50, "rounds": 5, "rewind": rewind},
+    }
+    s = parse(RareGems, section(branches=[{**imp, "sanity": True}]))
+    base = "results/rare_gems/e/i/s0"
+    start = {"warm": f"{base}/imp/round0-rewind.safetensors", "cold": inputs.init(s, of(branch="i", seed=0))}
+    for chain in ("imp", "imp_inverted"):
+        first, second = (inputs.pruned(s, of(branch="i", seed=0, method=chain, target=f"round{k}")) for k in (1, 2))
+        assert (first["weights"], first["mask"]) == (f"{base}/imp/round0.safetensors", [])
+        assert second["weights"] == f"{base}/{chain}/round1.safetensors"
+        assert second["mask"] == f"{base}/{chain}/round1.mask.safetensors"
+        trained = [inputs.imp_start(s, of(branch="i", seed=0), chain, k) for k in (1, 2)]
+        own = [f"{base}/imp/round0.safetensors", f"{base}/{chain}/round1.safetensors"]
+        assert trained == (own if rewind == "renda" else [start[rewind]] * 2)
+        cut = grid.prune(s, "e", "i", "round2", "0", chain)
+        assert (cut.label, cut.options) == (chain, {"invert": True} if chain == "imp_inverted" else {})
+    checked = inputs.checked(s, of(branch="i", seed=0, target="20"))  # of 50, 25, 12.5, ... %: round 2
+    assert checked["mask"] == f"{base}/imp/round2.mask.safetensors"
+    assert checked["inverted"] == f"{base}/imp_inverted/round2.mask.safetensors"
+    assert checked["init"] == (f"{base}/imp/round1.safetensors" if rewind == "renda" else start[rewind])
+    job = grid.sanity(s, "e", "i", "20", "0")
+    assert job.keep == "best" and job.train.epochs == 7
+
+
+class of(dict):  # noqa: N801  (wildcards, as Snakemake gives them: by name and as a mapping)
+    def __init__(self, **values):
+        super().__init__(experiment="e", **values)
+        self.__dict__.update(self)
