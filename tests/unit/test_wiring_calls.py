@@ -173,3 +173,11 @@ def test_an_attack_is_on_the_examples_that_are_asked_for(record, monkeypatch, tm
     assert json.loads(line) == rows[0] and "é" in line
     found = job.written["metrics"]
     assert found["test_examples"] == 12 and found["test_accuracy_percent"] == 61.5 and found["aua_percent"] == 100.0
+
+
+@pytest.mark.parametrize(
+    "name", ["autoattack", "gem_ticket", "draw_ticket", "finetune_text", "search_robust_ticket", "attack_text"]
+)
+def test_what_trains_may_run_in_several_processes_and_is_kept_in_a_store(name):
+    stage = importlib.import_module(f"winnow.stages.{name}").stage
+    assert stage.trains == (name in ("finetune_text", "search_robust_ticket"))

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -125,7 +126,7 @@ def test_a_pretraining_measures_the_test_split(record, network):
     started, placed = record("train.device.start", "cpu"), record("vision.training.place", network)
     record("vision.sources.load", splits())
     built, about = record("vision.models.build", "bare"), record("vision.models.spec", {"spec": 1})
-    record("vision.models.prunable", ["0.weight"])
+    chosen = record("vision.models.prunable", ["0.weight"])
     loaders = record("vision.training.training_loaders", ("train loader", "val loader", "test loader"))
     trained = record("vision.training.train_classifier", ([{"epoch": 1}], None))
     measured = record("vision.evaluate.accuracy", 61.0)
@@ -137,7 +138,7 @@ def test_a_pretraining_measures_the_test_split(record, network):
     assert loaders[0][0] == (("train", "val", ["t"] * 9), cfg.data, cfg.train, 5, job.run)
     keys = {"train": cfg.train, "compute": cfg.compute, "seed": 5, "attack": cfg.attack, "run": job.run}
     assert trained == [((network, "train loader", "val loader"), keys)]
-    assert measured[0][0] == (network, "test loader", cfg.compute)
+    assert measured[0][0] == (network, "test loader", cfg.compute) and chosen[0][0] == (network, cfg.model.layers)
     state, record_ = job.written["out"]
     assert list(state) == list(network.state_dict()) and record_ == {"model": {"spec": 1}, "prunable": ["0.weight"]}
     assert job.written["metrics"] == {"epochs": [{"epoch": 1}], "test_sa": 61.0}
@@ -276,3 +277,9 @@ def test_checks_of_a_gem_are_its_own_variants(record, monkeypatch, tmp_path, tic
     assert drawn == [(("first", ["0.weight"], "kaiming_normal", 1.0, 5, "reinit"), {})]
     checks = {n: {"acc_after": 3.0, "remaining_percent": t.remaining_percent} for n, t in expected.items()}
     assert job.written == {"metrics": {"checks": checks}}
+
+
+@pytest.mark.parametrize("name", ["train", "transfer", "pretrain", "evaluate", "gem_init", "gem_search", "gem_sanity"])
+def test_what_trains_may_run_in_several_processes_and_is_kept_in_a_store(name):
+    stage = importlib.import_module(f"winnow.stages.{name}").stage
+    assert stage.trains == (name in ("train", "transfer", "pretrain", "gem_search"))
