@@ -189,6 +189,7 @@ def test_sentences_are_encoded_once_each_as_the_mean_of_their_tokens(monkeypatch
 
 def test_a_victim_answers_in_the_order_of_its_texts(monkeypatch):
     monkeypatch.undo()  # the parts themselves
+
     class Model(torch.nn.Module):
         config = SimpleNamespace(type_vocab_size=2, model_type="bert")
 

@@ -170,7 +170,7 @@ def test_an_attack_is_on_the_examples_that_are_asked_for(record, monkeypatch, tm
     assert chosen == (whole if count in (12, None) else whole[:4] if selection == "first" else four)
     assert make.__self__.__class__ is Setup and (seed, given) == (5, run)
     (line,) = (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()
-    assert json.loads(line) == rows[0] and "é" in line
+    assert line == json.dumps(rows[0], sort_keys=True, ensure_ascii=False) and "é" in line
     found = job.written["metrics"]
     assert found["test_examples"] == 12 and found["test_accuracy_percent"] == 61.5 and found["aua_percent"] == 100.0
 
