@@ -58,7 +58,7 @@ class Tasks:
         return self.models.pop(0), {"spec": len(self.asked)}
 
     def held_out(self, model):
-        return 12.5
+        return {"val_sa": 12.5}
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -76,7 +76,7 @@ def test_a_training_starts_from_its_weights_under_its_ticket(record, monkeypatch
     cfg = job.config
     assert tasks.made == [(cfg.data, cfg.train, cfg.compute, 5, cfg.attack, job.run)]
     (model, held, task), keys = tuned[0]
-    assert model is network and task is tasks and keys == {"keep": "last", "measure": False}
+    assert model is network and task is tasks and keys == {"keep": "last", "measure": False, "moving": None}
     assert same(held, ticket[1]) if masked else held is None
     state, about = job.written["out"]
     assert list(state) == list(network.state_dict()) and about == {"model": {"spec": 1}, "prunable": ["0.weight"]}
@@ -108,7 +108,8 @@ def test_a_transfer_trains_its_fraction_and_keeps_the_best(record, network, tick
     cfg = job.config
     assert started[0][0] == (cfg.compute, job.run.device, seed_of(5, "head"))
     assert loaded[0][0] == (cfg.data, Path("root"), True) and took[0][0] == ("train", 0.5, 5)
-    assert read[0][0] == (Path("i"), 7, cfg.normalisation) and placed[0][0] == (network, cfg.compute, "cpu")
+    assert read[0][0] == (Path("i"), 7, cfg.normalisation, cfg.imagenet_stem)
+    assert placed[0][0] == (network, cfg.compute, "cpu")
     assert loaders[0][0] == ((["f"] * 6, "val"), cfg.data, cfg.train, 5, job.run)
     arguments, keys = trained[0]
     held = keys.pop("ticket")
