@@ -5,6 +5,7 @@ are given.
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -143,6 +144,17 @@ def test_similarity_is_bounded_as_it_is_set(recipe, window, short, skipped):
     })  # fmt: skip
 
 
+def test_textfooler_s_words_are_those_of_its_recipe(monkeypatch):
+    monkeypatch.undo()
+    import textattack
+
+    text = (Path(textattack.__path__[0]) / "attack_recipes/textfooler_jin_2019.py").read_text(encoding="utf-8")
+    listed = re.search(r"stopwords = set\(\s*\[(.*?)\]", text, re.S)[1]
+    found = parts.textfooler_stopwords()
+    assert found == frozenset(a or b for a, b in re.findall(r'"([^"]+)"|\'([^\']+)\'', listed))
+    assert {"a", "the", "yourselves"} <= found and len(found) > 200 and "film" not in found
+
+
 def test_words_keep_their_case_and_lookalikes_change_one_letter():
     assert [parts._like("film", w) for w in ("Movie", "MOVIE", "movie", "A", "a")] == [
         "Film",
@@ -210,6 +222,7 @@ def test_a_victim_answers_in_the_order_of_its_texts(monkeypatch):
     from winnow.config.parts import Compute
 
     victim = parts.Victim(Model().train(), tokenizer, 37, Compute(), CPU)
+    assert victim(["cc"]).tolist() == [[2.0, 2.0]] and asked.pop()[:2] == (["cc"], None)
     assert victim(["a", "bbb"]).tolist() == [[1.0, 1.0], [3.0, 3.0]] and asked[0][:2] == (["a", "bbb"], None)
     assert victim([("a", "x"), ("bb", "y")]).tolist() == [[1.0, 1.0], [2.0, 2.0]] and asked[1][:2] == (
         ["a", "bb"],
