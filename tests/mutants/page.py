@@ -7,7 +7,9 @@ from typing import Any
 HEAD = """# Mistakes that the suite notices
 
 `make mutants` puts mistakes into the modules that decide results, one at a time, and runs the tests that should notice
-(`tests/mutants`). This page is written by `make mutants WRITE=1`.
+(`tests/mutants`). This page is written by `make mutants WRITE=1`. Not in the list: the grids, whose meaning
+`tests/workflow/test_wiring_plan.py` asserts as a whole; networks, which `tests/reference` compares with the released
+ones; and what reads and keeps files (data sources, imports, artifacts), which other tests attack with wrong files.
 
 """
 

@@ -17,6 +17,7 @@ import contextlib
 import gc
 import hashlib
 import importlib
+import inspect
 import json
 import os
 import random
@@ -49,7 +50,8 @@ class Watch:
         self.sources, self.lines, self.seen = f"{sources}/", dict[str, set[int]](), {}
 
     def _call(self, frame: Any, event: str, argument: Any) -> Any:
-        return self._line if frame.f_code.co_filename.startswith(self.sources) else None
+        body = frame.f_code.co_flags & inspect.CO_OPTIMIZED  # of a function: what a module does is done once for all
+        return self._line if body and frame.f_code.co_filename.startswith(self.sources) else None
 
     def _line(self, frame: Any, event: str, argument: Any) -> Any:
         self.lines.setdefault(frame.f_code.co_filename, set()).add(frame.f_lineno)
@@ -148,7 +150,7 @@ def check(
     if known is not None:
         places = [(m["in"], m["old"], m["new"]) for m in known["unnoticed"]]
         tried, chosen = known["tried"], [m for m in chosen if m.place in places]
-        if len(chosen) != len(places):
+        if {m.place for m in chosen} != set(places):
             raise RuntimeError(f"{module}: has changed since its score was taken; try all of its mistakes anew")
     tests = [f"tests/{t if '/' in t else f'unit/{t}'}.py" for t in tests]
     with tempfile.TemporaryDirectory(prefix="winnow-mutants-", ignore_cleanup_errors=True) as name:

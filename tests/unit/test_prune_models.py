@@ -68,6 +68,9 @@ def test_layers_of_a_vit_are_linear_ones_and_its_convolution_alone_is_little():
     assert covered_percent(conv, shapes(vit)) < 1 and covered_percent(linear, shapes(vit)) > 95
     assert coverage_warning(both, shapes(vit)) is None
     assert "1 weights to prune hold only 0.69 %" in coverage_warning(conv, shapes(vit))
+    assert coverage_warning(["a"], {"a": (4, 5), "b": (80,)}) is None and coverage_warning(
+        ["a"], {"a": (19,), "b": (81,)}
+    )
 
 
 def test_patterns_choose_among_the_kinds():

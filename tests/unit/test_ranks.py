@@ -80,6 +80,7 @@ def test_synchronised_normalisation_of_one_process_is_torchs(of, monkeypatch, af
     torch.manual_seed(0)
     ours, theirs = (torch.nn.BatchNorm2d(3, affine=affine) for _ in range(2))
     synchronise(ours)
+    assert "forward" in vars(ours)  # its own forward pass stands in
     x = torch.randn(6, 3, 4, 4)
     monkeypatch.setattr(ranks, "training_together", lambda: True)
     monkeypatch.setattr(ranks, "examples", lambda: 6)

@@ -72,6 +72,10 @@ def test_the_barrier_of_a_known_hill():
     assert [r["at"] for r in rows] == [0, 0.25, 0.5, 0.75, 1]
     assert [r["loss"] for r in rows] == pytest.approx([0, 0.75, 1, 0.75, 0])
     assert barrier(rows, "loss") == pytest.approx(1.0) and instability(rows, "acc") == pytest.approx(100.0)
+    assert barrier(rows, "acc", higher_is_worse=False) == pytest.approx(100.0) and barrier(rows, "acc") == 0.0
+    counted = []
+    path(Number(-1.0), Number(1.0), 3, lambda m: counted.append(1) or hill(m), sampled=True, draws=4)
+    assert len(counted) == 1 + 4 + 1  # both ends are known without drawing
     rows = path(Number(-0.5), Number(1.0), 4, hill)  # errors 75, 100, 75 and 0
     assert instability(rows, "acc") == pytest.approx(100.0 - 37.5)
     down = path(Number(0.0), Number(1.0), 5, lambda m: {"loss": float(m.weight), "acc": 0.0})

@@ -59,6 +59,6 @@ def test_rows_are_means_over_seeds_and_sums_of_examples():
     assert list(rows.columns) == [
         "task", "model", "method", "removed_percent", "search_epoch", "attacker", "attacked", "seeds", "clean_percent",
         "aua_percent", "suc_percent", "mean_queries", "perturbed_percent", "clean_std", "aua_std", "examples",
-        "test_accuracy_percent",
+        "test_accuracy_percent", "retrain_epoch",
     ]  # fmt: skip
-    assert list(rows.iloc[1])[6:] == pytest.approx([27, 3, 101, 51, 61, 31, 18, 1, 1, 30, 91])
+    assert list(rows.iloc[1])[6:] == pytest.approx([27, 3, 101, 51, 61, 31, 18, 1, 1, 30, 91, 0])

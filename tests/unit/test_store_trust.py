@@ -33,6 +33,7 @@ FORGED = {
     "without one level": without("levels/1"),
     "without any level": without("levels"),
     "digests that are paths": lambda m: m | {"files": {k: "../" * 9 + "etc/passwd" for k in m["files"]}},
+    "one digest that is a path": lambda m: m | {"files": m["files"] | {"r/m.json": "../" * 9 + "etc/passwd"}},
     "digests that are numbers": lambda m: m | {"files": dict.fromkeys(m["files"], 3)},
     "weights in place of metrics": lambda m: m | {"files": m["files"] | {"r/m.json": m["files"]["r/w.safetensors"]}},
     "one level in place of the weights": lambda m: m | {

@@ -21,6 +21,7 @@ from hypothesis import strategies as st  # noqa: E402
 from winnow.config.text import TextData  # noqa: E402
 from winnow.errors import WinnowError  # noqa: E402
 from winnow.text.data import fixed_column, load_text, read_table, stratified  # noqa: E402
+from winnow.text.labels import class_of  # noqa: E402
 
 EXAMPLES = int(os.environ.get("WINNOW_FUZZ", "100"))  # of each property; thousands for a nightly run
 FUZZ = settings(
@@ -389,3 +390,10 @@ def test_labels_keep_their_meaning_over_all_splits(tmp_path, data, kind):
     assert splits["test"].labels.tolist() == [order[label] for label in test]
     for part in ("train", "val"):
         assert splits[part].labels.tolist() == [order[train[row]] for row in splits[part].rows]
+
+
+def test_numbers_are_spelled_in_ascii_and_infinity_in_any_case():
+    for text in ("INF", "-Infinity", "inf", "1E3", "1e3", "0.5"):
+        with pytest.raises(ValueError, match="is no class number"):
+            class_of(text)
+    assert class_of("\u0661\u0662") == "\u0661\u0662" and class_of(" 12.0 ") == 12  # Arabic digits are a name

@@ -75,20 +75,27 @@ def network() -> torch.nn.Module:
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("writes", [False, True])
-def test_fine_tuning_gets_its_model_ticket_and_adversary(record, tmp_path, network, masked, writes):
+def test_fine_tuning_gets_its_model_ticket_and_adversary(record, monkeypatch, tmp_path, network, masked, writes):
     started, data = record("train.device.start"), {"train": "t", "val": "v"}
     loaded = record("text.training.load", (network, "tokenizer", data))
-    reset, saved = record("text.models.reset_head"), record("text.models.save_classifier")
-    tuned = record("text.training.finetune", [{"epoch": 1}])
+    reset, saved = record("text.models.reset_head"), []
+    early = {n: torch.full_like(v, 3.0) for n, v in network.state_dict().items()}
+    tuned = record("text.training.finetune", ([{"epoch": 1}], {1: early}))
+
+    def save(file, model, tokenizer, about):
+        saved.append((file, float(model[0].weight.detach().mean()) == 3.0, model is network, tokenizer, about))
+
+    monkeypatch.setattr("winnow.text.models.save_classifier", save)
     ticket = Ticket({"0.weight": np.arange(12).reshape(3, 4) % 4 > 0})
     ticket.save(tmp_path / "t.mask.safetensors", method="x")
     files = {
         "model": Path("pre"),
         "mask": tmp_path / "t.mask.safetensors" if masked else None,
         "out": Path("o"),
+        "kept": [Path("k")],
         "metrics": Path("m"),
     }
-    config = {"data": TEXT, "train": TRAIN, "compute": {}, "seed": 5, "adversary": {"steps": 2}}
+    config = {"data": TEXT, "train": TRAIN, "compute": {}, "seed": 5, "adversary": {"steps": 2}, "keep_epochs": [1]}
     job = play("finetune_text", config, files, writes)
     assert started[0][0] == (job.config.compute, job.run.device, seed_of(5, "start"))
     assert loaded[0][0] == (Path("pre"), job.config.data, Path("root"), True) and reset[0][0] == (network, 5)
@@ -97,12 +104,17 @@ def test_fine_tuning_gets_its_model_ticket_and_adversary(record, tmp_path, netwo
     assert model is network and given is data and (held is not None) == masked
     assert not masked or np.array_equal(held.arrays["0.weight"], ticket.arrays["0.weight"])
     assert keys == {"train": job.config.train, "compute": job.config.compute, "seed": 5,
-                    "adversary": job.config.adversary, "run": job.run}  # fmt: skip
+                    "adversary": job.config.adversary, "keep_epochs": [1], "run": job.run}  # fmt: skip
     if not writes:
         assert not saved and not job.written
         return
-    assert saved[0][0] == (Path("o"), network, "tokenizer", {"made": "o"})
+    assert saved == [
+        (Path("o"), False, True, "tokenizer", {"made": "o"}),
+        (Path("k"), True, True, "tokenizer", {"made": "k"}),
+    ]
     assert job.written == {"metrics": {"epochs": [{"epoch": 1}], "remaining_percent": 75.0 if masked else 100.0}}
+    with pytest.raises(WinnowError, match="1 folders for 0 kept epochs"):
+        play("finetune_text", config | {"keep_epochs": []}, files)
 
 
 @pytest.mark.parametrize("writes", [False, True])
@@ -170,6 +182,14 @@ def test_an_attack_is_on_the_examples_that_are_asked_for(record, monkeypatch, tm
     assert chosen == (whole if count in (12, None) else whole[:4] if selection == "first" else four)
     assert make.__self__.__class__ is Setup and (seed, given) == (5, run)
     (line,) = (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()
-    assert json.loads(line) == rows[0] and "é" in line
+    assert line == json.dumps(rows[0], sort_keys=True, ensure_ascii=False) and "é" in line
     found = job.written["metrics"]
     assert found["test_examples"] == 12 and found["test_accuracy_percent"] == 61.5 and found["aua_percent"] == 100.0
+
+
+@pytest.mark.parametrize(
+    "name", ["autoattack", "gem_ticket", "draw_ticket", "finetune_text", "search_robust_ticket", "attack_text"]
+)
+def test_what_trains_may_run_in_several_processes_and_is_kept_in_a_store(name):
+    stage = importlib.import_module(f"winnow.stages.{name}").stage
+    assert stage.trains == (name in ("finetune_text", "search_robust_ticket"))

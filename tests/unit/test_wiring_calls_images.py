@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,7 +58,7 @@ class Tasks:
         return self.models.pop(0), {"spec": len(self.asked)}
 
     def held_out(self, model):
-        return 12.5
+        return {"val_sa": 12.5}
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -75,7 +76,7 @@ def test_a_training_starts_from_its_weights_under_its_ticket(record, monkeypatch
     cfg = job.config
     assert tasks.made == [(cfg.data, cfg.train, cfg.compute, 5, cfg.attack, job.run)]
     (model, held, task), keys = tuned[0]
-    assert model is network and task is tasks and keys == {"keep": "last", "measure": False}
+    assert model is network and task is tasks and keys == {"keep": "last", "measure": False, "moving": None}
     assert same(held, ticket[1]) if masked else held is None
     state, about = job.written["out"]
     assert list(state) == list(network.state_dict()) and about == {"model": {"spec": 1}, "prunable": ["0.weight"]}
@@ -107,7 +108,8 @@ def test_a_transfer_trains_its_fraction_and_keeps_the_best(record, network, tick
     cfg = job.config
     assert started[0][0] == (cfg.compute, job.run.device, seed_of(5, "head"))
     assert loaded[0][0] == (cfg.data, Path("root"), True) and took[0][0] == ("train", 0.5, 5)
-    assert read[0][0] == (Path("i"), 7, cfg.normalisation) and placed[0][0] == (network, cfg.compute, "cpu")
+    assert read[0][0] == (Path("i"), 7, cfg.normalisation, cfg.imagenet_stem)
+    assert placed[0][0] == (network, cfg.compute, "cpu")
     assert loaders[0][0] == ((["f"] * 6, "val"), cfg.data, cfg.train, 5, job.run)
     arguments, keys = trained[0]
     held = keys.pop("ticket")
@@ -125,7 +127,7 @@ def test_a_pretraining_measures_the_test_split(record, network):
     started, placed = record("train.device.start", "cpu"), record("vision.training.place", network)
     record("vision.sources.load", splits())
     built, about = record("vision.models.build", "bare"), record("vision.models.spec", {"spec": 1})
-    record("vision.models.prunable", ["0.weight"])
+    chosen = record("vision.models.prunable", ["0.weight"])
     loaders = record("vision.training.training_loaders", ("train loader", "val loader", "test loader"))
     trained = record("vision.training.train_classifier", ([{"epoch": 1}], None))
     measured = record("vision.evaluate.accuracy", 61.0)
@@ -137,7 +139,7 @@ def test_a_pretraining_measures_the_test_split(record, network):
     assert loaders[0][0] == (("train", "val", ["t"] * 9), cfg.data, cfg.train, 5, job.run)
     keys = {"train": cfg.train, "compute": cfg.compute, "seed": 5, "attack": cfg.attack, "run": job.run}
     assert trained == [((network, "train loader", "val loader"), keys)]
-    assert measured[0][0] == (network, "test loader", cfg.compute)
+    assert measured[0][0] == (network, "test loader", cfg.compute) and chosen[0][0] == (network, cfg.model.layers)
     state, record_ = job.written["out"]
     assert list(state) == list(network.state_dict()) and record_ == {"model": {"spec": 1}, "prunable": ["0.weight"]}
     assert job.written["metrics"] == {"epochs": [{"epoch": 1}], "test_sa": 61.0}
@@ -276,3 +278,9 @@ def test_checks_of_a_gem_are_its_own_variants(record, monkeypatch, tmp_path, tic
     assert drawn == [(("first", ["0.weight"], "kaiming_normal", 1.0, 5, "reinit"), {})]
     checks = {n: {"acc_after": 3.0, "remaining_percent": t.remaining_percent} for n, t in expected.items()}
     assert job.written == {"metrics": {"checks": checks}}
+
+
+@pytest.mark.parametrize("name", ["train", "transfer", "pretrain", "evaluate", "gem_init", "gem_search", "gem_sanity"])
+def test_what_trains_may_run_in_several_processes_and_is_kept_in_a_store(name):
+    stage = importlib.import_module(f"winnow.stages.{name}").stage
+    assert stage.trains == (name in ("train", "transfer", "pretrain", "gem_search"))

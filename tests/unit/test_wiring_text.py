@@ -149,7 +149,7 @@ def test_weights_are_frozen_unless_told_otherwise_and_never_move(bert, keys):
     assert (weights[names[0]].grad is None) == frozen
 
 
-@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("frozen", [None, True, False])
 def test_what_gradients_have_added_up_is_kept_and_clipped_only_where_weights_are_free(bert, monkeypatch, frozen):
     plans = []
     monkeypatch.setattr(search_module, "fit", lambda plan, run: plans.append((plan, run)) or [])
@@ -157,7 +157,9 @@ def test_what_gradients_have_added_up_is_kept_and_clipped_only_where_weights_are
     names, free = prunable(model), list(model.parameters())
     batches = TextBatches(DATA["train"], 16, 0, CPU)
     search_module.learn(model, names, batches, train=TRAIN, masks=HardConcrete(), adversary=FreeLB(steps=1),
-                        keep_epochs=[1], compute=Compute(), seed=5, frozen=frozen)  # fmt: skip
+                        keep_epochs=[1], compute=Compute(), seed=5,
+                        **({} if frozen is None else {"frozen": frozen}))  # fmt: skip
+    frozen = frozen is not False
     ((plan, run),) = plans
     assert isinstance(run, Run) and plan.seed == 5 and plan.batches is batches and plan.model is model
     assert set(plan.extras) == {"schedule", "snapshots"} | (set() if frozen else {"weights"})
