@@ -7,6 +7,7 @@ is passed on.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -157,6 +158,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"winnow {name}: stopped by Ctrl-C", file=sys.stderr)
         return 143
+    except BrokenPipeError:  # `winnow tickets | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _dedented(text: str) -> str:

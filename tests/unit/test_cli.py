@@ -109,3 +109,14 @@ def test_the_installed_workflow_is_whole():
         for pattern in patterns:
             assert target == "/".join(["share/winnow", *pattern.split("/")[:-1]])
     assert project.workflow() == ROOT
+
+
+def test_a_reader_that_stops_early_is_no_error(tmp_path):
+    """`winnow ... | head -0`: more is written than a pipe holds."""
+    (tmp_path / "results").mkdir()
+    for i in range(3000):
+        (tmp_path / "results" / f"{i:0100}.log").write_text("Traceback (most recent call last):\n")
+    script = "import winnow.status as s; s.MOST = 3000; from winnow.cli import main; raise SystemExit(main(['status']))"
+    done = subprocess.run(["bash", "-c", f'{sys.executable} -c "{script}" | true; exit ${{PIPESTATUS[0]}}'],
+                          cwd=tmp_path, capture_output=True, text=True)  # fmt: skip
+    assert done.stderr == "" and done.returncode == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -179,3 +180,24 @@ def test_environments_have_the_versions_of_the_lock(name):
     for requirement in pip:
         package, version = requirement.split("==")
         assert lock()[package.lower().replace("_", "-")] == version
+
+
+@pytest.mark.skipif(not (shutil.which("git") and shutil.which("make")), reason="git or make is not installed")
+def test_the_page_of_results_comes_with_a_clone_and_outlives_make_clean(tmp_path):
+    for name in (".gitignore", "Makefile", "results/README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "results/tables").mkdir()
+    for name in ("results/tables/double_win.csv", "results/report.html"):
+        (tmp_path / name).touch()
+
+    def run(*command):
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    run("git", "init", "--quiet")
+    run("git", "add", "--all")
+    assert run("git", "ls-files").split() == [".gitignore", "Makefile", "results/README.md"]
+    run("make", "clean")
+    assert [p.name for p in (tmp_path / "results").iterdir()] == ["README.md"]
+    shutil.rmtree(tmp_path / "results")
+    run("make", "clean")

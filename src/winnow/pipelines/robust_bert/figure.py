@@ -42,5 +42,5 @@ def _panel(axis: Any, rows: pd.DataFrame, metric: str, methods: list[str]) -> No
     if len(tickets):
         best = tickets[tickets["aua_percent"] == tickets["aua_percent"].max()]
         winners(axis, best["remaining_percent"], best[f"{metric}_percent"], "most robust ticket")
-    if metric == "aua":  # clean accuracies lie close together
-        axis.set_ylim(-2, 104)
+    low, high = axis.get_ylim()  # clean accuracies lie close together; ten points at least, so that tenths look small
+    axis.set_ylim(*((-2, 104) if metric == "aua" else (min(low, high - 10), high)))
