@@ -128,7 +128,17 @@ def measurements(
     matrices = ((10, 64), (512, 128)) if images else ((128, 128), (128, 512), (512, 128), (768, 768))
     shapes: list[tuple[tuple[int, ...], tuple[int, ...], int]] = [(m, (n, m[1]), 0) for m in matrices for n in examples]
     if images:
-        maps = ((16, 16, 32, 3), (32, 32, 16, 3), (64, 64, 8, 3), (128, 128, 8, 3), (64, 256, 14, 1), (256, 64, 14, 1))
+        # the smallest tell what a call costs whatever it does
+        maps = (
+            (8, 8, 8, 3),
+            (32, 32, 4, 3),
+            (16, 16, 32, 3),
+            (32, 32, 16, 3),
+            (64, 64, 8, 3),
+            (128, 128, 8, 3),
+            (64, 256, 14, 1),
+            (256, 64, 14, 1),
+        )
         shapes += [((o, i, k, k), (b, i, side, side), k // 2) for o, i, side, k in maps for b in examples]
     generator = torch.Generator().manual_seed(seed)
     for weight, given, pad in shapes:
