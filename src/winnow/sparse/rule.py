@@ -58,8 +58,9 @@ def counts(layer: LayerShape, kept: int) -> dict[str, list[float]]:
     out = layer.how.output((high, wide), kernel)
     places, written = prod(out), outputs * prod(out) * batch
     copied = 0 if kernel == layer.how.stride == (1, 1) else channels * kernel[1] * high * out[1] * batch
+    windows = layer.weight[1] * prod(kernel) * places * batch  # values that they read: what narrow layers wait for
     found: dict[str, list[float]] = {
-        "dense": [1, layer.size * ceil(places * batch / VECTOR), prod(layer.input), layer.size, written],
+        "dense": [1, layer.size * ceil(places * batch / VECTOR), prod(layer.input), layer.size, written, windows],
         "rows": [1, copied, kept * out[0] * ceil(out[1] * batch / VECTOR), kept * out[0], written],
     }
     if kept * places <= MOST_INDICES:
