@@ -5,6 +5,7 @@ way that is fastest here. The masks are random, with Erdős–Rényi-kernel dens
 as gems do) unless --weights and --mask name a trained gem; the ResNet-50 ticket is by magnitude. How long a way takes
 depends on the places of the kept weights only through emptied channels and columns.
 
+    python -m bench.sparse --rule [--threads 1]                  # what the verdict's rule says, against measurement
     python -m bench.sparse [--threads 1] [--weights W --mask M] [--batches 1 64]
 """
 
@@ -20,7 +21,8 @@ from torch import nn
 from bench.common import PLAIN, Run, arguments, race, relative
 from winnow.config.parts import Model
 from winnow.prune import prune
-from winnow.sparse import sparse
+from winnow.sparse import choice, sparse, speed
+from winnow.sparse.rule import calibrate
 from winnow.ticket import Ticket
 from winnow.vision import models
 
@@ -102,8 +104,37 @@ def agree(path, plain, ours):
     return {"outputs": off}
 
 
+def rule(cases, args):
+    """The rule of winnow.sparse against measurement, as the stage speed puts both side by side, in this process."""
+    lines, rates = [], {}
+    for what, method, percent, shape, _, _ in cases:
+        torch.set_num_threads(args.threads)
+        model, ticket = network(what, method, percent, ())
+        images, x = len(shape) == 4, torch.rand(shape, generator=torch.Generator().manual_seed(1))
+        sparse_network = sparse(model, ticket, keep_plans=False)
+        ticket.apply(model)
+        row = speed.compare(model, sparse_network, lambda _, x=x: ((x,), {}), [shape[0]], [args.threads], args.repeats)[
+            0
+        ]
+        examples = shape[0] if images else shape[0] * shape[1]
+        if (key := (images, examples)) not in rates:
+            with choice.threads(args.threads):
+                rates[key] = calibrate((examples,), images)
+        times = (row["dense_ms"] / 1e3, row["folded_dense_ms"] / 1e3)
+        with choice.threads(args.threads):
+            said = speed.predict(model, ticket, ((x,), {}), rates[key], *times).speedup
+        off = 100 * (said / row["speedup"] - 1)
+        lines.append(
+            f"{what}, {percent:g} % remaining, batch {shape[0]}: {said:.2f} by the rule, {row['speedup']:.2f} measured "
+            f"({row['low']:.2f} to {row['high']:.2f}), {off:+.0f} %"
+        )
+        print(lines[-1], flush=True)
+    return lines
+
+
 def main(argv=None):
     extra = {n: {"default": None, "help": f"of a trained gem: its {n}"} for n in ("weights", "mask")}
+    extra["rule"] = {"action": "store_true", "help": "the rule against measurement, and nothing else"}
     extra["batches"] = {"type": int, "nargs": "*", "default": [1, 64]}
     args = arguments(__doc__, argv, repeats=9, **extra)
     run = Run("sparse", args)
@@ -117,6 +148,9 @@ def main(argv=None):
     cases += [("encoder", "random", 10, (b, 128, 768), max(4, 8 // b), None) for b in (1, 8)]
     if args.tiny:
         cases = [("resnet8", "erk", 5, (2, 3, 8, 8), 2, None)]
+    if args.rule:
+        rule(cases, args)
+        return
     for what, method, percent, shape, loops, goal in cases:
         settings = {
             "what": what,

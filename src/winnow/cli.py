@@ -113,7 +113,10 @@ COMMANDS: dict[str, tuple[str, Callable[[list[str]], int]]] = {
     "tickets": ("the tickets below a folder; of one ticket, its layers", _later("winnow.tickets", "main")),
     "evaluate": ("accuracy of weights, or of a model folder, on its task", _later("winnow.measure", "evaluate")),
     "attack": ("accuracy of the same under attack", _later("winnow.measure", "attack")),
-    "survive": ("a ticket beside dense: 1/10 data, corruptions, AutoAttack", _later("winnow.survive", "main")),
+    "survive": (
+        "a ticket beside dense: 1/10 data, corruptions, AutoAttack",
+        _later("winnow.pipelines.double_win.survive", "main"),
+    ),
     "verify": ("check every artifact of a run, or an exported folder", verify),
     "trace": ("what an artifact was made from, every hash checked", _stage("trace")),
     "report": ("results as one HTML file: verdicts, tables, figures, tickets", _stage("report")),

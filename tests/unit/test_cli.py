@@ -25,6 +25,7 @@ def test_help_fits_a_screen_and_names_every_command(capsys):
         "tickets",
         "evaluate",
         "attack",
+        "survive",
         "verify",
         "trace",
         "report",

@@ -190,7 +190,7 @@ def test_rows_are_means_and_spreads_of_their_own_columns_beside_the_published():
             return {"checks": {n: {"acc_after": a + seed, "acc_before": b + seed} for n, (a, b) in checks.items()}}
         return {"acc_before": before, "acc_after": after, "acc_last": last, "remaining_percent": 5.0 + seed,
                 "num_classes": 10, "robust_acc_before": before / 2, "robust_acc_after": after / 2,
-                "perplexity_before": 10 * before, "perplexity_after": 10 * after}  # fmt: skip
+                "perplexity_before": 100 + before, "perplexity_after": after + seed}  # fmt: skip
 
     published = [parse(PublishedGem, {"experiment": "e", "branch": "b", "remaining_percent": 5.0, "acc_before": 33.0,
                                       "acc_after": 44.0})]  # fmt: skip
@@ -206,8 +206,8 @@ def test_rows_are_means_and_spreads_of_their_own_columns_beside_the_published():
         "shuffle_acc_std": 0.5**0.5, "invert_acc_std": 0.5**0.5, "reinit_acc_before": 1.5, "shuffle_acc_before": 2.5,
         "invert_acc_before": 3.5, "robust_acc_before": 6.0, "robust_acc_after_mean": 21.5, "is_gem": 0,
         "is_gem_seeds": 2, "is_gem_margin_se": (12 - 10 - 3) / 2, "published_acc_before": 33.0,
-        "published_acc_after": 44.0, "perplexity_before": 120.0, "perplexity_before_std": 800**0.5,
-        "perplexity_after_mean": 430.0, "perplexity_after_std": 1800**0.5,
+        "published_acc_after": 44.0, "perplexity_before": 112.0, "perplexity_before_std": 8**0.5,
+        "perplexity_after_mean": 43.5, "perplexity_after_std": 24.5**0.5,
     }, abs=1e-5)  # fmt: skip
 
 

@@ -48,6 +48,7 @@ BEYOND = [  # what the papers compare with, and other facts of the released code
     "`prune_rate` is the fraction kept", "`weight_decay` in a file is not read", "`hc` without `hc_quantized`",
     "A run of 6 epochs", "sanity-only", "Sanity checks of IMP", "10 % of all masked weights", "Edge-popup beside every network",
     "0.59 %", "Warm gems", "VisDA-2017", "`out_w_per_mask`", "after epochs of their retraining", "names none",
+    "two pre-norm blocks", "constant rate in the search", "the embedding trains along", "the vocabulary counts words",
 ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ def relation(found: Mapping[str, Any], title: str, *paths: Path) -> None:
         axes[0].set_xlabel("layer")
         axes[0].set_ylabel("overlap of the kept weights")
         axes[0].set_ylim(bottom=0)
+        axes[0].locator_params(axis="x", integer=True)
         axes[0].legend(fontsize=7)
     for axis, name in ((losses, "loss"), (accuracies, "acc")):
         for split, style in (("train", "--"), ("test", "-")):

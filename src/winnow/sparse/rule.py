@@ -58,8 +58,9 @@ def counts(layer: LayerShape, kept: int) -> dict[str, list[float]]:
     out = layer.how.output((high, wide), kernel)
     places, written = prod(out), outputs * prod(out) * batch
     copied = 0 if kernel == layer.how.stride == (1, 1) else channels * kernel[1] * high * out[1] * batch
+    windows = layer.weight[1] * prod(kernel) * places * batch  # values that they read: what narrow layers wait for
     found: dict[str, list[float]] = {
-        "dense": [1, layer.size * ceil(places * batch / VECTOR), prod(layer.input), layer.size, written],
+        "dense": [1, layer.size * ceil(places * batch / VECTOR), prod(layer.input), layer.size, written, windows],
         "rows": [1, copied, kept * out[0] * ceil(out[1] * batch / VECTOR), kept * out[0], written],
     }
     if kept * places <= MOST_INDICES:
@@ -128,7 +129,17 @@ def measurements(
     matrices = ((10, 64), (512, 128)) if images else ((128, 128), (128, 512), (512, 128), (768, 768))
     shapes: list[tuple[tuple[int, ...], tuple[int, ...], int]] = [(m, (n, m[1]), 0) for m in matrices for n in examples]
     if images:
-        maps = ((16, 16, 32, 3), (32, 32, 16, 3), (64, 64, 8, 3), (128, 128, 8, 3), (64, 256, 14, 1), (256, 64, 14, 1))
+        # the smallest tell what a call costs whatever it does
+        maps = (
+            (8, 8, 8, 3),
+            (32, 32, 4, 3),
+            (16, 16, 32, 3),
+            (32, 32, 16, 3),
+            (64, 64, 8, 3),
+            (128, 128, 8, 3),
+            (64, 256, 14, 1),
+            (256, 64, 14, 1),
+        )
         shapes += [((o, i, k, k), (b, i, side, side), k // 2) for o, i, side, k in maps for b in examples]
     generator = torch.Generator().manual_seed(seed)
     for weight, given, pad in shapes:
