@@ -115,7 +115,7 @@ COMMANDS: dict[str, tuple[str, Callable[[list[str]], int]]] = {
     "attack": ("accuracy of the same under attack", _later("winnow.measure", "attack")),
     "survive": (
         "a ticket beside dense: 1/10 data, corruptions, AutoAttack",
-        _later("winnow.pipelines.double_win.survive", "main"),
+        _later("winnow.survive", "main"),
     ),
     "verify": ("check every artifact of a run, or an exported folder", verify),
     "trace": ("what an artifact was made from, every hash checked", _stage("trace")),

@@ -224,7 +224,7 @@ STAGES = [
     ("another sha256", "import_weights",
      imported(lambda: saved({"a": torch.ones(1)}), weights={"file": "x", "sha256": "0" * 64}),
      "fetch the file again or correct the config"),
-    ("no mask in it", "import_ticket", ticket_from({"conv1.weight": torch.ones(4, 3, 3, 3)}),
+    ("no mask in it", "import_ticket", ticket_from({"conv1.weight": torch.full((4, 3, 3, 3), 0.5)}),
      "no masks found; looked for names ending"),
     ("scores for masks", "import_ticket", ticket_from({"conv1.mask_scores": torch.ones(4, 3, 3, 3)}),
      "holds scores, not masks"),

@@ -159,10 +159,9 @@ def test_survive_asks_for_the_hard_checks_beside_dense(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     import numpy as np
 
-    from winnow import cli
+    from winnow import cli, survive
     from winnow.artifacts import write_tensors
     from winnow.config.parts import Model
-    from winnow.pipelines.double_win import survive
     from winnow.prune import magnitude
     from winnow.ticket import Ticket
     from winnow.vision import models

@@ -66,4 +66,4 @@ def test_nothing_else_knows_a_pipeline(name):
     others = {p for p in knowing(name) - own if not p.startswith(f"src/winnow/pipelines/{name}/")}
     assert others <= {"src/winnow/pipelines/__init__.py", "src/winnow/config/root.py", "src/winnow/tables/show.py",
                       "src/winnow/tables/page.py", "src/winnow/prune/methods.py", "src/winnow/interchange/writing.py",
-                      "src/winnow/config/jobs.py", "src/winnow/config/refusals.py"}, others  # fmt: skip
+                      "src/winnow/config/jobs.py", "src/winnow/config/refusals.py", "src/winnow/survive.py"}, others  # fmt: skip

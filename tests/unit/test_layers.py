@@ -20,6 +20,7 @@ COMMANDS = {
     "winnow.warm",
     "winnow.measure",
     "winnow.cli",
+    "winnow.survive",
     "winnow.__main__",
 }
 

@@ -45,6 +45,7 @@ METHODS = {
     "wanda": Method(takes="model", kinds=("linear",), tasks=("texts",)),
     "rigl": Method(takes="training"),
 }
+START = "erk"  # what masks that move in training start from
 
 
 def find(name: str) -> Method:

@@ -39,9 +39,9 @@ from winnow.pipelines.rare_gems.config import (
     SearchBranch,
 )
 from winnow.pipelines.rare_gems.jobs import GemInit, GemSanity, GemSearch, GemTicket
+from winnow.prune.methods import START
 from winnow.schema import Part, key
 
-START = "erk"  # what masks that move start from
 ROOT = "results/rare_gems"
 TITLE, FIGURE, FIGURE_WILDCARDS = "Rare gems", "{experiment}", ("experiment",)
 INVERTED = "imp_inverted"

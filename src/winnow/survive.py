@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from winnow import records
+from winnow import outside, records
 from winnow.artifacts import read_metadata, write_bytes
 from winnow.errors import WinnowError
 
@@ -83,7 +83,10 @@ def _section(args: argparse.Namespace, weights: Path, about: dict[str, Any]) -> 
     from winnow.config.parts import Attack, Data
     from winnow.schema import parse
 
-    data = json.loads(args.data) if args.data else about.get("config", {}).get("data")
+    try:
+        data = outside.parse_json(args.data) if args.data else about.get("config", {}).get("data")
+    except ValueError as error:
+        raise WinnowError(f"--data: not JSON ({error}); pass an object in quotes") from None
     if data is None:
         raise WinnowError(f"{weights}: its record names no task; give one with --data")
     parse(Data, data, "data")
