@@ -58,7 +58,7 @@ def job_log(file: Path, now: float) -> JobLog:
     elif failure:
         state, last = "failed", failure
     elif "Traceback (most recent call last):" in lines:
-        state = "failed"
+        state = "stopped" if last == "KeyboardInterrupt" else "failed"  # Ctrl-C before the stage had begun
     elif last.startswith("stopped by "):
         state = "stopped"
     else:

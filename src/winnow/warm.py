@@ -133,7 +133,10 @@ def _start(client: socket.socket, listener: socket.socket, state: float, running
     for file in files:
         os.close(file)
     running[pid] = client
-    client.sendall(f"{pid}\n".encode())
+    try:
+        client.sendall(f"{pid}\n".encode())
+    except OSError:  # whoever asked has been killed meanwhile
+        os.kill(pid, signal.SIGTERM)
 
 
 def _child(request: dict[str, Any], files: list[int], sockets: list[socket.socket]) -> NoReturn:
@@ -189,7 +192,10 @@ def main(command: list[str]) -> int:
         )  # fmt: skip
         listener.close()
         try:
-            return subprocess.call(command, env=os.environ | {VARIABLE: address})
+            process = subprocess.Popen(command, env=os.environ | {VARIABLE: address})
+            signal.signal(signal.SIGINT, lambda *_: None)  # it has had the Ctrl-C too, and ends by itself
+            signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
+            return process.wait()
         finally:
             server.terminate()
             server.wait()

@@ -87,6 +87,7 @@ def test_states_of_jobs_by_their_last_line(tmp_path):
         "running": "10:00:00 epoch 1/9  loss 0.5\n10:00:25 epoch 2/9: 5 of 90 steps, 1.9 s/step, 2 min 41 s left\n",
         "silent": "10:00:00 epoch 1/9  loss 0.5\n10:00:25 epoch 2/9: 5 of 90 steps, 1.9 s/step, 2 min 41 s left\n",
     }
+    said["stopped-2"] = "Traceback (most recent call last):\n  File x\nKeyboardInterrupt\n"
     said["failed-2"] = "Traceback (most recent call last):\n  File x\nRuntimeError: boom\n"
     for name, text in said.items():
         (logs / f"{name}.log").write_text(text)
