@@ -79,7 +79,7 @@ class Workflow:
         """A call of snakemake in the folder."""
         return [
             sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder),
-            "--configfile", str(self.file), *words,
+            *words, "--configfile", str(self.file),
         ]  # fmt: skip
 
     def head(self, before: Sequence[str] = ()) -> subprocess.Popen[str]:

@@ -63,8 +63,8 @@ def load(document: Document | Mapping[str, Any]) -> Root:
     if not isinstance(document, Document):
         document = Document(dict(document), {})
     root = parse(Root, document.values, "config", document.origin)
-    if not root.sections():
-        empty = next((n for n in NAMES if n in document.values), NAMES[0])
+    empty = next((n for n in NAMES if n in document.values), None)
+    if empty is not None and not root.sections():
         place = document.origin((empty,))
         raise WinnowError(
             f"config.{empty}: null, and no other pipeline is set: nothing to run; give one of {', '.join(NAMES)}, or "
