@@ -19,7 +19,7 @@ from winnow.compat import torchvision
 from winnow.config.parts import Data
 from winnow.errors import WinnowError
 from winnow.schema import parse
-from winnow.vision import geometry
+from winnow.vision import files, geometry
 from winnow.vision.batches import Loader
 from winnow.vision.sources import of_files
 
@@ -119,6 +119,24 @@ def test_workers_change_nothing_and_an_epoch_can_be_entered_in_the_middle(photog
             torch.equal(a[0], b[0]) for a, b in zip(whole[1:], rest, strict=True)
         )
     assert not torch.equal(next(alone.epoch(0))[0], next(alone.epoch(1))[0])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pieces_of_a_batch_change_nothing(photographs, monkeypatch, workers):
+    keys = {"train_crop": "resized", "flip": True}
+    whole = [x for x, _ in loader(photographs, batch=7, **keys).epoch(0)]
+    monkeypatch.setattr(files, "PIECE", 3)
+    pieces = [x for x, _ in loader(photographs, workers=workers, batch=7, **keys).epoch(0)]
+    assert [len(x) for x in pieces] == [7, 3] and all(torch.equal(a, b) for a, b in zip(whole, pieces, strict=True))
+
+
+def test_pieces_of_several_sizes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PIECE", 1)
+    paths = [tmp_path / f"{side}.png" for side in (8, 9)]
+    for path in paths:
+        Image.new("RGB", (int(path.stem),) * 2).save(path)
+    with pytest.raises(WinnowError, match=r"8.png: images of several sizes in its batch"):
+        list(Loader(of_files(paths, np.zeros(2, np.int64)), data(image_size=None), 2, CPU).once())
 
 
 def test_one_set_of_workers_serves_epochs_and_passes_that_are_left_early(photographs):
