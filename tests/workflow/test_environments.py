@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 import sysconfig
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import ROOT, copy_of_project
 
 from .conftest import Workflow
@@ -115,3 +118,40 @@ def test_the_container_is_built_from_the_lock_by_the_setup_script():
     assert "requirements/lock.txt" in (ROOT / "requirements/setup.sh").read_text()
     copied = {w for line in recipe.splitlines() if line.startswith("COPY") for w in line.split()[1:-1]}
     assert all((ROOT / path).exists() for path in copied) and {"requirements", "pyproject.toml", "src"} <= copied
+
+
+def requirements(names: set[str]) -> set[str]:
+    """These packages and all that they need, here."""
+    found, left = set(), {re.sub(r"[-_.]+", "-", name).lower() for name in names}
+    while left:
+        name = left.pop()
+        found.add(name)
+        try:
+            lines = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        needed = {re.match(r"[\w.-]+", line)[0] for line in lines if "extra ==" not in line}
+        left |= {re.sub(r"[-_.]+", "-", n).lower() for n in needed} - found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("env", "stages"),
+    [
+        ("tables", ["double_win_table", "double_win_plots", "rare_gems_table", "robust_bert_table"]),
+        ("text", ["import_text_model", "finetune_text", "search_robust_ticket", "attack_text"]),
+        ("vision", ["pretrain", "prune", "train", "transfer", "evaluate", "autoattack", "gem_init", "gem_search"]),
+    ],
+)
+def test_an_environment_has_what_its_stages_import_at_once(env, stages):
+    named = yaml.safe_load((ROOT / f"envs/{env}.yaml").read_text())["dependencies"][-1]["pip"]
+    there = requirements({line.partition("==")[0] for line in named})
+    code = "import sys; before = set(sys.modules); "
+    code += "; ".join(f"import winnow.stages.{stage}" for stage in stages)
+    code += "; print(*sorted({m.partition('.')[0] for m in set(sys.modules) - before}))"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    owners = metadata.packages_distributions()
+    for module in set(done.stdout.split()) - {"winnow", *sys.stdlib_module_names}:
+        names = {re.sub(r"[-_.]+", "-", name).lower() for name in owners.get(module, [])}
+        assert not names or names & there, f"{module} is not in envs/{env}.yaml"
