@@ -4,7 +4,6 @@ weights.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 
@@ -12,6 +11,8 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+
+from test_text_families import run as stage  # noqa: E402
 
 from winnow.artifacts import read_arrays  # noqa: E402
 from winnow.config.parts import Compute  # noqa: E402
@@ -32,19 +33,7 @@ PAIRS = {
 
 
 def run(name, folder, config, **files):
-    arguments = [
-        "--config",
-        json.dumps(config),
-        "--device",
-        "cpu",
-        "--data-root",
-        str(folder),
-        "--scratch",
-        str(folder / "s"),
-    ]
-    for key, value in files.items():
-        arguments += [f"--{key}", str(value)]
-    assert importlib.import_module(f"winnow.stages.{name}").stage.run(arguments) == 0
+    assert stage(name, folder, config, **files) == 0
 
 
 @pytest.fixture
